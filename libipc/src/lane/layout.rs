@@ -1,0 +1,481 @@
+//! The byte map of the four regions. Layout only: what the words mean to each other is in
+//! [`super::ring`], [`super::claim`] and [`super::park`]; who may map which region how is in
+//! `docs/layout.md`.
+//!
+//! Every word below is an atomic, because somebody in another process may read or write it at any
+//! moment. Each struct says who writes it. Words of different writers never share 128 bytes (two
+//! cache lines: processors fetch them in pairs).
+//!
+//! ```text
+//! roster   (ipcd writes, every member reads)
+//!   0      RosterHeader          256 bytes
+//!   256    ReceiverEntry[R]       32 bytes each, R = max_receivers
+//!   ...    LaneEntry[L]           64 bytes each, L = max_lanes
+//!
+//! cursors  (receivers write, ipcd repairs, senders read)
+//!   0      CursorsHeader         384 bytes
+//!   384    SlotCell[R]           128 bytes each
+//!   ...    ClaimCell[L]          128 bytes each
+//!
+//! doorstep (senders of one uid, receivers and ipcd write; nobody else maps it)
+//!   0      DoorstepHeader        256 bytes
+//!   256    hints u64[L / 64]
+//!   ...    freed u32[L]
+//!
+//! lane     (its sender writes, receivers and ipcd read)
+//!   0      LaneHeader            4096 bytes
+//!   4096   data                  capacity bytes, mapped twice back to back
+//! ```
+
+use crate::lane::position::Position;
+use crate::sync::{AtomicU32, AtomicU64};
+
+/// Version of everything in this file; a member of another version is refused by `ipcd`.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// First word of every region: "ipcd" and a letter for the kind.
+pub const ROSTER_MAGIC: u64 = u64::from_le_bytes(*b"ipcdROST");
+/// See [`ROSTER_MAGIC`].
+pub const CURSORS_MAGIC: u64 = u64::from_le_bytes(*b"ipcdCURS");
+/// See [`ROSTER_MAGIC`].
+pub const DOORSTEP_MAGIC: u64 = u64::from_le_bytes(*b"ipcdDOOR");
+/// See [`ROSTER_MAGIC`].
+pub const LANE_MAGIC: u64 = u64::from_le_bytes(*b"ipcdLANE");
+
+/// Smallest capacity of a lane, in bytes.
+pub const LANE_CAPACITY_BYTES_MIN: u64 = 4 << 10;
+/// Largest capacity of a lane, in bytes.
+pub const LANE_CAPACITY_BYTES_MAX: u64 = 1 << 30;
+/// Most lanes that a mailbox may be created for (a hold has 15 bits for the lane, one value is "none").
+pub const LANES_MAX: u16 = 32_000;
+/// Most receivers that a mailbox may be created for (eight words of bits).
+pub const RECEIVERS_MAX: u16 = 512;
+/// Most sender uids of one mailbox: a sleeping receiver waits on one bell each, and on the home bell.
+pub const SENDER_UIDS_MAX: usize = 127;
+/// Words of bits, one bit a receiver slot.
+pub const RECEIVER_WORDS: usize = RECEIVERS_MAX as usize / 64;
+/// Bytes before a lane's data.
+pub const LANE_HEADER_BYTES: usize = 4096;
+
+/// The head of a roster. Written by `ipcd` alone.
+#[repr(C, align(128))]
+#[derive(Debug, Default)]
+pub struct RosterHeader {
+    /// [`ROSTER_MAGIC`]; set before the region is handed out, constant since.
+    pub magic: AtomicU64,
+    /// [`LAYOUT_VERSION`]; constant.
+    pub version: AtomicU32,
+    /// Lane slots; constant.
+    pub lanes_max: AtomicU32,
+    /// Receiver slots; constant.
+    pub receivers_max: AtomicU32,
+    reserved: AtomicU32,
+    /// The mailbox's number, never used again while this `ipcd` lives; constant.
+    pub mailbox_id: AtomicU64,
+    constants_end: [AtomicU64; 12],
+    /// Grows with every change in this region: members look at the rest only when it has moved.
+    pub changes: AtomicU32,
+    /// A [`Traffic`] value.
+    pub traffic: AtomicU32,
+    /// 0: the side that waits calls the barrier, the fast side needs none. 1: both sides fence.
+    pub fences: AtomicU32,
+    /// Lane slots ever used; those above have never been.
+    pub lanes_high: AtomicU32,
+    /// Receiver slots ever used; those above have never been.
+    pub receivers_high: AtomicU32,
+    /// Receivers that hold the mailbox open now.
+    pub receivers: AtomicU32,
+    /// Senders that hold the mailbox open now.
+    pub senders: AtomicU32,
+    /// Distinct uids among the receivers: with more than one, a sleeper looks again every 100 ms.
+    pub receiver_uids: AtomicU32,
+    words_end: [AtomicU64; 12],
+}
+
+/// What a mailbox lets through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Traffic {
+    /// Messages flow.
+    Open = 0,
+    /// No new sends; what is queued drains.
+    Closed = 1,
+    /// The mailbox is gone.
+    Deleted = 2,
+}
+
+impl Traffic {
+    /// The value for a word of the roster; anything unknown is [`Traffic::Deleted`], the one that stops everybody.
+    #[must_use]
+    pub fn from_word(word: u32) -> Self {
+        match word {
+            0 => Self::Open,
+            1 => Self::Closed,
+            _ => Self::Deleted,
+        }
+    }
+}
+
+/// One receiver slot's public face. Written by `ipcd` alone.
+#[repr(C, align(32))]
+#[derive(Debug, Default)]
+pub struct ReceiverEntry {
+    /// A [`SlotState`] value.
+    pub state: AtomicU32,
+    /// Process id in `ipcd`'s namespace; for people, not for decisions.
+    pub pid: AtomicU32,
+    /// Effective uid at the open.
+    pub uid: AtomicU32,
+    /// Effective gid at the open.
+    pub gid: AtomicU32,
+    reserved: [AtomicU64; 2],
+}
+
+/// Who a receiver slot or a lane belongs to now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum SlotState {
+    /// Nobody's; its words mean nothing.
+    Free = 0,
+    /// A living member's.
+    Active = 1,
+    /// Its member is gone; what it left is still to be taken.
+    Gone = 2,
+}
+
+impl SlotState {
+    /// The value for a word of the roster; anything unknown is [`SlotState::Free`].
+    #[must_use]
+    pub fn from_word(word: u32) -> Self {
+        match word {
+            1 => Self::Active,
+            2 => Self::Gone,
+            _ => Self::Free,
+        }
+    }
+}
+
+/// One lane's public face. Written by `ipcd` alone.
+#[repr(C, align(64))]
+#[derive(Debug, Default)]
+pub struct LaneEntry {
+    /// Generation in the upper half, [`SlotState`] in the lower: see [`LaneStatus`].
+    pub status: AtomicU64,
+    /// Capacity of the lane's data, in bytes.
+    pub capacity_bytes: AtomicU64,
+    /// Process id of the sender in `ipcd`'s namespace; for people, not for decisions.
+    pub pid: AtomicU32,
+    /// Effective uid of the sender at the open.
+    pub uid: AtomicU32,
+    /// Effective gid of the sender at the open.
+    pub gid: AtomicU32,
+    /// Index of the doorstep of that uid.
+    pub doorstep: AtomicU32,
+    reserved: [AtomicU64; 3],
+}
+
+/// The `status` word of a [`LaneEntry`], taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneStatus {
+    /// Counts the lanes that this slot has had: an old mapping is told from a new one by it.
+    pub generation: u32,
+    /// Whose it is.
+    pub state: SlotState,
+}
+
+impl LaneStatus {
+    /// Takes a word apart.
+    #[must_use]
+    pub fn from_word(word: u64) -> Self {
+        Self { generation: (word >> 32) as u32, state: SlotState::from_word(word as u32) }
+    }
+
+    /// Puts a word together.
+    #[must_use]
+    pub fn to_word(self) -> u64 {
+        u64::from(self.generation) << 32 | self.state as u64
+    }
+}
+
+/// The head of the cursors. Written by receivers and, after a death, by `ipcd`.
+#[repr(C, align(128))]
+#[derive(Debug, Default)]
+pub struct CursorsHeader {
+    /// [`CURSORS_MAGIC`]; written by `ipcd` before the region is handed out.
+    pub magic: AtomicU64,
+    /// [`LAYOUT_VERSION`].
+    pub version: AtomicU32,
+    reserved: AtomicU32,
+    constants_end: [AtomicU64; 14],
+    /// One bit a receiver slot: it is about to sleep, or sleeps.
+    pub sleeping: [AtomicU64; RECEIVER_WORDS],
+    sleeping_end: [AtomicU64; 8],
+    /// One bit a receiver slot: what its hold names is offered to whoever takes it over.
+    pub offered: [AtomicU64; RECEIVER_WORDS],
+    offered_end: [AtomicU64; 8],
+}
+
+/// What one receiver has in hand. Written by that receiver; others set only the confirmed mark of
+/// `hold` (by CAS) and take over what is offered; `ipcd` repairs it after a death.
+#[repr(C, align(128))]
+#[derive(Debug, Default)]
+pub struct SlotCell {
+    /// A [`Hold`] word; 0 is idle.
+    pub hold: AtomicU64,
+    /// Position behind the last record held; written before `hold`.
+    pub end: AtomicU64,
+    /// Who takes over what is offered here: slot + 1, or 0. Written by CAS.
+    pub taker: AtomicU32,
+    /// How often what is held has been handed out before; written before `hold`.
+    pub attempts: AtomicU32,
+    /// Messages acknowledged through this slot since it was given out.
+    pub received: AtomicU64,
+    /// The processor on which the receiver last began to wait, plus one; 0 is unknown.
+    pub cpu: AtomicU32,
+    reserved: AtomicU32,
+    slot_end: [AtomicU64; 10],
+}
+
+/// The claim word of one lane. Written by whichever receiver wins the next record.
+#[repr(C, align(128))]
+#[derive(Debug, Default)]
+pub struct ClaimCell {
+    /// A [`Claim`] word.
+    pub claim: AtomicU64,
+    claim_end: [AtomicU64; 15],
+}
+
+/// The head of a doorstep. Written by the senders of one uid, the receivers and `ipcd`.
+#[repr(C, align(128))]
+#[derive(Debug, Default)]
+pub struct DoorstepHeader {
+    /// [`DOORSTEP_MAGIC`]; written by `ipcd` before the region is handed out.
+    pub magic: AtomicU64,
+    /// [`LAYOUT_VERSION`].
+    pub version: AtomicU32,
+    /// The senders' uid; `u32::MAX` for the home doorstep, which no sender maps.
+    pub uid: AtomicU32,
+    constants_end: [AtomicU64; 14],
+    /// Futex: receivers sleep here; bumped by whoever wakes them.
+    pub bell: AtomicU32,
+    bell_padding: AtomicU32,
+    bell_end: [AtomicU64; 15],
+}
+
+/// The head of a lane. Written by its sender alone.
+#[repr(C, align(128))]
+#[derive(Debug, Default)]
+pub struct LaneHeader {
+    /// [`LANE_MAGIC`]; the sender's word, so readers know it only as an allegation.
+    pub magic: AtomicU64,
+    /// [`LAYOUT_VERSION`].
+    pub version: AtomicU32,
+    reserved: AtomicU32,
+    constants_end: [AtomicU64; 14],
+    /// Position behind the last published record.
+    pub tail: AtomicU64,
+    /// Messages published in this lane.
+    pub sent: AtomicU64,
+    tail_end: [AtomicU64; 14],
+    /// A [`Waiting`] word: whether the sender sleeps for room, and how far the claim must come.
+    pub waiting: AtomicU64,
+    /// The processor on which the sender last waited or woke somebody, plus one; 0 is unknown.
+    pub cpu: AtomicU32,
+    waiting_padding: AtomicU32,
+    waiting_end: [AtomicU64; 14],
+}
+
+const HOLD_CONFIRMED: u64 = 1 << 63;
+const HOLD_LANE_BITS: u64 = (1 << 15) - 1;
+
+/// The `hold` word of a receiver: confirmed (1 bit) | lane + 1 (15 bits) | position (48 bits).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Somebody who moved the claim on has noted that the record was really this receiver's.
+    pub confirmed: bool,
+    /// The lane's slot.
+    pub lane: u16,
+    /// First record held.
+    pub position: Position,
+}
+
+impl Hold {
+    /// The word of a receiver that has nothing in hand.
+    pub const IDLE: u64 = 0;
+
+    /// Takes a word apart; `None` for an idle one.
+    #[inline]
+    #[must_use]
+    pub fn from_word(word: u64) -> Option<Self> {
+        let lane = (word >> 48) & HOLD_LANE_BITS;
+        if lane == 0 {
+            return None;
+        }
+        let confirmed = word & HOLD_CONFIRMED != 0;
+        Some(Self { confirmed, lane: lane as u16 - 1, position: Position::new(word) })
+    }
+
+    /// Puts a word together.
+    #[inline]
+    #[must_use]
+    pub fn to_word(self) -> u64 {
+        let confirmed = if self.confirmed { HOLD_CONFIRMED } else { 0 };
+        confirmed | (u64::from(self.lane) + 1) << 48 | self.position.get()
+    }
+}
+
+/// The `claim` word of a lane: position (48 bits) | slot of the last winner + 1 (16 bits).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The next record that nobody has claimed.
+    pub position: Position,
+    /// Who claimed the one before it.
+    pub winner: Option<u16>,
+}
+
+impl Claim {
+    /// Takes a word apart.
+    #[inline]
+    #[must_use]
+    pub fn from_word(word: u64) -> Self {
+        let winner = word as u16;
+        Self { position: Position::new(word >> 16), winner: winner.checked_sub(1) }
+    }
+
+    /// Puts a word together.
+    #[inline]
+    #[must_use]
+    pub fn to_word(self) -> u64 {
+        self.position.get() << 16 | self.winner.map_or(0, |slot| u64::from(slot) + 1)
+    }
+}
+
+/// The `waiting` word of a lane: asleep (1 bit, the lowest) | wanted claim position (48 bits).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The sender wants to be woken by acknowledgements once the claim has come this far.
+    pub wanted: Position,
+}
+
+impl Waiting {
+    /// The word of a sender that does not wait.
+    pub const AWAKE: u64 = 0;
+
+    /// Takes a word apart; `None` if the sender does not wait.
+    #[inline]
+    #[must_use]
+    pub fn from_word(word: u64) -> Option<Self> {
+        (word & 1 == 1).then(|| Self { wanted: Position::new(word >> 1) })
+    }
+
+    /// Puts a word together.
+    #[inline]
+    #[must_use]
+    pub fn to_word(self) -> u64 {
+        self.wanted.get() << 1 | 1
+    }
+}
+
+/// Where the parts of a region lie, in bytes, for a mailbox of given limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionMap {
+    /// Offset of the first array (receiver entries, slots, hints).
+    pub first: usize,
+    /// Offset of the second array (lane entries, claims, freed words).
+    pub second: usize,
+    /// Bytes of the whole region, a multiple of 4096.
+    pub len: usize,
+}
+
+/// The parts of a roster.
+#[must_use]
+pub const fn roster_map(receivers_max: u16, lanes_max: u16) -> RegionMap {
+    region_map(256, 32 * receivers_max as usize, 64, 64 * lanes_max as usize)
+}
+
+/// The parts of the cursors.
+#[must_use]
+pub const fn cursors_map(receivers_max: u16, lanes_max: u16) -> RegionMap {
+    region_map(384, 128 * receivers_max as usize, 128, 128 * lanes_max as usize)
+}
+
+/// The parts of a doorstep.
+#[must_use]
+pub const fn doorstep_map(lanes_max: u16) -> RegionMap {
+    region_map(256, 8 * hint_words(lanes_max), 64, 4 * lanes_max as usize)
+}
+
+/// Hint words in a doorstep: one bit a lane slot.
+#[must_use]
+pub const fn hint_words(lanes_max: u16) -> usize {
+    (lanes_max as usize).div_ceil(64)
+}
+
+/// Bytes of the file behind a lane.
+#[must_use]
+pub const fn lane_file_bytes(capacity_bytes: u64) -> u64 {
+    LANE_HEADER_BYTES as u64 + capacity_bytes
+}
+
+const fn region_map(first: usize, first_bytes: usize, align: usize, second_bytes: usize) -> RegionMap {
+    let second = (first + first_bytes).next_multiple_of(align);
+    RegionMap { first, second, len: (second + second_bytes).next_multiple_of(4096) }
+}
+
+// The layout cannot drift: other processes run other builds of this file. (loom's atomics are
+// larger; under loom nothing is mapped.)
+#[cfg(not(loom))]
+const _: () = {
+    use std::mem::{offset_of, size_of};
+    assert!(size_of::<RosterHeader>() == 256);
+    assert!(offset_of!(RosterHeader, changes) == 128);
+    assert!(offset_of!(RosterHeader, receiver_uids) == 156);
+    assert!(size_of::<ReceiverEntry>() == 32);
+    assert!(size_of::<LaneEntry>() == 64);
+    assert!(size_of::<CursorsHeader>() == 384);
+    assert!(offset_of!(CursorsHeader, sleeping) == 128);
+    assert!(offset_of!(CursorsHeader, offered) == 256);
+    assert!(size_of::<SlotCell>() == 128);
+    assert!(offset_of!(SlotCell, end) == 8);
+    assert!(offset_of!(SlotCell, cpu) == 32);
+    assert!(size_of::<ClaimCell>() == 128);
+    assert!(size_of::<DoorstepHeader>() == 256);
+    assert!(offset_of!(DoorstepHeader, bell) == 128);
+    assert!(size_of::<LaneHeader>() == 384);
+    assert!(offset_of!(LaneHeader, tail) == 128);
+    assert!(offset_of!(LaneHeader, waiting) == 256);
+    assert!(offset_of!(LaneHeader, cpu) == 264);
+};
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_survive_being_put_together_and_taken_apart() {
+        let position = Position::new((1 << 48) - 1);
+        for lane in [0, LANES_MAX - 1] {
+            for confirmed in [false, true] {
+                let hold = Hold { confirmed, lane, position };
+                assert_eq!(Hold::from_word(hold.to_word()), Some(hold));
+            }
+        }
+        assert_eq!(Hold::from_word(Hold::IDLE), None);
+        for winner in [None, Some(0), Some(RECEIVERS_MAX - 1)] {
+            let claim = Claim { position, winner };
+            assert_eq!(Claim::from_word(claim.to_word()), claim);
+        }
+        let waiting = Waiting { wanted: position };
+        assert_eq!(Waiting::from_word(waiting.to_word()), Some(waiting));
+        assert_eq!(Waiting::from_word(Waiting::AWAKE), None);
+        let status = LaneStatus { generation: u32::MAX, state: SlotState::Gone };
+        assert_eq!(LaneStatus::from_word(status.to_word()), status);
+    }
+
+    #[test]
+    fn an_all_zero_region_is_an_idle_one() {
+        assert_eq!(Claim::from_word(0), Claim { position: Position::new(0), winner: None });
+        assert_eq!(Hold::from_word(0), None);
+        assert_eq!(SlotState::from_word(0), SlotState::Free);
+    }
+}

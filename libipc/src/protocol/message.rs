@@ -1,0 +1,493 @@
+//! The requests, the answers, and the values in them.
+//!
+//! Variants are only ever appended: postcard numbers them in the order in which they stand here.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::refusal::Refusal;
+use crate::lane::layout;
+
+/// What a client asks. Every request but `Hello` needs a `Hello` before it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// The first message of a session.
+    Hello {
+        /// Oldest version of the protocol that the client speaks.
+        version_min: u16,
+        /// Newest version of the protocol that the client speaks.
+        version_max: u16,
+        /// [`layout::LAYOUT_VERSION`] of the client.
+        layout_version: u32,
+        /// The client's process is registered for, and may call, `membarrier(GLOBAL_EXPEDITED)`.
+        barrier: bool,
+    },
+    /// Creates a mailbox. Answer: `Created`.
+    Create {
+        /// Its name.
+        name: MailboxName,
+        /// Its attributes.
+        attributes: MailboxAttributes,
+    },
+    /// Opens a mailbox: makes a link. Answer: `Opened`, with descriptors.
+    Open {
+        /// Its name.
+        name: MailboxName,
+        /// For what.
+        role: Role,
+    },
+    /// Closes a link. Answer: `Done`.
+    CloseLink {
+        /// The link's number.
+        link: u32,
+    },
+    /// Asks a receiver's or observer's link for the lanes and doorsteps that came since. Answer: `Fetched`, with descriptors.
+    Fetch(Refresh),
+    /// A receiver found a lane empty whose sender is gone. Answer: `Done`, freed or not.
+    LaneDrained {
+        /// The receiver's link.
+        link: u32,
+        /// Which lane.
+        lane: LaneTicket,
+    },
+    /// Lets traffic in again (`open: true`) or closes the mailbox to new sends. Answer: `Done`.
+    SetTraffic {
+        /// Its name.
+        name: MailboxName,
+        /// Open, or closed.
+        open: bool,
+    },
+    /// Deletes a mailbox and what is queued in it. Answer: `Deleted`.
+    Delete {
+        /// Its name.
+        name: MailboxName,
+    },
+    /// Names the mailboxes after `after` in order of their names. Answer: `Listed`.
+    List {
+        /// The last name of the page before; `None` for the first page.
+        after: Option<MailboxName>,
+    },
+    /// All about one mailbox. Answer: `Shown`.
+    Show {
+        /// Its name.
+        name: MailboxName,
+        /// Members to leave out from the front: what the pages before had.
+        skip: u32,
+    },
+    /// All about the daemon and the caller's quotas. Answer: `Status`.
+    Status,
+}
+
+/// What `ipcd` answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// To `Hello`.
+    Hello {
+        /// The version that both speak.
+        version: u16,
+        /// `ipcd`'s own version, for people.
+        daemon: String,
+    },
+    /// To `Create`.
+    Created {
+        /// The mailbox's number.
+        mailbox_id: u64,
+    },
+    /// To `Open`.
+    Opened(Opened),
+    /// To `Fetch`.
+    Fetched(Fetched),
+    /// To whatever has nothing else to say.
+    Done,
+    /// To `Delete`.
+    Deleted {
+        /// Messages that were queued and are lost by it, as far as members' counters tell.
+        discarded: u64,
+    },
+    /// To `List`.
+    Listed {
+        /// Mailboxes that the caller may see, in order of their names.
+        mailboxes: Vec<MailboxSummary>,
+        /// There are more: ask again, after the last of these.
+        more: bool,
+    },
+    /// To `Show`.
+    Shown(Box<MailboxDetail>),
+    /// To `Status`.
+    Status(Box<ServerStatus>),
+    /// No, and why. The session goes on unless it is [`Refusal::Protocol`].
+    Refused(Refusal),
+}
+
+/// For what a process opens a mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Role {
+    /// To send: needs write permission; gets a lane of its own.
+    Send,
+    /// To receive: needs read permission; gets a receiver slot.
+    Receive,
+    /// To look without taking: needs read permission; maps everything read-only.
+    Observe,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Send => "send",
+            Self::Receive => "receive",
+            Self::Observe => "observe",
+        })
+    }
+}
+
+/// A link as the client needs it. Descriptors: roster (read-only), cursors (read-write for a
+/// receiver, else read-only), then a sender's lane and doorstep (both read-write); behind them those
+/// of `fetched`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opened {
+    /// The link's number in this session.
+    pub link: u32,
+    /// The mailbox's number.
+    pub mailbox_id: u64,
+    /// The mailbox's attributes, checked and filled in.
+    pub attributes: MailboxAttributes,
+    /// What the role got.
+    pub role: OpenedRole,
+    /// Doorsteps and lanes there are already (none for a sender).
+    pub fetched: Fetched,
+}
+
+/// What a role got at its open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OpenedRole {
+    /// A lane, and the doorstep of the sender's uid.
+    Send {
+        /// The lane.
+        lane: LaneInfo,
+    },
+    /// A receiver slot.
+    Receive {
+        /// Its index.
+        slot: u16,
+    },
+    /// Nothing.
+    Observe,
+}
+
+/// Asks for what came since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refresh {
+    /// The link.
+    pub link: u32,
+    /// `through` of the last [`Fetched`].
+    pub after: u64,
+}
+
+/// Lanes and doorsteps that came since. Descriptors: one a doorstep (read-write for a receiver, else
+/// read-only), then one a lane (read-only), in the order in which they are listed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetched {
+    /// Index and uid of each doorstep; uid `u32::MAX` is the home doorstep.
+    pub doorsteps: Vec<(u16, u32)>,
+    /// The lanes.
+    pub lanes: Vec<LaneInfo>,
+    /// What to ask after next time.
+    pub through: u64,
+    /// There are more: ask again at once.
+    pub more: bool,
+}
+
+/// Names one lane: its slot, and which of the slot's lanes it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LaneTicket {
+    /// The lane's slot.
+    pub index: u16,
+    /// Counts the lanes that the slot has had.
+    pub generation: u32,
+}
+
+/// All that a member must know of a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneInfo {
+    /// Which.
+    pub ticket: LaneTicket,
+    /// Bytes of its data; a power of two.
+    pub capacity_bytes: u64,
+    /// The position at which it began.
+    pub first_position: u64,
+    /// Index of its sender's doorstep.
+    pub doorstep: u16,
+    /// Its sender, as the kernel attested it.
+    pub sender: Identity,
+}
+
+/// Who a process is: attested by the kernel, never by the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Identity {
+    /// Process id, in `ipcd`'s pid namespace. For people: a pid may be used again.
+    pub pid: u32,
+    /// Effective uid when the link was made.
+    pub uid: u32,
+    /// Effective gid when the link was made.
+    pub gid: u32,
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pid {} (uid {}, gid {})", self.pid, self.uid, self.gid)
+    }
+}
+
+/// The attributes of a mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MailboxAttributes {
+    /// Bytes of each lane's data: a power of two from 4 KiB to 1 GiB.
+    pub capacity_bytes: u64,
+    /// Who may: read bit = receive, write bit = send, for owner, group and others; execute bits mean nothing.
+    pub mode: u16,
+    /// Owner; `None` at create is the caller's effective uid.
+    pub owner_uid: Option<u32>,
+    /// Owner's group; `None` at create is the caller's effective gid.
+    pub owner_gid: Option<u32>,
+    /// Receivers that may hold it open at a time; 1 lets the receiver skip the claim's compare-and-swap.
+    pub receivers_max: u16,
+    /// Lanes (sender handles) that may be there at a time.
+    pub lanes_max: u16,
+}
+
+impl Default for MailboxAttributes {
+    fn default() -> Self {
+        Self {
+            capacity_bytes: 256 << 10,
+            mode: 0o600,
+            owner_uid: None,
+            owner_gid: None,
+            receivers_max: 64,
+            lanes_max: 1024,
+        }
+    }
+}
+
+impl MailboxAttributes {
+    /// Longest message in bytes: the capacity less the record's own header.
+    #[must_use]
+    pub fn message_bytes_max(&self) -> u64 {
+        self.capacity_bytes - crate::lane::position::GRANULE_BYTES as u64
+    }
+
+    /// Says which attribute is out of its range, if one is.
+    ///
+    /// # Errors
+    /// [`Refusal::InvalidAttribute`].
+    pub fn check(&self) -> Result<(), Refusal> {
+        let refuse = |attribute: &str, value: u64, allowed: String| {
+            Err(Refusal::InvalidAttribute { attribute: attribute.into(), value, allowed })
+        };
+        let (min, max) = (layout::LANE_CAPACITY_BYTES_MIN, layout::LANE_CAPACITY_BYTES_MAX);
+        if !self.capacity_bytes.is_power_of_two() || !(min..=max).contains(&self.capacity_bytes) {
+            let allowed = format!("a power of two from {min} to {max} bytes");
+            return refuse("capacity", self.capacity_bytes, allowed);
+        }
+        if self.mode & !0o777 != 0 {
+            return refuse("mode", self.mode.into(), "octal 0 to 0777".into());
+        }
+        if !(1..=layout::RECEIVERS_MAX).contains(&self.receivers_max) {
+            let allowed = format!("1 to {}", layout::RECEIVERS_MAX);
+            return refuse("max receivers", self.receivers_max.into(), allowed);
+        }
+        if !(1..=layout::LANES_MAX).contains(&self.lanes_max) {
+            return refuse("max lanes", self.lanes_max.into(), format!("1 to {}", layout::LANES_MAX));
+        }
+        Ok(())
+    }
+}
+
+/// A checked mailbox name: 1 to 200 of letters, digits and `. _ - / : @`, beginning with a letter, a
+/// digit, `_` or `/`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct MailboxName(String);
+
+impl MailboxName {
+    /// Longest name in bytes.
+    pub const BYTES_MAX: usize = 200;
+
+    /// Checks a name.
+    ///
+    /// # Errors
+    /// [`Refusal::InvalidName`], which says what is wrong with it.
+    pub fn new(name: &str) -> Result<Self, Refusal> {
+        let refuse = |reason: String| {
+            Err(Refusal::InvalidName { name: name.chars().take(64).collect(), reason })
+        };
+        if name.is_empty() {
+            return refuse("it is empty".into());
+        }
+        if name.len() > Self::BYTES_MAX {
+            return refuse(format!("it has {} bytes, at most {} are allowed", name.len(), Self::BYTES_MAX));
+        }
+        if let Some(bad) = name.chars().find(|&c| !c.is_ascii_alphanumeric() && !"._-/:@".contains(c)) {
+            return refuse(format!("{bad:?} is not allowed: use letters, digits and . _ - / : @"));
+        }
+        if !name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == '/') {
+            return refuse("it must begin with a letter, a digit, _ or /".into());
+        }
+        Ok(Self(name.to_owned()))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for MailboxName {
+    type Error = Refusal;
+    fn try_from(name: String) -> Result<Self, Refusal> {
+        Self::new(&name)
+    }
+}
+
+impl From<MailboxName> for String {
+    fn from(name: MailboxName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for MailboxName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A line of a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MailboxSummary {
+    /// Its name.
+    pub name: MailboxName,
+    /// Its number.
+    pub mailbox_id: u64,
+    /// Its attributes; the owner is filled in.
+    pub attributes: MailboxAttributes,
+    /// Open to new sends.
+    pub open: bool,
+    /// Senders that hold it open.
+    pub senders: u32,
+    /// Receivers that hold it open.
+    pub receivers: u32,
+    /// Messages sent and not yet acknowledged, as far as members' counters tell.
+    pub queued_messages: u64,
+    /// Bytes that lie unclaimed in its lanes, headers and padding included.
+    pub queued_bytes: u64,
+    /// Messages sent since it was created, as far as members' counters tell.
+    pub sent_messages: u64,
+}
+
+/// All about one mailbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MailboxDetail {
+    /// As in a list.
+    pub summary: MailboxSummary,
+    /// Bytes that its regions may take in all, counted against quotas.
+    pub reserved_bytes: u64,
+    /// Members keep the fence on the fast side, since one of them may not call the barrier.
+    pub fences: bool,
+    /// A page of its members: senders (also those gone whose lane still holds messages), then receivers.
+    pub members: Vec<MemberInfo>,
+    /// There are more: ask again with a larger `skip`.
+    pub more: bool,
+}
+
+/// One member of a mailbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberInfo {
+    /// `Send` or `Receive`.
+    pub role: Role,
+    /// Lane or receiver slot.
+    pub index: u16,
+    /// Who.
+    pub identity: Identity,
+    /// Still there; a sender that is gone may have left messages.
+    pub alive: bool,
+    /// Messages sent, or acknowledged, as far as its counter tells.
+    pub messages: u64,
+    /// Bytes that lie unclaimed in its lane; 0 for a receiver.
+    pub queued_bytes: u64,
+}
+
+/// What one uid uses of a quota.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Mailboxes owned.
+    pub mailboxes: u64,
+    /// Lanes.
+    pub lanes: u64,
+    /// Sessions.
+    pub sessions: u64,
+    /// Bytes reserved by mailboxes and lanes.
+    pub bytes: u64,
+}
+
+/// All about the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// `ipcd`'s version.
+    pub version: String,
+    /// Its process id, in its own namespace.
+    pub pid: u32,
+    /// The uid it runs as.
+    pub uid: u32,
+    /// Mailboxes there are.
+    pub mailboxes: u64,
+    /// Sessions there are.
+    pub sessions: u64,
+    /// Descriptors it has open.
+    pub descriptors: u64,
+    /// Descriptors it may have open.
+    pub descriptors_max: u64,
+    /// Bytes resident in the regions it owns.
+    pub resident_bytes: u64,
+    /// It may call `membarrier(GLOBAL_EXPEDITED)`.
+    pub barrier: bool,
+    /// Who the caller is.
+    pub caller: Identity,
+    /// What the caller's uid uses.
+    pub usage: Usage,
+    /// What the caller's uid may use.
+    pub limits: Usage,
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked_where_they_are_made_and_where_they_arrive() {
+        for good in ["a", "orders", "/mq/x", "a.b:c@d_e-f"] {
+            assert_eq!(MailboxName::new(good).unwrap().as_str(), good);
+        }
+        let long = "x".repeat(201);
+        for bad in ["", ".hidden", "-dash", "sp ace", "new\nline", "ü", &long] {
+            assert!(MailboxName::new(bad).is_err(), "accepted {bad:?}");
+            let bytes = postcard::to_stdvec(&bad.to_owned()).unwrap();
+            assert!(postcard::from_bytes::<MailboxName>(&bytes).is_err(), "received {bad:?}");
+        }
+    }
+
+    #[test]
+    fn attributes_out_of_range_are_named() {
+        assert_eq!(MailboxAttributes::default().check(), Ok(()));
+        let wrong = |change: fn(&mut MailboxAttributes)| {
+            let mut attributes = MailboxAttributes::default();
+            change(&mut attributes);
+            attributes.check().unwrap_err().to_string()
+        };
+        assert!(wrong(|a| a.capacity_bytes = 5000).contains("capacity"));
+        assert!(wrong(|a| a.capacity_bytes = 2048).contains("capacity"));
+        assert!(wrong(|a| a.mode = 0o1000).contains("mode"));
+        assert!(wrong(|a| a.receivers_max = 0).contains("max receivers"));
+        assert!(wrong(|a| a.lanes_max = 0).contains("max lanes"));
+    }
+}

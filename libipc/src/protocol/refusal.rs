@@ -1,0 +1,162 @@
+//! The ways in which `ipcd` says no. Each names what was refused, and what to do.
+
+use serde::{Deserialize, Serialize};
+
+/// Why `ipcd` refused a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// Nothing of that name.
+    #[error("no mailbox is named {name:?}")]
+    NoSuchMailbox {
+        /// The name.
+        name: String,
+    },
+    /// Something of that name is there already.
+    #[error("a mailbox named {name:?} exists already")]
+    AlreadyExists {
+        /// The name.
+        name: String,
+    },
+    /// The mode does not let this uid do that.
+    #[error(
+        "uid {uid} may not {wanted} {name:?}: it belongs to uid {owner_uid} (gid {owner_gid}), mode {mode:04o}"
+    )]
+    PermissionDenied {
+        /// The mailbox.
+        name: String,
+        /// What was asked for: send, receive, observe, delete, close, open, give away.
+        wanted: String,
+        /// Who asked.
+        uid: u32,
+        /// Whose it is.
+        owner_uid: u32,
+        /// Its group.
+        owner_gid: u32,
+        /// Its mode.
+        mode: u16,
+    },
+    /// A uid has all that it may have.
+    #[error("uid {uid} uses {used} of {limit} {what}; {asked} more were asked for")]
+    QuotaExceeded {
+        /// Whose quota.
+        uid: u32,
+        /// Of what: mailboxes, lanes, sessions, bytes.
+        what: String,
+        /// In use.
+        used: u64,
+        /// Asked for.
+        asked: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A mailbox has all the members that it was created for.
+    #[error("mailbox {name:?} has all {limit} {what} that it was created for")]
+    MailboxFull {
+        /// The mailbox.
+        name: String,
+        /// Of what: receivers, lanes, sender uids.
+        what: String,
+        /// The limit.
+        limit: u64,
+    },
+    /// The mailbox lets no new senders in.
+    #[error("mailbox {name:?} is closed to new sends")]
+    Closed {
+        /// The mailbox.
+        name: String,
+    },
+    /// The mailbox is gone.
+    #[error("mailbox {name:?} was deleted")]
+    Deleted {
+        /// The mailbox.
+        name: String,
+    },
+    /// Not a name.
+    #[error("invalid mailbox name {name:?}: {reason}")]
+    InvalidName {
+        /// The name (its beginning).
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An attribute is out of its range.
+    #[error("invalid {attribute} {value}: allowed is {allowed}")]
+    InvalidAttribute {
+        /// Which.
+        attribute: String,
+        /// Its value.
+        value: u64,
+        /// Its range.
+        allowed: String,
+    },
+    /// Not a link of this session, or not one that can do that.
+    #[error("this session has no link {link} that can {wanted}")]
+    NoSuchLink {
+        /// The link.
+        link: u32,
+        /// For what it was used.
+        wanted: String,
+    },
+    /// The session was made by another process (a fork's child must connect for itself).
+    #[error("this session belongs to process {session_pid}, not to process {pid}")]
+    ForeignSession {
+        /// Who made it.
+        session_pid: u32,
+        /// Who used it.
+        pid: u32,
+    },
+    /// The two sides share no version.
+    #[error("client speaks protocol {version_min} to {version_max}, layout {layout_version}; this ipcd speaks {ours}, layout {our_layout}")]
+    Version {
+        /// The client's oldest.
+        version_min: u16,
+        /// The client's newest.
+        version_max: u16,
+        /// The client's layout.
+        layout_version: u32,
+        /// The daemon's protocol.
+        ours: u16,
+        /// The daemon's layout.
+        our_layout: u32,
+    },
+    /// What came was no request, or came out of order. The session is closed behind this answer.
+    #[error("protocol error: {reason}")]
+    Protocol {
+        /// What was wrong.
+        reason: String,
+    },
+    /// The daemon ran out of something: descriptors, memory.
+    #[error("ipcd cannot {step}: {error}")]
+    Resources {
+        /// What it was doing.
+        step: String,
+        /// What the kernel said.
+        error: String,
+    },
+}
+
+impl Refusal {
+    /// What a person can do about it.
+    #[must_use]
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::NoSuchMailbox { .. } => "create it first (ipcctl create NAME), or look with ipcctl list",
+            Self::AlreadyExists { .. } => "use another name, or open the one that is there",
+            Self::PermissionDenied { .. } => {
+                "ask its owner for a mode that lets you (read = receive, write = send)"
+            }
+            Self::QuotaExceeded { .. } => {
+                "delete or close something of that uid, or raise its limit in ipcd's configuration"
+            }
+            Self::MailboxFull { .. } => "close a member, or create the mailbox with a higher limit",
+            Self::Closed { .. } => "its owner can let traffic in again (ipcctl open NAME)",
+            Self::Deleted { .. } => "create it again, and open it again",
+            Self::InvalidName { .. } | Self::InvalidAttribute { .. } => "correct it and ask again",
+            Self::NoSuchLink { .. } => "open the mailbox again",
+            Self::ForeignSession { .. } => "connect anew in the child process",
+            Self::Version { .. } => "bring client and ipcd to versions that share a protocol",
+            Self::Protocol { .. } => "connect again; if it stays, client and ipcd do not fit",
+            Self::Resources { .. } => "free memory or descriptors, or raise ipcd's limits",
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The four regions of a mailbox as typed views: what a descriptor from `ipcd` becomes once mapped.
+//! Client and daemon map them alike; only the access differs.
+
+#[cfg(not(loom))]
+use std::os::fd::AsFd;
+#[cfg(not(loom))]
+use std::sync::Arc;
+
+use crate::lane::layout::{
+    ClaimCell, CursorsHeader, DoorstepHeader, LaneEntry, LaneHeader, ReceiverEntry, RosterHeader,
+    SlotCell,
+};
+#[cfg(not(loom))]
+use crate::lane::layout::{
+    LANE_HEADER_BYTES, cursors_map, doorstep_map, hint_words, roster_map,
+};
+use crate::sync::{AtomicU32, AtomicU64};
+use crate::sys::mapping::Shared;
+#[cfg(not(loom))]
+use crate::sys::mapping::{Access, MapError, Mapping, view, view_slice};
+
+/// A mailbox's roster: `ipcd` writes it, members read it.
+#[derive(Clone, Debug)]
+pub struct Roster {
+    /// State and limits.
+    pub header: Shared<RosterHeader>,
+    /// One a receiver slot.
+    pub receivers: Shared<[ReceiverEntry]>,
+    /// One a lane slot.
+    pub lanes: Shared<[LaneEntry]>,
+}
+
+/// A mailbox's cursors: receivers write them, senders read them, `ipcd` repairs them.
+#[derive(Clone, Debug)]
+pub struct Cursors {
+    /// Who sleeps, and what is offered.
+    pub header: Shared<CursorsHeader>,
+    /// What each receiver has in hand.
+    pub slots: Shared<[SlotCell]>,
+    /// How far each lane has been claimed.
+    pub claims: Shared<[ClaimCell]>,
+}
+
+/// A doorstep: where the senders of one uid and the receivers wake each other.
+#[derive(Clone, Debug)]
+pub struct Doorstep {
+    /// The bell.
+    pub header: Shared<DoorstepHeader>,
+    /// One bit a lane slot: something may be in that lane.
+    pub hints: Shared<[AtomicU64]>,
+    /// One futex a lane slot: its sender sleeps here until there is room.
+    pub freed: Shared<[AtomicU32]>,
+}
+
+/// A lane's header; its data is in `lane::memory`.
+#[derive(Clone, Debug)]
+pub struct LaneWords {
+    /// The sender's words.
+    pub header: Shared<LaneHeader>,
+}
+
+#[cfg(not(loom))]
+impl Roster {
+    /// Maps a roster made for these limits.
+    ///
+    /// # Errors
+    /// [`MapError`].
+    pub fn map(fd: impl AsFd, receivers: u16, lanes: u16, access: Access) -> Result<Self, MapError> {
+        let map = roster_map(receivers, lanes);
+        let mapping = Mapping::map(fd, map.len, access)?;
+        Ok(Self {
+            header: view(&mapping, 0),
+            receivers: view_slice(&mapping, map.first, receivers.into()),
+            lanes: view_slice(&mapping, map.second, lanes.into()),
+        })
+    }
+}
+
+#[cfg(not(loom))]
+impl Cursors {
+    /// Maps cursors made for these limits.
+    ///
+    /// # Errors
+    /// [`MapError`].
+    pub fn map(fd: impl AsFd, receivers: u16, lanes: u16, access: Access) -> Result<Self, MapError> {
+        let map = cursors_map(receivers, lanes);
+        let mapping = Mapping::map(fd, map.len, access)?;
+        Ok(Self {
+            header: view(&mapping, 0),
+            slots: view_slice(&mapping, map.first, receivers.into()),
+            claims: view_slice(&mapping, map.second, lanes.into()),
+        })
+    }
+}
+
+#[cfg(not(loom))]
+impl Doorstep {
+    /// Maps a doorstep made for these limits.
+    ///
+    /// # Errors
+    /// [`MapError`].
+    pub fn map(fd: impl AsFd, lanes: u16, access: Access) -> Result<Self, MapError> {
+        let map = doorstep_map(lanes);
+        let mapping = Mapping::map(fd, map.len, access)?;
+        Ok(Self {
+            header: view(&mapping, 0),
+            hints: view_slice(&mapping, map.first, hint_words(lanes)),
+            freed: view_slice(&mapping, map.second, lanes.into()),
+        })
+    }
+}
+
+#[cfg(not(loom))]
+impl LaneWords {
+    /// Maps a lane, header and data, the data twice.
+    ///
+    /// # Errors
+    /// [`MapError`].
+    pub fn map(
+        fd: impl AsFd,
+        capacity_bytes: u64,
+        access: Access,
+    ) -> Result<(Self, Arc<Mapping>), MapError> {
+        let capacity = usize::try_from(capacity_bytes)
+            .map_err(|_| MapError::Size { len: capacity_bytes, expected: usize::MAX as u64 })?;
+        let mapping = Mapping::map_ring(fd, LANE_HEADER_BYTES, capacity, access)?;
+        Ok((Self { header: view(&mapping, 0) }, mapping))
+    }
+}

@@ -1,0 +1,127 @@
+//! Facts about this process and its peers: processor, pidfds, groups, and whether we are the child of
+//! a fork.
+
+#![expect(unsafe_code, reason = "a few system calls that nix lacks, and the page that fork wipes")]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use memmap2::{MmapMut, MmapOptions, MmapRaw};
+
+/// The processor that this thread runs on now, plus one; 0 if unknown.
+#[must_use]
+pub fn processor() -> u32 {
+    // SAFETY: no argument, no memory.
+    let cpu = unsafe { libc::sched_getcpu() };
+    u32::try_from(cpu + 1).unwrap_or(0)
+}
+
+/// Processors that this process may run on.
+#[must_use]
+pub fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// A descriptor that becomes readable when the process dies.
+///
+/// # Errors
+/// What the kernel said; ESRCH if there is no such process.
+pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes numbers only.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just given this descriptor to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// The supplementary groups of the process at the other end, as they were when it connected.
+///
+/// # Errors
+/// What the kernel said.
+pub fn peer_groups(socket: impl AsFd) -> io::Result<Vec<u32>> {
+    let mut groups = vec![0u32; 64];
+    loop {
+        let mut len = (groups.len() * size_of::<u32>()) as libc::socklen_t;
+        // SAFETY: `groups` has `len` bytes, and the kernel writes at most that many.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_fd().as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut len,
+            )
+        };
+        let count = len as usize / size_of::<u32>();
+        if result == 0 {
+            groups.truncate(count);
+            return Ok(groups);
+        }
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::ERANGE) || count <= groups.len() {
+            return Err(error);
+        }
+        groups.resize(count, 0);
+    }
+}
+
+/// Takes over a descriptor that this process was started with (socket activation).
+///
+/// # Errors
+/// EBADF if it is not open.
+pub fn inherited_fd(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes numbers only.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open (one line above); the caller says that it was handed to this process at its
+    // start, so nothing else in it owns the number.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// A page that the kernel wipes in the child of a fork: the word in it tells parent from child without
+/// a system call, however the child was made.
+#[derive(Debug)]
+pub struct ForkGuard {
+    page: MmapRaw,
+}
+
+impl ForkGuard {
+    /// The guard of this process.
+    ///
+    /// # Panics
+    /// If the kernel has no page for us.
+    pub fn get() -> &'static Self {
+        static GUARD: OnceLock<ForkGuard> = OnceLock::new();
+        GUARD.get_or_init(|| {
+            let page: io::Result<MmapMut> = MmapOptions::new().len(4096).map_anon();
+            let page = MmapRaw::from(page.expect("one page of memory"));
+            let start = page.as_mut_ptr().cast();
+            // SAFETY: the advice covers the page that was mapped two lines above, and nothing else.
+            let advised = unsafe { libc::madvise(start, page.len(), libc::MADV_WIPEONFORK) };
+            assert_eq!(advised, 0, "MADV_WIPEONFORK needs Linux 4.14");
+            let guard = Self { page };
+            guard.word().store(1, Ordering::Relaxed);
+            guard
+        })
+    }
+
+    /// Whether this is the process that took the guard first. A child of fork is not, for good.
+    #[inline]
+    #[must_use]
+    pub fn is_original(&self) -> bool {
+        // Relaxed: the kernel wiped the word before the child's first instruction.
+        self.word().load(Ordering::Relaxed) == 1
+    }
+
+    #[inline]
+    fn word(&self) -> &AtomicU32 {
+        // SAFETY: the page is mapped read-write as long as the static lives, and page-aligned; an
+        // AtomicU32 has no invalid bit pattern.
+        unsafe { &*self.page.as_mut_ptr().cast::<AtomicU32>() }
+    }
+}

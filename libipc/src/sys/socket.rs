@@ -1,0 +1,203 @@
+//! One control message a datagram, with descriptors and the caller's identity beside it.
+//!
+//! **Invariant:** every descriptor that arrives is owned before the message is looked at, so none can
+//! leak on an early return.
+
+#![expect(unsafe_code, reason = "nix loses received descriptors when control data is cut off")]
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
+
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr,
+    UnixCredentials, connect, getsockopt, sendmsg, socket, sockopt,
+};
+
+
+/// What arrived in one datagram.
+#[derive(Debug)]
+pub struct Received {
+    /// Bytes of it; 0 is the other side's hang-up.
+    pub len: usize,
+    /// The datagram, or what came with it, was longer than there was room for.
+    pub truncated: bool,
+    /// What came with it.
+    pub descriptors: Vec<OwnedFd>,
+    /// The sender's pid, uid and gid, checked by the kernel, if the receiving side asked for them.
+    pub credentials: Option<UnixCredentials>,
+}
+
+/// Connects to a listening `SOCK_SEQPACKET` socket.
+///
+/// # Errors
+/// What the kernel said: ENOENT or ECONNREFUSED where no daemon listens.
+pub fn connect_to(path: &Path) -> io::Result<OwnedFd> {
+    let socket = seqpacket(SockFlag::SOCK_CLOEXEC)?;
+    let address = UnixAddr::new(path)?;
+    connect(socket.as_raw_fd(), &address)?;
+    Ok(socket)
+}
+
+/// A new `SOCK_SEQPACKET` socket.
+///
+/// # Errors
+/// What the kernel said.
+pub fn seqpacket(flags: SockFlag) -> io::Result<OwnedFd> {
+    Ok(socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?)
+}
+
+/// The credentials of whoever is at the other end, as they were at its connect (or listen).
+///
+/// # Errors
+/// What the kernel said.
+pub fn peer_credentials(socket: impl AsFd) -> io::Result<UnixCredentials> {
+    Ok(getsockopt(&socket, sockopt::PeerCredentials)?)
+}
+
+/// A descriptor of the process at the other end: from the socket where the kernel can (6.5), else by
+/// its pid.
+///
+/// # Errors
+/// What the kernel said; ESRCH if the process is gone.
+pub fn peer_pidfd(socket: impl AsFd, pid: u32) -> io::Result<OwnedFd> {
+    match getsockopt(&socket, sockopt::PeerPidfd) {
+        Ok(fd) => Ok(fd),
+        Err(nix::Error::ENOPROTOOPT | nix::Error::EINVAL) => super::process::pidfd_open(pid),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Sends one datagram with the caller's own pid, effective uid and gid, which the kernel checks.
+///
+/// # Errors
+/// What the kernel said: EPIPE if the other side is gone, EAGAIN if it does not read.
+pub fn send(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+    with_credentials: bool,
+) -> io::Result<()> {
+    let numbers: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    let credentials = UnixCredentials::from(libc::ucred {
+        pid: nix::unistd::getpid().as_raw(),
+        uid: nix::unistd::geteuid().as_raw(),
+        gid: nix::unistd::getegid().as_raw(),
+    });
+    let mut control = Vec::with_capacity(2);
+    if !numbers.is_empty() {
+        control.push(ControlMessage::ScmRights(&numbers));
+    }
+    if with_credentials {
+        control.push(ControlMessage::ScmCredentials(&credentials));
+    }
+    let parts = [IoSlice::new(bytes)];
+    let sent =
+        sendmsg::<()>(socket.as_raw_fd(), &parts, &control, MsgFlags::MSG_NOSIGNAL, None)?;
+    if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+}
+
+/// Room for the control data of one datagram, aligned as its headers need it.
+#[repr(C, align(8))]
+struct ControlSpace([u8; CONTROL_BYTES]);
+
+// Headers of 16 bytes, credentials of 12 (padded to 16), descriptors of 4, and some room more, so that
+// a sender cannot have it cut off by adding what we did not ask for.
+const CONTROL_BYTES: usize = 16 + 16 + 16 + 4 * 256 + 256;
+
+/// Receives one datagram into `buffer`.
+///
+/// # Errors
+/// What the kernel said: EAGAIN on a non-blocking socket with nothing to read.
+pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+    let mut space = ControlSpace([0; CONTROL_BYTES]);
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: all-zero bytes are a valid msghdr: null pointers and zero lengths.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = space.0.as_mut_ptr().cast();
+    message.msg_controllen = CONTROL_BYTES;
+    // SAFETY: `message` names `part` (which names `buffer`) and `space`, with their lengths; all live
+    // through the call and nobody else touches them.
+    let len = unsafe {
+        libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC)
+    };
+    let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
+    // nix's iterator refuses cut-off control data and so leaks the descriptors that did arrive.
+    let (descriptors, credentials) = take_control(&space.0[..message.msg_controllen]);
+    let truncated = message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0;
+    Ok(Received { len, truncated, descriptors, credentials })
+}
+
+/// Owns what the kernel put into the control data: a row of headers (length u64, level i32, type i32),
+/// each with its data behind it, padded to eight bytes.
+fn take_control(mut control: &[u8]) -> (Vec<OwnedFd>, Option<UnixCredentials>) {
+    const HEADER: usize = 16;
+    let word = |bytes: &[u8]| i32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    let (mut descriptors, mut credentials) = (Vec::new(), None);
+    while control.len() >= HEADER {
+        let mut len = [0; 8];
+        len.copy_from_slice(&control[..8]);
+        let len = usize::from_ne_bytes(len).clamp(HEADER, control.len());
+        let data = &control[HEADER..len];
+        match (word(&control[8..12]), word(&control[12..16])) {
+            (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
+                descriptors.extend(data.chunks_exact(4).map(|number| {
+                    // SAFETY: the kernel has just installed this descriptor for us alone.
+                    unsafe { OwnedFd::from_raw_fd(word(number)) }
+                }));
+            }
+            (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if data.len() >= 12 => {
+                credentials = Some(UnixCredentials::from(libc::ucred {
+                    pid: word(&data[0..4]),
+                    uid: word(&data[4..8]) as u32,
+                    gid: word(&data[8..12]) as u32,
+                }));
+            }
+            _ => {}
+        }
+        control = control.get(len.next_multiple_of(8)..).unwrap_or(&[]);
+    }
+    (descriptors, credentials)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::DESCRIPTORS_MAX;
+
+    fn pair() -> (OwnedFd, OwnedFd) {
+        nix::sys::socket::socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn descriptors_and_credentials_arrive_with_their_message() {
+        let (ours, theirs) = pair();
+        nix::sys::socket::setsockopt(&theirs, sockopt::PassCred, &true).unwrap();
+        let many: Vec<_> = (0..DESCRIPTORS_MAX).map(|_| ours.as_fd()).collect();
+        send(ours.as_fd(), b"hello", &many, true).unwrap();
+        let mut buffer = [0; 64];
+        let received = receive(theirs.as_fd(), &mut buffer).unwrap();
+        assert_eq!(&buffer[..received.len], b"hello");
+        assert!(!received.truncated);
+        assert_eq!(received.descriptors.len(), DESCRIPTORS_MAX);
+        let who = received.credentials.unwrap();
+        assert_eq!(who.pid(), nix::unistd::getpid().as_raw());
+        assert_eq!(who.uid(), nix::unistd::geteuid().as_raw());
+    }
+
+    #[test]
+    fn a_message_longer_than_the_buffer_is_marked_as_cut_off() {
+        let (ours, theirs) = pair();
+        send(ours.as_fd(), &[7; 100], &[], false).unwrap();
+        let received = receive(theirs.as_fd(), &mut [0; 10]).unwrap();
+        assert!(received.truncated);
+    }
+}
