@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use libipc::protocol::MESSAGE_BYTES_MAX;
 use libipc::sys::socket;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::socket::{setsockopt, sockopt};
 use tracing::{debug, info, warn};
 
 use crate::registry::link::SessionId;
@@ -54,8 +53,6 @@ impl<'a> Server<'a> {
         stop: BorrowedFd<'a>,
         service: Service,
     ) -> io::Result<Self> {
-        // Accepted sockets inherit it: no request can come before it is set.
-        setsockopt(&listener, sockopt::PassCred, &true)?;
         let flags = nix::fcntl::fcntl(listener, nix::fcntl::FcntlArg::F_GETFL)?;
         let flags = nix::fcntl::OFlag::from_bits_retain(flags) | nix::fcntl::OFlag::O_NONBLOCK;
         nix::fcntl::fcntl(listener, nix::fcntl::FcntlArg::F_SETFL(flags))?;

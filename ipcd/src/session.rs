@@ -13,6 +13,7 @@ use libipc::protocol::{
 };
 use libipc::sys::socket::{self, Received};
 use libipc::sys::{process, socket::peer_pidfd};
+use nix::sys::socket::{setsockopt, sockopt};
 use tracing::{debug, warn};
 
 use crate::registry::link::SessionId;
@@ -65,6 +66,10 @@ impl Session {
     /// # Errors
     /// What the kernel said; ESRCH if the process is gone already.
     pub fn new(id: SessionId, socket: OwnedFd) -> io::Result<Self> {
+        // On each socket, not inherited from the listener: a client may have connected, and spoken,
+        // before we had the listener in hand (socket activation). Credentials that a client attaches
+        // itself are kept with its message even then.
+        setsockopt(&socket, sockopt::PassCred, &true)?;
         let peer = socket::peer_credentials(&socket)?;
         let pid = u32::try_from(peer.pid()).unwrap_or(0);
         let identity = Identity { pid, uid: peer.uid(), gid: peer.gid() };
