@@ -182,21 +182,21 @@ impl Receiver {
     #[inline]
     fn take(&mut self) -> Result<Option<Taken>, TryReceiveError> {
         self.check()?;
-        if let Some(taken) = self.from_run()? {
+        if let Some(taken) = self.next_of_run()? {
             return Ok(Some(taken));
         }
         if self.claimant.anything_offered() && self.claimant.take_over() {
-            return self.from_run();
+            return self.next_of_run();
         }
         match self.claimant.claim_next() {
-            Ok(true) => self.from_run(),
+            Ok(true) => self.next_of_run(),
             Ok(false) => Ok(None),
             Err(malformed) => Err(self.corrupt(malformed)),
         }
     }
 
     #[inline]
-    fn from_run(&mut self) -> Result<Option<Taken>, TryReceiveError> {
+    fn next_of_run(&mut self) -> Result<Option<Taken>, TryReceiveError> {
         match self.claimant.take_from_run(&mut self.payload) {
             Ok(taken) => Ok(taken),
             Err(malformed) => Err(self.corrupt(malformed)),

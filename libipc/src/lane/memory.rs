@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use crate::lane::layout::LANE_HEADER_BYTES;
-use crate::lane::position::{GRANULE_BYTES, Position};
+use crate::lane::position::{GRANULE_BYTES, Position, record_granules};
 use crate::lane::ring::{RecordHeader, Storage};
 use crate::sync::{AtomicU64, Ordering::Relaxed};
 use crate::sys::mapping::Mapping;
@@ -101,10 +101,7 @@ impl Storage for RingMemory {
 
     #[inline]
     fn copy_out(&self, at: Position, len: usize, into: &mut Payload) {
-        assert!(
-            1 + len.div_ceil(GRANULE_BYTES) as u64 <= self.capacity,
-            "a record longer than its lane"
-        );
+        assert!(record_granules(len) <= self.capacity, "a record longer than its lane");
         let source = self.granule(at).as_ptr().wrapping_add(GRANULE_BYTES);
         let target = into.room(len);
         // SAFETY: header and padded payload take at most a capacity (asserted), mapped behind the

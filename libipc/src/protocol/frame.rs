@@ -124,7 +124,7 @@ pub fn decode<T: DeserializeOwned>(
 /// The request number in a header that is otherwise unchecked: for an answer that says what is wrong.
 #[must_use]
 pub fn request_number(bytes: &[u8]) -> u64 {
-    bytes.get(16..24).map_or(0, |bytes| le_u64(bytes))
+    bytes.get(16..24).map_or(0, le_u64)
 }
 
 fn check_header(bytes: &[u8], descriptors: usize) -> Result<Frame, FrameError> {
