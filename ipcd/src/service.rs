@@ -187,7 +187,7 @@ impl Service {
                 descriptors.push(doorstep.read_write());
                 OpenedRole::Send { lane: *lane }
             }
-            Got::Slot(slot) => {
+            Got::Slot { slot, .. } => {
                 descriptors.push(cursors.read_write());
                 OpenedRole::Receive { slot: *slot }
             }
@@ -198,7 +198,7 @@ impl Service {
         };
         let mut fetched = Fetched::default();
         if !matches!(admission.got, Got::Lane { .. }) {
-            let writable = matches!(admission.got, Got::Slot(_));
+            let writable = matches!(admission.got, Got::Slot { .. });
             fetched = self.attachments(id, 0, writable, &mut descriptors)?;
         }
         let attributes = mailbox.attributes;
@@ -211,8 +211,8 @@ impl Service {
         Ok(Reply { answer: Answer::Opened(opened), descriptors })
     }
 
-    fn publish(&self, admission: &Admission, asker: &Asker<'_>) {
-        let mailbox = self.registry.mailbox(admission.mailbox_id);
+    fn publish(&mut self, admission: &Admission, asker: &Asker<'_>) {
+        let mailbox = self.registry.mailbox_mut(admission.mailbox_id);
         let regions = self.regions.get(&admission.mailbox_id);
         let (Some(mailbox), Some(regions)) = (mailbox, regions) else { return };
         match &admission.got {
@@ -222,8 +222,12 @@ impl Service {
                 // A sleeping receiver learns of the lane.
                 regions.ring();
             }
-            Got::Slot(slot) => {
-                regions.publish_receiver(*slot, asker.caller.identity);
+            Got::Slot { slot, inherited } => {
+                if *inherited {
+                    let received = regions.received(*slot);
+                    mailbox.retired_received = mailbox.retired_received.saturating_add(received);
+                }
+                regions.publish_receiver(*slot, asker.caller.identity, *inherited);
                 regions.publish_counts(mailbox);
             }
             Got::Nothing => {}

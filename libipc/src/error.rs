@@ -1,0 +1,214 @@
+//! The errors, one type an operation, each with only what can happen there.
+//!
+//! Outcomes are variants for callers to match. Faults (the kernel said no, a region is malformed) are
+//! opaque: they name the step that failed, and are only to be passed on.
+
+use std::path::PathBuf;
+
+use crate::protocol::{Identity, Refusal};
+
+/// Something that should not happen: the kernel refused a step, or the daemon broke the protocol.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {step}: {source}")]
+pub struct Fault {
+    step: &'static str,
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl Fault {
+    /// A fault at a step.
+    pub(crate) fn new(
+        step: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { step, source: source.into() }
+    }
+}
+
+/// Why no daemon could be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Nobody listens there.
+    #[error("no ipcd listens at {}: start it (systemctl start ipcd.socket, or ipcd --socket PATH)", path.display())]
+    NoDaemon {
+        /// Where.
+        path: PathBuf,
+    },
+    /// No system daemon, and nowhere to put a private one.
+    #[error("no ipcd listens at {} and XDG_RUNTIME_DIR is not set, so no private one can be started: start ipcd, or set IPCD_SOCKET", path.display())]
+    NoRuntimeDirectory {
+        /// Where the system daemon would be.
+        path: PathBuf,
+    },
+    /// A private daemon was to be started, and was not ready in time or could not be run.
+    #[error("could not start a private ipcd ({}): {reason}", program.display())]
+    PrivateDaemon {
+        /// The program.
+        program: PathBuf,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The socket belongs to somebody whom this process has no reason to trust.
+    #[error("the socket {} is served by uid {uid}, neither root nor this user: set IPCD_TRUSTED_UID={uid} if that is meant", path.display())]
+    WrongOwner {
+        /// Where.
+        path: PathBuf,
+        /// Who serves it.
+        uid: u32,
+    },
+    /// The socket's own permissions keep this process out.
+    #[error("this user may not connect to {}", path.display())]
+    PermissionDenied {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The kernel lacks something that we need.
+    #[error("this kernel lacks {what}: Linux 5.16 or newer is needed")]
+    Kernel {
+        /// What.
+        what: &'static str,
+    },
+    /// The daemon refused the session.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// A fault.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+/// Why a request to the daemon had no success.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// The daemon said no, and why.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The daemon is away; links that are open go on.
+    #[error("ipcd is away: links that are open go on, new requests need a new connection")]
+    DaemonAway,
+    /// This process is the child of a fork: connect for itself.
+    #[error("this client belongs to the parent process: connect anew after a fork")]
+    Forked,
+    /// A fault.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+/// Why a message was not sent without waiting. The message is still the caller's.
+#[derive(Debug, thiserror::Error)]
+pub enum TrySendError {
+    /// No room: receivers must acknowledge first.
+    #[error("the lane is full")]
+    Full,
+    /// Longer than any message may be here.
+    #[error("the message has {len} bytes, this mailbox takes at most {max}")]
+    TooLong {
+        /// Its length in bytes.
+        len: usize,
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// The mailbox is closed to new sends.
+    #[error("the mailbox is closed to new sends")]
+    Closed,
+    /// The mailbox is gone.
+    #[error("the mailbox was deleted")]
+    Deleted,
+    /// A receiver wrote what no receiver of ours writes.
+    #[error("the mailbox is corrupt: {0}")]
+    Corrupt(Corrupt),
+    /// This process is the child of a fork: open the mailbox for itself.
+    #[error("this sender belongs to the parent process: open the mailbox anew after a fork")]
+    Forked,
+    /// The kernel has no memory for the message.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+/// Why a message was not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// Only with a deadline: it passed, and there was no room.
+    #[error("the deadline passed before there was room")]
+    TimedOut,
+    /// Longer than any message may be here.
+    #[error("the message has {len} bytes, this mailbox takes at most {max}")]
+    TooLong {
+        /// Its length in bytes.
+        len: usize,
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// The mailbox is closed to new sends.
+    #[error("the mailbox is closed to new sends")]
+    Closed,
+    /// The mailbox is gone.
+    #[error("the mailbox was deleted")]
+    Deleted,
+    /// A receiver wrote what no receiver of ours writes.
+    #[error("the mailbox is corrupt: {0}")]
+    Corrupt(Corrupt),
+    /// This process is the child of a fork: open the mailbox for itself.
+    #[error("this sender belongs to the parent process: open the mailbox anew after a fork")]
+    Forked,
+    /// The kernel has no memory for the message.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+/// Why no message was received without waiting.
+#[derive(Debug, thiserror::Error)]
+pub enum TryReceiveError {
+    /// Nothing there.
+    #[error("the mailbox is empty")]
+    Empty,
+    /// Closed to new sends, and drained.
+    #[error("the mailbox is closed and drained")]
+    Closed,
+    /// The mailbox is gone.
+    #[error("the mailbox was deleted")]
+    Deleted,
+    /// A member wrote what no member of ours writes; its lane is left out from now on.
+    #[error("a lane is corrupt: {0}")]
+    Corrupt(Corrupt),
+    /// This process is the child of a fork: open the mailbox for itself.
+    #[error("this receiver belongs to the parent process: open the mailbox anew after a fork")]
+    Forked,
+    /// A fault.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+/// Why no message was received.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    /// Only with a deadline: it passed, and nothing came.
+    #[error("the deadline passed and no message came")]
+    TimedOut,
+    /// Closed to new sends, and drained.
+    #[error("the mailbox is closed and drained")]
+    Closed,
+    /// The mailbox is gone.
+    #[error("the mailbox was deleted")]
+    Deleted,
+    /// A member wrote what no member of ours writes; its lane is left out from now on.
+    #[error("a lane is corrupt: {0}")]
+    Corrupt(Corrupt),
+    /// This process is the child of a fork: open the mailbox for itself.
+    #[error("this receiver belongs to the parent process: open the mailbox anew after a fork")]
+    Forked,
+    /// A fault.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+/// What a member found in shared memory that no honest member writes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} of lane {lane}{}", peer.map_or(String::new(), |peer| format!(", sent by {peer}")))]
+pub struct Corrupt {
+    /// Which word, or which record.
+    pub what: &'static str,
+    /// The lane's slot.
+    pub lane: u16,
+    /// The lane's sender, where the sender is to blame.
+    pub peer: Option<Identity>,
+}
