@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Settings;
+use crate::detach;
 use crate::regions::Region;
 use crate::registry::Registry;
 use crate::server::Server;
@@ -47,6 +48,10 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     let stop = stop_signals()?;
     let listener = match activated()? {
         Some(socket) => Listener { socket, own: None },
+        None if settings.detached => match detach::bind(settings)? {
+            Some(listener) => listener,
+            None => return detach::say_ready(),
+        },
         None => Listener::bind(&settings.socket, settings.socket_mode, settings.private)?,
     };
     let barrier = settings.use_barrier && futex::barrier_register();
@@ -58,6 +63,9 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     let activated = listener.own.is_none();
     info!(socket = %settings.socket.display(), activated, barrier, version = crate::VERSION, "listening");
     notify(NotifyState::Ready);
+    if settings.detached {
+        detach::say_ready()?;
+    }
     let result = server.run().context("the event loop failed");
     notify(NotifyState::Stopping);
     server.stop();
@@ -115,6 +123,13 @@ fn activated() -> anyhow::Result<Option<OwnedFd>> {
         "the service manager's socket is no listening SOCK_SEQPACKET socket: use ListenSequentialPacket="
     );
     Ok(Some(socket))
+}
+
+/// Another daemon holds the lock of the socket.
+#[derive(Debug, thiserror::Error)]
+#[error("another ipcd listens at {} already: stop it first, or use another --socket", .socket.display())]
+pub struct AnotherDaemon {
+    socket: PathBuf,
 }
 
 /// A listening socket. One that we made ourselves is unlinked when it is dropped.
@@ -214,10 +229,9 @@ fn lock(socket: &Path) -> anyhow::Result<File> {
         .with_context(|| format!("cannot open {shown}: may this user listen there?"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => bail!(
-            "another ipcd listens at {} already: stop it first, or use another --socket",
-            socket.display()
-        ),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err(AnotherDaemon { socket: socket.to_owned() }.into())
+        }
         Err(std::fs::TryLockError::Error(error)) => {
             Err(error).with_context(|| format!("cannot lock {shown}"))
         }
