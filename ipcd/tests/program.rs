@@ -112,3 +112,22 @@ fn a_daemon_that_cannot_start_in_the_background_says_why() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("cannot create"), "{said}");
 }
+
+#[test]
+fn a_daemon_out_of_descriptors_turns_clients_away_and_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("ipcd.sock");
+    let script = "ulimit -n 40; exec \"$0\" --log error --socket \"$1\"";
+    let mut daemon = Command::new("sh").args(["-c", script, PROGRAM]).arg(&socket).spawn().unwrap();
+    wait_until("the daemon listens", || libipc::sys::socket::connect_to(&socket).is_ok());
+    let client = connect(&socket);
+    let many: Vec<_> = (0..60).map(|_| libipc::sys::socket::connect_to(&socket).unwrap()).collect();
+    assert!(client.status().unwrap().sessions < 40);
+    let error = client.create("orders", &MailboxOptions::new()).unwrap_err().to_string();
+    assert!(error.contains("cannot create a region"), "{error}");
+    drop(many);
+    wait_until("the sessions are over", || client.status().unwrap().sessions == 1);
+    client.create("orders", &MailboxOptions::new()).unwrap();
+    kill(Pid::from_raw(daemon.id() as i32), Signal::SIGTERM).unwrap();
+    assert_eq!(daemon.wait().unwrap().code(), Some(0));
+}

@@ -425,13 +425,24 @@ fn a_client_that_does_not_read_holds_up_nobody() {
     let lazy = daemon.client();
     nix::fcntl::fcntl(&lazy.socket, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))
         .unwrap();
-    let status = encode(1, 0, &Request::Status).unwrap();
+    let mut asked = 0;
     // Until both directions are full: the daemon has stopped reading.
     wait_until("the lazy client's socket is full", || {
-        libipc::sys::socket::send(lazy.socket.as_fd(), &status, &[], true).is_err()
+        let status = encode(asked + 1, 0, &Request::Status).unwrap();
+        let sent = libipc::sys::socket::send(lazy.socket.as_fd(), &status, &[], true);
+        asked += u64::from(sent.is_ok());
+        sent.is_err()
     });
     let mut client = daemon.client();
     assert_eq!(client.status().sessions, 2);
+    // Each of its requests was kept, and is answered once it reads.
+    nix::fcntl::fcntl(&lazy.socket, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::empty()))
+        .unwrap();
+    for expected in 1..=asked {
+        let (number, answer, _) = lazy.receive().unwrap();
+        assert_eq!(number, expected);
+        assert!(matches!(answer, Answer::Status(_)), "{answer:?}");
+    }
     drop(lazy);
     wait_until("the lazy client is gone", || client.status().sessions == 1);
 }
