@@ -331,11 +331,16 @@ impl MailboxRegions {
         self.roster().header.changes.fetch_add(1, Ordering::Release);
     }
 
-    /// Wakes everybody who may sleep on this mailbox, receivers and senders.
-    pub fn ring(&self) {
+    /// Wakes the receivers.
+    pub fn ring_bells(&self) {
         for (_, doorstep) in &self.doorsteps {
             ring_word(&doorstep.header.bell);
         }
+    }
+
+    /// Wakes everybody who may sleep on this mailbox, receivers and senders.
+    pub fn ring(&self) {
+        self.ring_bells();
         for (&index, lane) in &self.lanes {
             let doorstep = self.doorsteps.get(usize::from(lane.doorstep));
             if let Some(word) = doorstep.and_then(|(_, words)| words.freed.get(usize::from(index)))

@@ -1,7 +1,7 @@
 //! What each request does: the registry decides, the regions follow. One function a request, no socket
 //! in here.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -220,7 +220,7 @@ impl Service {
                 regions.publish_lane(lane);
                 regions.publish_counts(mailbox);
                 // A sleeping receiver learns of the lane.
-                regions.ring();
+                regions.ring_bells();
             }
             Got::Slot { slot, inherited } => {
                 if *inherited {
@@ -378,7 +378,7 @@ impl Service {
 
     /// Mends what ended links have left, then tells each mailbox's members once.
     fn mend(&mut self, ended: &[Ended]) {
-        let mut touched = Vec::new();
+        let mut touched = BTreeSet::new();
         for Ended { mailbox_id, role } in ended {
             let mailbox = self.registry.mailbox(*mailbox_id);
             let (Some(mailbox), Some(regions)) = (mailbox, self.regions.get_mut(mailbox_id)) else {
@@ -389,8 +389,8 @@ impl Service {
                 let registry = &mut self.registry;
                 repair::free_lane_if_drained(registry, regions, *mailbox_id, lane.index);
             }
-            if !matches!(role, LinkRole::Observe) && !touched.contains(mailbox_id) {
-                touched.push(*mailbox_id);
+            if !matches!(role, LinkRole::Observe) {
+                touched.insert(*mailbox_id);
             }
         }
         for mailbox_id in touched {

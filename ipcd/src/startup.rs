@@ -10,7 +10,9 @@ use libipc::sys::{futex, process, socket};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::{Backlog, SockFlag, SockType, UnixAddr, bind, getsockopt, listen, sockopt};
+use nix::sys::socket::{
+    Backlog, SockFlag, SockType, UnixAddr, bind, getsockname, getsockopt, listen, sockopt,
+};
 use sd_notify::NotifyState;
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
@@ -61,7 +63,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         .context("cannot set up the event loop")?
         .exit_when_idle(settings.idle_exit);
     let activated = listener.own.is_none();
-    info!(socket = %settings.socket.display(), activated, barrier, version = crate::VERSION, "listening");
+    info!(socket = %listener.address(), activated, barrier, version = crate::VERSION, "listening");
     notify(NotifyState::Ready);
     if settings.detached {
         detach::say_ready()?;
@@ -156,6 +158,13 @@ impl Drop for OwnSocket {
 }
 
 impl Listener {
+    /// Where it listens, for people.
+    fn address(&self) -> String {
+        let address = getsockname::<UnixAddr>(self.socket.as_raw_fd());
+        let path = address.ok().and_then(|address| address.path().map(Path::to_owned));
+        path.map_or_else(|| "unnamed".into(), |path| path.display().to_string())
+    }
+
     /// Listens at `path`, unless another daemon does. A socket that a dead daemon left is replaced.
     ///
     /// # Errors

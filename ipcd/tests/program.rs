@@ -131,3 +131,74 @@ fn a_daemon_out_of_descriptors_turns_clients_away_and_goes_on() {
     kill(Pid::from_raw(daemon.id() as i32), Signal::SIGTERM).unwrap();
     assert_eq!(daemon.wait().unwrap().code(), Some(0));
 }
+
+/// This very program again, running only the helper of that name, with a descriptor as its input.
+fn helper(name: &str, socket: &Path, input: Stdio) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", name, "--ignored", "--nocapture"]);
+    command.env("HELPER_SOCKET", socket).stdin(input).stdout(Stdio::piped());
+    command
+}
+
+#[test]
+#[ignore = "helper: makes a session whose socket a child process keeps open"]
+fn helper_leaves_its_socket_to_a_child() {
+    let Some(path) = std::env::var_os("HELPER_SOCKET") else { return };
+    let socket = libipc::sys::socket::connect_to(Path::new(&path)).unwrap();
+    let mut child = Command::new("sleep").arg("60").stdin(socket).spawn().unwrap();
+    println!("child {}", child.id());
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_killed_process_ends_its_session_though_a_child_keeps_the_socket_open() {
+    use std::io::{BufRead, BufReader};
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("ipcd.sock");
+    let mut daemon = start(&socket, &[]);
+    let client = connect(&socket);
+    let name = "helper_leaves_its_socket_to_a_child";
+    let mut killed = helper(name, &socket, Stdio::null()).spawn().unwrap();
+    let output = BufReader::new(killed.stdout.take().unwrap());
+    let child = output
+        .lines()
+        .find_map(|line| line.unwrap().split("child ").nth(1)?.trim().parse::<i32>().ok());
+    wait_until("both are there", || client.status().unwrap().sessions == 2);
+    killed.kill().unwrap();
+    // Before anybody has reaped it.
+    wait_until("its session is over", || client.status().unwrap().sessions == 1);
+    kill(Pid::from_raw(child.unwrap()), Signal::SIGKILL).unwrap();
+    killed.wait().unwrap();
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+}
+
+#[test]
+#[ignore = "helper: asks on a session that another process has made"]
+fn helper_asks_on_its_input() {
+    use libipc::protocol::{Answer, Request, decode, encode};
+    use std::os::fd::AsFd;
+    if std::env::var_os("HELPER_SOCKET").is_none() {
+        return;
+    }
+    let (input, mut buffer) = (std::io::stdin(), vec![0; 65_536]);
+    let request = encode(1, 0, &Request::Status).unwrap();
+    libipc::sys::socket::send(input.as_fd(), &request, &[], true).unwrap();
+    let received = libipc::sys::socket::receive(input.as_fd(), &mut buffer).unwrap();
+    let (_, answer) = decode::<Answer>(&buffer[..received.len], 0).unwrap();
+    println!("{answer:?}");
+}
+
+#[test]
+fn a_session_serves_the_process_that_made_it_and_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("ipcd.sock");
+    let mut daemon = start(&socket, &[]);
+    let session = libipc::sys::socket::connect_to(&socket).unwrap();
+    let output = helper("helper_asks_on_its_input", &socket, session.into()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let expected = format!("ForeignSession {{ session_pid: {}", std::process::id());
+    assert!(said.contains(&expected), "{said}");
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+}
