@@ -30,11 +30,11 @@ pub(crate) fn run(args: &Generate, output: &mut Output) -> Outcome {
 
 /// Writes a man page for the program and for each visible command; returns how many.
 fn man_pages(directory: &Path) -> io::Result<usize> {
-    let mut program = Cli::command();
+    let mut program = definition();
     program.build();
     let visible: Vec<_> =
         program.get_subcommands().filter(|command| !command.is_hide_set()).cloned().collect();
-    for command in visible.iter().filter(|command| command.get_name() != "help") {
+    for command in &visible {
         let name = format!("ipcctl-{}", command.get_name());
         let command = command.clone().display_name(name.clone());
         fs::write(directory.join(format!("{name}.1")), man_page(command)?)?;
@@ -43,12 +43,18 @@ fn man_pages(directory: &Path) -> io::Result<usize> {
     Ok(fs::read_dir(directory)?.count())
 }
 
+/// The command line without `help`, which needs no page of its own.
+fn definition() -> clap::Command {
+    Cli::command().disable_help_subcommand(true)
+}
+
 /// One man page, exit codes included.
 fn man_page(command: clap::Command) -> io::Result<Vec<u8>> {
     // The program's own help ends with the codes; in a man page they have a section.
-    let command = command.after_help("").after_long_help(None::<&str>);
+    let command = command.after_help(None::<&str>);
     let mut page = Vec::new();
-    Man::new(command).render(&mut page)?;
+    let source = concat!("ipcctl ", env!("CARGO_PKG_VERSION"));
+    Man::new(command).source(source).manual("Mailboxes").render(&mut page)?;
     page.extend_from_slice(b".SH \"EXIT STATUS\"\n");
     for line in exit_codes().lines().skip(1) {
         let (number, meaning) = line.trim().split_once("  ").unwrap_or((line, ""));
@@ -74,7 +80,7 @@ mod tests {
 
     #[test]
     fn the_man_page_tells_every_exit_code_and_every_visible_command() {
-        let mut program = Cli::command();
+        let mut program = definition();
         program.build();
         let page = String::from_utf8(man_page(program).unwrap()).unwrap();
         for code in ExitCode::ALL {
