@@ -1,5 +1,7 @@
 //! `create`, `open`, `close`, `delete`, `list`, `show`: mailboxes from an administrator's side.
 
+use std::ops::Range;
+
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::HumanBytes;
 use libipc::protocol::{MailboxDetail, MailboxName, MailboxSummary};
@@ -109,13 +111,10 @@ pub(crate) fn list(client: &Client, output: &mut Output) -> Outcome {
         "BYTES",
         "SENT",
     ]);
-    for column in 4..10 {
-        align_right(&mut table, column);
-    }
     for mailbox in &mailboxes {
         table.add_row(list_row(mailbox));
     }
-    output.line(&table.trim_fmt())?;
+    show_table(table, 4..10, output)?;
     Ok(ExitCode::Done)
 }
 
@@ -142,28 +141,25 @@ pub(crate) fn show(client: &Client, name: &MailboxName, output: &mut Output) -> 
         output.object(&json::Detail::from(&detail))?;
         return Ok(ExitCode::Done);
     }
-    output.line(&attributes_table(&detail).trim_fmt())?;
+    show_table(attributes_table(&detail), 0..0, output)?;
     if detail.members.is_empty() {
         output.tell("nobody has it open");
         return Ok(ExitCode::Done);
     }
-    let mut table = plain_table(&["MEMBER", "PID", "USER", "GROUP", "STATE", "MESSAGES", "QUEUED"]);
-    for column in [1, 5, 6] {
-        align_right(&mut table, column);
-    }
+    let mut table = plain_table(&["MEMBER", "USER", "GROUP", "STATE", "PID", "MESSAGES", "QUEUED"]);
     for member in &detail.members {
         table.add_row(vec![
             format!("{} {}", json::role(member.role), member.index),
-            member.identity.pid.to_string(),
             user_name(member.identity.uid),
             group_name(member.identity.gid),
             if member.alive { "there" } else { "gone" }.to_owned(),
+            member.identity.pid.to_string(),
             member.messages.to_string(),
             HumanBytes(member.queued_bytes).to_string(),
         ]);
     }
     output.line("")?;
-    output.line(&table.trim_fmt())?;
+    show_table(table, 4..7, output)?;
     Ok(ExitCode::Done)
 }
 
@@ -207,10 +203,15 @@ fn plain_table(header: &[&str]) -> Table {
     table
 }
 
-fn align_right(table: &mut Table, column: usize) {
-    if let Some(column) = table.column_mut(column) {
-        column.set_cell_alignment(CellAlignment::Right);
+/// Prints a table, numbers to the right, columns two blanks apart.
+fn show_table(mut table: Table, numbers: Range<usize>, output: &mut Output) -> Result<(), Stop> {
+    for (index, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 2));
+        if numbers.contains(&index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
     }
+    output.line(&table.trim_fmt())
 }
 
 fn owner(uid: Option<u32>, gid: Option<u32>) -> String {

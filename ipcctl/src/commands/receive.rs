@@ -159,7 +159,8 @@ pub(crate) fn purge(client: &Client, name: &MailboxName, output: &mut Output) ->
     // Senders may go on while we work: what lies unclaimed now is what we remove, no more.
     let mut remaining_bytes = detail.summary.queued_bytes;
     let (mut messages, mut bytes) = (0, 0);
-    loop {
+    let mut done = false;
+    while !done {
         let delivery = match receiver.try_receive() {
             Ok(delivery) => delivery,
             Err(TryReceiveError::Empty | TryReceiveError::Closed) => break,
@@ -175,6 +176,8 @@ pub(crate) fn purge(client: &Client, name: &MailboxName, output: &mut Output) ->
         delivery.acknowledge();
         if unclaimed {
             remaining_bytes = remaining_bytes.saturating_sub(record_bytes(len));
+            // What is offered again comes before what nobody has had: none of it is left.
+            done = remaining_bytes == 0;
         }
         messages += 1;
         bytes += len;

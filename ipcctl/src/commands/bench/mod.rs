@@ -128,6 +128,7 @@ fn measure_all(client: &Client, args: &Bench, output: &Output) -> Result<Results
         }
     }
     progress.finish_and_clear();
+    results.note(sampler.note());
     Ok(results)
 }
 

@@ -67,10 +67,12 @@ impl Results {
 
     /// Notes that a load cannot be measured on a system here.
     pub(super) fn cannot(&mut self, load: &Load, system: System, error: &anyhow::Error) {
-        let note = format!("{}, {}: {error:#}", load.name, system.name());
-        if !self.notes.contains(&note) {
-            self.notes.push(note);
-        }
+        self.note(Some(format!("{}, {}: {error:#}.", load.name, system.name())));
+    }
+
+    /// Adds a note, once.
+    pub(super) fn note(&mut self, note: Option<String>) {
+        self.notes.extend(note.filter(|note| !self.notes.contains(note)));
     }
 
     /// The table, and what it means.

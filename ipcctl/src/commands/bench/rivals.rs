@@ -21,23 +21,28 @@ use super::measure::{Ends, ReceiveEnd, SendEnd};
 use super::plan::{Job, Load, System};
 
 /// Creates a queue that buffers as much as the others do, or as near to it as this process may.
-pub(super) fn create_queue(name: &str, load: &Load) -> Result<()> {
-    // Root may raise the limit on the bytes of its queues; others keep theirs.
+/// Returns how many messages it holds, if that is less than it should be.
+pub(super) fn create_queue(name: &str, load: &Load) -> Result<Option<usize>> {
+    // Who may raises the limit on the bytes of its queues; others keep theirs.
     let bytes = 64 << 20;
     let _ = setrlimit(Resource::RLIMIT_MSGQUEUE, bytes, bytes);
     let wanted = (load.buffer_bytes() / load.bytes).clamp(10, 4096);
-    let default = fs::read_to_string("/proc/sys/fs/mqueue/msg_max")
+    let allowed = fs::read_to_string("/proc/sys/fs/mqueue/msg_max")
         .ok()
         .and_then(|text| text.trim().parse().ok())
         .unwrap_or(10);
-    for depth in [wanted, 1024, 256, 64, default, 10] {
-        match open_new_queue(name, depth.min(wanted), load.bytes) {
-            Ok(queue) => return Ok(mq_close(queue)?),
+    for depth in [wanted, 1024, 256, 64, allowed, 10].map(|depth| depth.min(wanted)) {
+        match open_new_queue(name, depth, load.bytes) {
+            Ok(queue) => {
+                mq_close(queue)?;
+                return Ok((depth < wanted).then_some(depth));
+            }
             Err(Errno::EINVAL | Errno::EMFILE | Errno::ENOMEM) => {}
             Err(error) => bail!("cannot create a POSIX message queue: {error}"),
         }
     }
-    bail!("a POSIX message queue may not hold messages of {} bytes here", load.bytes)
+    let bytes = load.bytes;
+    bail!("no POSIX message queue may hold messages of {bytes} bytes here (fs.mqueue.msgsize_max)")
 }
 
 fn open_new_queue(name: &str, depth: usize, bytes: usize) -> nix::Result<MqdT> {

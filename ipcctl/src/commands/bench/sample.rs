@@ -26,12 +26,21 @@ pub(super) struct Sampler<'a> {
     settings: Settings,
     /// Channels made so far: their names differ by this.
     channels: u64,
+    /// Fewest messages that a POSIX queue held, where it could not hold what it should.
+    shallow_queue: Option<usize>,
 }
 
 impl<'a> Sampler<'a> {
     /// A sampler on a daemon.
     pub(super) fn new(client: &'a Client, settings: Settings) -> Self {
-        Self { client, settings, channels: 0 }
+        Self { client, settings, channels: 0, shallow_queue: None }
+    }
+
+    /// What the reader of the figures should know about how they were made.
+    pub(super) fn note(&self) -> Option<String> {
+        let depth = self.shallow_queue?;
+        let limit = "the limits fs.mqueue.msg_max and RLIMIT_MSGQUEUE allow no more";
+        Some(format!("POSIX queues held down to {depth} messages here: {limit}."))
     }
 
     /// Takes a sample.
@@ -119,7 +128,8 @@ impl<'a> Sampler<'a> {
                 Ok(Channel::Mailbox { client: self.client, name })
             }
             System::Mq => {
-                rivals::create_queue(&name, load)?;
+                let shallow = rivals::create_queue(&name, load)?;
+                self.shallow_queue = self.shallow_queue.into_iter().chain(shallow).min();
                 Ok(Channel::Queue { name })
             }
             System::Pipe | System::Seqpacket => {
