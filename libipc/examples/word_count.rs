@@ -58,7 +58,8 @@ fn main() -> ExitCode {
 // ---- driver ----
 
 fn drive(workers: &str, folder: &str) -> Result<bool> {
-    let count: usize = workers.parse().map_err(|_| format!("{workers:?} is no count of workers"))?;
+    let count: usize =
+        workers.parse().map_err(|_| format!("{workers:?} is no count of workers"))?;
     if count == 0 {
         return Err("at least one worker is needed".into());
     }
@@ -69,14 +70,27 @@ fn drive(workers: &str, folder: &str) -> Result<bool> {
     client.create(COUNTS, &MailboxOptions::new())?;
 
     let begun = Instant::now();
+    let report = run_crew(workers, count, rule, &files);
+    let elapsed = begun.elapsed();
+    // Also after a failure: whoever of the crew still waits at a mailbox ends when it is deleted.
+    client.delete(FILES)?;
+    client.delete(COUNTS)?;
+
+    let shares = parse_report(&report?)?;
+    print_table(&shares, files.len(), elapsed);
+    let total = shares.values().map(|share| share.words).sum();
+    compare(total, wc_words(&files)?, rule)
+}
+
+/// Starts everybody, waits for everybody; what the collector reports.
+fn run_crew(workers: &str, count: usize, rule: WordRule, files: &[PathBuf]) -> Result<String> {
     let mut collector = start(&["collector", workers], Stdio::null(), Stdio::piped())?;
     let crew: Vec<Child> = (0..count)
         .map(|_| start(&["worker", rule.name()], Stdio::null(), Stdio::null()))
         .collect::<Result<_>>()?;
-    let mut producer =
-        start(&["producer", workers, rule.name()], Stdio::piped(), Stdio::null())?;
+    let mut producer = start(&["producer", workers, rule.name()], Stdio::piped(), Stdio::null())?;
     let mut list = producer.stdin.take().ok_or("the producer has no standard input")?;
-    list.write_all(&file_list(&files))?;
+    list.write_all(&file_list(files))?;
     drop(list);
     finish("producer", producer)?;
     for worker in crew {
@@ -86,14 +100,7 @@ fn drive(workers: &str, folder: &str) -> Result<bool> {
     let mut output = collector.stdout.take().ok_or("the collector has no standard output")?;
     std::io::Read::read_to_string(&mut output, &mut report)?;
     finish("collector", collector)?;
-    let elapsed = begun.elapsed();
-
-    client.delete(FILES)?;
-    client.delete(COUNTS)?;
-    let shares = parse_report(&report)?;
-    print_table(&shares, files.len(), elapsed);
-    let total = shares.values().map(|share| share.words).sum();
-    compare(total, wc_words(&files)?, rule)
+    Ok(report)
 }
 
 fn start(role: &[&str], input: Stdio, output: Stdio) -> Result<Child> {
