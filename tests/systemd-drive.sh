@@ -35,16 +35,16 @@ note service.after "$(systemctl is-active ipcd.service)"
 note service.type "$(property ipcd.service Type)"
 main=$(property ipcd.service MainPID)
 for field in Uid NoNewPrivs Seccomp CapEff CapBnd; do
-    note "process.$field" "$(awk -v field="$field:" '$1 == field { print $2 }' "/proc/$main/status")"
+    note "process.$field" "$(sed -n "s/^$field:\s*\(\S*\).*/\1/p" "/proc/$main/status")"
 done
 note process.executable "$(readlink "/proc/$main/exe")"
-note process.files "$(awk '/^Max open files/ { print $5 }' "/proc/$main/limits")"
+note process.files "$(sed -n 's/^Max open files *[0-9]* *\([0-9]*\).*/\1/p' "/proc/$main/limits")"
 
 run list ipcctl list --json
 run send ipcctl send orders 'first message'
 run receive ipcctl receive orders --timeout 10s
-run nobody.send runuser -u nobody -- ipcctl send orders 'from nobody'
-run nobody.receive runuser -u nobody -- ipcctl receive orders --timeout 10s
+run nobody.send setpriv --reuid=nobody --regid=nogroup --clear-groups ipcctl send orders 'from nobody'
+run nobody.receive setpriv --reuid=nobody --regid=nogroup --clear-groups ipcctl receive orders --timeout 10s
 run receive.json ipcctl receive orders --timeout 10s --json
 note nobody.uid "$(id -u nobody)"
 note security "$(systemd-analyze security --no-pager ipcd.service | tail -n 1)"
@@ -60,7 +60,7 @@ run crash.list ipcctl list --json
 # An orderly stop, and the socket that brings it back.
 run stop systemctl stop ipcd.service
 note stop.result "$(property ipcd.service Result)"
-note stop.code "$(property ipcd.service ExecMainCode)"
+note stop.main_code "$(property ipcd.service ExecMainCode)"
 note stop.status "$(property ipcd.service ExecMainStatus)"
 note stop.state "$(systemctl is-active ipcd.service)"
 run again.list ipcctl list --json

@@ -266,7 +266,8 @@ fn comes_back_after_a_crash(facts: &Facts) {
 #[track_caller]
 fn stops_in_order_and_comes_back_on_demand(facts: &Facts) {
     facts.are(&[
-        ("stop.code", "1"), // CLD_EXITED: it ended by itself, no signal killed it
+        ("stop.code", "0"),
+        ("stop.main_code", "1"), // CLD_EXITED: it ended by itself, no signal killed it
         ("stop.status", "0"),
         ("stop.result", "success"),
         ("stop.state", "inactive"),
