@@ -1,7 +1,73 @@
 //! Mailboxes between processes: the kernel's guarantees at the speed of shared memory.
+//!
+//! A **mailbox** is a named object that the daemon `ipcd` owns. Processes open it to send or to receive;
+//! the daemon checks who may, and hands out sealed regions of shared memory through which messages then
+//! flow without it. Any number of senders and of competing receivers; each message goes to one receiver,
+//! in its sender's order, with its sender's identity as the kernel attested it.
+//!
+//! ```no_run
+//! use libipc::{Client, MailboxOptions};
+//!
+//! let client = Client::connect()?;
+//! client.create("orders", &MailboxOptions::new().capacity_bytes(1 << 20).mode(0o622))?;
+//! client.sender("orders")?.send(b"two pounds of tea")?;
+//!
+//! let mut receiver = client.receiver("orders")?;
+//! let order = receiver.receive()?;
+//! println!("{} bytes from {}", order.bytes().len(), order.sender());
+//! order.acknowledge();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Map
+//! - [`Client`]: the session with the daemon. [`MailboxOptions`]: attributes and their limits.
+//! - [`Sender`], [`Receiver`], [`Delivery`]: the two ends, and a message in hand. [`Observer`]: a look.
+//! - [`error`]: one type an operation.
+//! - [`lane`]: how messages lie in shared memory and who wakes whom. [`regions`], [`sys`]: what that
+//!   stands on. [`protocol`]: control messages. These four are shared with `ipcd` and no stable interface.
 
+#[cfg(not(loom))]
+mod client;
+#[cfg(not(loom))]
+mod delivery;
+#[cfg(not(loom))]
+pub mod error;
 pub mod lane;
+#[cfg(not(loom))]
+mod link;
+#[cfg(not(loom))]
+mod observer;
+#[cfg(not(loom))]
+mod options;
+#[cfg(not(loom))]
+mod private_daemon;
 pub mod protocol;
+#[cfg(not(loom))]
+mod receiver;
 pub mod regions;
+#[cfg(not(loom))]
+mod sender;
 pub mod sync;
 pub mod sys;
+
+#[cfg(not(loom))]
+pub use client::{Client, ClientOptions};
+#[cfg(not(loom))]
+pub use delivery::Delivery;
+#[cfg(not(loom))]
+pub use error::{
+    ConnectError, Corrupt, Fault, ReceiveError, RequestError, SendError, TryReceiveError,
+    TrySendError,
+};
+#[cfg(not(loom))]
+pub use observer::{Observer, Peeked};
+#[cfg(not(loom))]
+pub use options::MailboxOptions;
+pub use protocol::{
+    Identity, MailboxAttributes, MailboxDetail, MailboxName, MailboxSummary, MemberInfo, Refusal,
+    Role, ServerStatus, Usage,
+};
+#[cfg(not(loom))]
+pub use receiver::Receiver;
+#[cfg(not(loom))]
+pub use sender::Sender;

@@ -11,9 +11,7 @@ use crate::lane::layout::{
     SlotCell,
 };
 #[cfg(not(loom))]
-use crate::lane::layout::{
-    LANE_HEADER_BYTES, cursors_map, doorstep_map, hint_words, roster_map,
-};
+use crate::lane::layout::{LANE_HEADER_BYTES, cursors_map, doorstep_map, hint_words, roster_map};
 use crate::sync::{AtomicU32, AtomicU64};
 use crate::sys::mapping::Shared;
 #[cfg(not(loom))]
@@ -65,7 +63,12 @@ impl Roster {
     ///
     /// # Errors
     /// [`MapError`].
-    pub fn map(fd: impl AsFd, receivers: u16, lanes: u16, access: Access) -> Result<Self, MapError> {
+    pub fn map(
+        fd: impl AsFd,
+        receivers: u16,
+        lanes: u16,
+        access: Access,
+    ) -> Result<Self, MapError> {
         let map = roster_map(receivers, lanes);
         let mapping = Mapping::map(fd, map.len, access)?;
         Ok(Self {
@@ -82,7 +85,12 @@ impl Cursors {
     ///
     /// # Errors
     /// [`MapError`].
-    pub fn map(fd: impl AsFd, receivers: u16, lanes: u16, access: Access) -> Result<Self, MapError> {
+    pub fn map(
+        fd: impl AsFd,
+        receivers: u16,
+        lanes: u16,
+        access: Access,
+    ) -> Result<Self, MapError> {
         let map = cursors_map(receivers, lanes);
         let mapping = Mapping::map(fd, map.len, access)?;
         Ok(Self {

@@ -417,7 +417,12 @@ pub const fn lane_file_bytes(capacity_bytes: u64) -> u64 {
     LANE_HEADER_BYTES as u64 + capacity_bytes
 }
 
-const fn region_map(first: usize, first_bytes: usize, align: usize, second_bytes: usize) -> RegionMap {
+const fn region_map(
+    first: usize,
+    first_bytes: usize,
+    align: usize,
+    second_bytes: usize,
+) -> RegionMap {
     let second = (first + first_bytes).next_multiple_of(align);
     RegionMap { first, second, len: (second + second_bytes).next_multiple_of(4096) }
 }

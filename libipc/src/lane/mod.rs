@@ -1,6 +1,18 @@
 //! The heart: how messages lie in shared memory, how receivers take them, who sleeps and who wakes
 //! whom. No system call is made in this folder: memory and sleeping come in through two small
-//! traits, so that the models check the very code that ships.
+//! traits ([`ring::Storage`], [`park::Park`]), so that the models check the very code that ships.
+//!
+//! - [`layout`] the byte map of the regions and the words in them
+//! - [`position`] how far a lane has come
+//! - [`ring`] one sender writes records, and finds out where there is room
+//! - [`claim`] receivers take records, acknowledge, return and take over; what a death leaves
+//! - [`park`] who sleeps and who wakes whom
+//! - [`memory`] records in mapped memory
 
+pub mod claim;
 pub mod layout;
+#[cfg(not(loom))]
+pub mod memory;
+pub mod park;
 pub mod position;
+pub mod ring;

@@ -76,13 +76,21 @@ pub enum FrameError {
 ///
 /// # Errors
 /// [`FrameError::Oversized`] if it is longer than [`MESSAGE_BYTES_MAX`].
-pub fn encode<T: Serialize>(request: u64, descriptors: usize, body: &T) -> Result<Vec<u8>, FrameError> {
+pub fn encode<T: Serialize>(
+    request: u64,
+    descriptors: usize,
+    body: &T,
+) -> Result<Vec<u8>, FrameError> {
     let mut bytes = Vec::with_capacity(256);
     bytes.extend_from_slice(&MAGIC.to_le_bytes());
     bytes.extend_from_slice(&PROTOCOL_VERSION.to_le_bytes());
-    let descriptors = u16::try_from(descriptors).ok().filter(|&n| usize::from(n) <= DESCRIPTORS_MAX);
+    let descriptors =
+        u16::try_from(descriptors).ok().filter(|&n| usize::from(n) <= DESCRIPTORS_MAX);
     let Some(descriptors) = descriptors else {
-        return Err(FrameError::Descriptors { count: DESCRIPTORS_MAX + 1, expected: DESCRIPTORS_MAX });
+        return Err(FrameError::Descriptors {
+            count: DESCRIPTORS_MAX + 1,
+            expected: DESCRIPTORS_MAX,
+        });
     };
     bytes.extend_from_slice(&descriptors.to_le_bytes());
     bytes.extend_from_slice(&[0; 8]);
@@ -100,7 +108,10 @@ pub fn encode<T: Serialize>(request: u64, descriptors: usize, body: &T) -> Resul
 ///
 /// # Errors
 /// Everything that makes bytes no message: see [`FrameError`].
-pub fn decode<T: DeserializeOwned>(bytes: &[u8], descriptors: usize) -> Result<(Frame, T), FrameError> {
+pub fn decode<T: DeserializeOwned>(
+    bytes: &[u8],
+    descriptors: usize,
+) -> Result<(Frame, T), FrameError> {
     let frame = check_header(bytes, descriptors)?;
     let (body, rest) =
         postcard::take_from_bytes(&bytes[HEADER_BYTES..]).map_err(|_| FrameError::Body)?;
@@ -113,7 +124,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8], descriptors: usize) -> Result<(
 /// The request number in a header that is otherwise unchecked: for an answer that says what is wrong.
 #[must_use]
 pub fn request_number(bytes: &[u8]) -> u64 {
-    bytes.get(16..24).map_or(0, |bytes| le_u64(bytes))
+    bytes.get(16..24).map_or(0, le_u64)
 }
 
 fn check_header(bytes: &[u8], descriptors: usize) -> Result<Frame, FrameError> {

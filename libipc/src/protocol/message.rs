@@ -297,7 +297,11 @@ impl MailboxAttributes {
             return refuse("max receivers", self.receivers_max.into(), allowed);
         }
         if !(1..=layout::LANES_MAX).contains(&self.lanes_max) {
-            return refuse("max lanes", self.lanes_max.into(), format!("1 to {}", layout::LANES_MAX));
+            return refuse(
+                "max lanes",
+                self.lanes_max.into(),
+                format!("1 to {}", layout::LANES_MAX),
+            );
         }
         Ok(())
     }
@@ -325,9 +329,15 @@ impl MailboxName {
             return refuse("it is empty".into());
         }
         if name.len() > Self::BYTES_MAX {
-            return refuse(format!("it has {} bytes, at most {} are allowed", name.len(), Self::BYTES_MAX));
+            return refuse(format!(
+                "it has {} bytes, at most {} are allowed",
+                name.len(),
+                Self::BYTES_MAX
+            ));
         }
-        if let Some(bad) = name.chars().find(|&c| !c.is_ascii_alphanumeric() && !"._-/:@".contains(c)) {
+        if let Some(bad) =
+            name.chars().find(|&c| !c.is_ascii_alphanumeric() && !"._-/:@".contains(c))
+        {
             return refuse(format!("{bad:?} is not allowed: use letters, digits and . _ - / : @"));
         }
         if !name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_' || c == '/') {

@@ -106,7 +106,9 @@ pub enum Refusal {
         pid: u32,
     },
     /// The two sides share no version.
-    #[error("client speaks protocol {version_min} to {version_max}, layout {layout_version}; this ipcd speaks {ours}, layout {our_layout}")]
+    #[error(
+        "client speaks protocol {version_min} to {version_max}, layout {layout_version}; this ipcd speaks {ours}, layout {our_layout}"
+    )]
     Version {
         /// The client's oldest.
         version_min: u16,
@@ -140,7 +142,9 @@ impl Refusal {
     #[must_use]
     pub fn advice(&self) -> &'static str {
         match self {
-            Self::NoSuchMailbox { .. } => "create it first (ipcctl create NAME), or look with ipcctl list",
+            Self::NoSuchMailbox { .. } => {
+                "create it first (ipcctl create NAME), or look with ipcctl list"
+            }
             Self::AlreadyExists { .. } => "use another name, or open the one that is there",
             Self::PermissionDenied { .. } => {
                 "ask its owner for a mode that lets you (read = receive, write = send)"

@@ -8,17 +8,25 @@
 use std::io;
 use std::time::Instant;
 
+use crate::lane::park::{Park, Woke};
 use crate::sync::AtomicU32;
 
-/// Why a wait ended. None of them says that what was waited for is there: look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Woke {
-    /// Woken, or a signal came, or for no reason.
-    Perhaps,
-    /// A word had another value than expected already.
-    Changed,
-    /// The deadline has passed.
-    TimedOut,
+/// The kernel's futexes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Futex;
+
+impl Park for Futex {
+    fn wait(&self, words: &[(&AtomicU32, u32)], deadline: Option<Instant>) -> Woke {
+        wait(words, deadline)
+    }
+
+    fn wake(&self, word: &AtomicU32, count: u32) {
+        wake(word, count);
+    }
+
+    fn barrier(&self) -> bool {
+        barrier()
+    }
 }
 
 /// Most words that one wait may watch (the kernel's limit).
@@ -42,9 +50,9 @@ pub fn wait(words: &[(&AtomicU32, u32)], deadline: Option<Instant>) -> Woke {
     match result {
         Ok(()) => Woke::Perhaps,
         Err(error) => match error.raw_os_error() {
-            Some(libc::EAGAIN) => Woke::Changed,
             Some(libc::ETIMEDOUT) => Woke::TimedOut,
-            Some(libc::EINTR) => Woke::Perhaps,
+            // The word had changed already, or a signal came.
+            Some(libc::EAGAIN | libc::EINTR) => Woke::Perhaps,
             _ => panic!("futex wait on a mapped word failed: {error}"),
         },
     }

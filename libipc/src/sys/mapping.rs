@@ -188,7 +188,8 @@ mod mapped {
     }
 
     fn check_region(fd: &impl AsFd, expected: u64) -> Result<(), MapError> {
-        let seals = fcntl(fd, FcntlArg::F_GET_SEALS).map_err(|e| kernel("read the seals")(e.into()))?;
+        let seals =
+            fcntl(fd, FcntlArg::F_GET_SEALS).map_err(|e| kernel("read the seals")(e.into()))?;
         let needed = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
         if !SealFlag::from_bits_retain(seals).contains(needed) {
             return Err(MapError::Unsealed);
@@ -227,7 +228,10 @@ mod mapped {
     }
 
     fn checked(mapping: &Arc<Mapping>, offset: usize, len: usize, align: usize) -> NonNull<u8> {
-        assert!(offset <= mapping.len() && len <= mapping.len() - offset, "a view outside its mapping");
+        assert!(
+            offset <= mapping.len() && len <= mapping.len() - offset,
+            "a view outside its mapping"
+        );
         // SAFETY: the sum stays inside the mapping, checked one line above.
         let pointer = unsafe { mapping.base().add(offset) };
         assert!(pointer.addr().get().is_multiple_of(align), "a view out of line");

@@ -10,10 +10,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr,
-    UnixCredentials, connect, getsockopt, sendmsg, socket, sockopt,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, UnixCredentials,
+    connect, getsockopt, sendmsg, socket, sockopt,
 };
-
 
 /// What arrived in one datagram.
 #[derive(Debug)]
@@ -92,8 +91,7 @@ pub fn send(
         control.push(ControlMessage::ScmCredentials(&credentials));
     }
     let parts = [IoSlice::new(bytes)];
-    let sent =
-        sendmsg::<()>(socket.as_raw_fd(), &parts, &control, MsgFlags::MSG_NOSIGNAL, None)?;
+    let sent = sendmsg::<()>(socket.as_raw_fd(), &parts, &control, MsgFlags::MSG_NOSIGNAL, None)?;
     if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
 
@@ -120,9 +118,8 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received
     message.msg_controllen = CONTROL_BYTES;
     // SAFETY: `message` names `part` (which names `buffer`) and `space`, with their lengths; all live
     // through the call and nobody else touches them.
-    let len = unsafe {
-        libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC)
-    };
+    let len =
+        unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
     let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
     // nix's iterator refuses cut-off control data and so leaks the descriptors that did arrive.
     let (descriptors, credentials) = take_control(&space.0[..message.msg_controllen]);

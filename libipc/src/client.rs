@@ -1,0 +1,394 @@
+//! A process's session with `ipcd`: connecting, and everything that is asked of the daemon. Messages
+//! never pass here.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::error::{ConnectError, Fault, RequestError};
+use crate::lane::layout::LAYOUT_VERSION;
+use crate::observer::Observer;
+use crate::options::MailboxOptions;
+use crate::private_daemon;
+use crate::protocol::{
+    Answer, MESSAGE_BYTES_MAX, MailboxDetail, MailboxName, MailboxSummary, Opened,
+    PROTOCOL_VERSION, Request, Role, SYSTEM_SOCKET, ServerStatus, decode, encode,
+};
+use crate::receiver::Receiver;
+use crate::sender::Sender;
+use crate::sys::process::ForkGuard;
+use crate::sys::{futex, socket};
+
+/// How to reach the daemon.
+#[derive(Clone, Debug, Default)]
+pub struct ClientOptions {
+    socket: Option<PathBuf>,
+    no_private_daemon: bool,
+    trusted_uid: Option<u32>,
+}
+
+impl ClientOptions {
+    /// `$IPCD_SOCKET` if set, else the system's daemon, else a private one, started if need be.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// This socket and no other.
+    #[must_use]
+    pub fn socket(mut self, path: impl Into<PathBuf>) -> Self {
+        self.socket = Some(path.into());
+        self
+    }
+
+    /// Whether a private daemon may be started where there is no other. On by default.
+    #[must_use]
+    pub fn private_daemon(mut self, allowed: bool) -> Self {
+        self.no_private_daemon = !allowed;
+        self
+    }
+
+    /// A uid besides root and this process's own that may serve the socket (also `$IPCD_TRUSTED_UID`).
+    #[must_use]
+    pub fn trusted_uid(mut self, uid: u32) -> Self {
+        self.trusted_uid = Some(uid);
+        self
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// [`ConnectError`]: nobody listens, the wrong one does, or it refuses.
+    pub fn connect(&self) -> Result<Client, ConnectError> {
+        if !futex::has_waitv() {
+            return Err(ConnectError::Kernel { what: "futex_waitv" });
+        }
+        let named =
+            self.socket.clone().or_else(|| std::env::var_os("IPCD_SOCKET").map(PathBuf::from));
+        let (path, socket) = match named {
+            Some(path) => {
+                let socket = open_socket(&path)?;
+                (path, socket)
+            }
+            None => self.system_or_private()?,
+        };
+        self.check_owner(&path, &socket)?;
+        let session = Session::greet(socket)?;
+        Ok(Client { session: Arc::new(session), path: path.into() })
+    }
+
+    fn system_or_private(&self) -> Result<(PathBuf, OwnedFd), ConnectError> {
+        let system = PathBuf::from(SYSTEM_SOCKET);
+        match open_socket(&system) {
+            Ok(socket) => Ok((system, socket)),
+            Err(ConnectError::NoDaemon { .. }) => {
+                private_daemon::connect(&system, !self.no_private_daemon)
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    fn check_owner(&self, path: &Path, socket: &OwnedFd) -> Result<(), ConnectError> {
+        let step = |error| Fault::new("learn who serves the socket", error);
+        let server = socket::peer_credentials(socket).map_err(step)?.uid();
+        let from_environment =
+            std::env::var("IPCD_TRUSTED_UID").ok().and_then(|uid| uid.parse::<u32>().ok());
+        let trusted =
+            [Some(0), Some(nix::unistd::geteuid().as_raw()), self.trusted_uid, from_environment];
+        // The system's socket lies in a folder that only root could make, whoever serves it.
+        if trusted.contains(&Some(server)) || path == Path::new(SYSTEM_SOCKET) {
+            return Ok(());
+        }
+        Err(ConnectError::WrongOwner { path: path.to_owned(), uid: server })
+    }
+}
+
+/// Connects to a socket, telling the ways in which that can fail apart.
+pub(crate) fn open_socket(path: &Path) -> Result<OwnedFd, ConnectError> {
+    socket::connect_to(path).map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ECONNREFUSED | libc::ENOTDIR) => {
+            ConnectError::NoDaemon { path: path.to_owned() }
+        }
+        Some(libc::EACCES | libc::EPERM) => {
+            ConnectError::PermissionDenied { path: path.to_owned() }
+        }
+        _ => Fault::new("connect to ipcd", error).into(),
+    })
+}
+
+/// A process's session with `ipcd`. Clones share it; it ends with the last of them and of the senders
+/// and receivers made from it.
+#[derive(Clone, Debug)]
+pub struct Client {
+    session: Arc<Session>,
+    path: Arc<Path>,
+}
+
+impl Client {
+    /// Connects to `$IPCD_SOCKET` if set, else the system's daemon, else a private one, which is started
+    /// if need be.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub fn connect() -> Result<Self, ConnectError> {
+        ClientOptions::new().connect()
+    }
+
+    /// The socket on which the daemon was found.
+    #[must_use]
+    pub fn socket_path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Creates a mailbox. It lives until it is deleted.
+    ///
+    /// # Errors
+    /// [`RequestError::Refused`]: the name exists or is none, an attribute is out of range, over quota.
+    pub fn create(&self, name: &str, options: &MailboxOptions) -> Result<(), RequestError> {
+        let (name, attributes) = (MailboxName::new(name)?, options.attributes());
+        match self.session.request(&Request::Create { name, attributes })?.0 {
+            Answer::Created { .. } => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Opens a mailbox to send. Each sender has a lane of its own.
+    ///
+    /// # Errors
+    /// [`RequestError::Refused`]: no such mailbox, no permission to write, closed, full, over quota.
+    pub fn sender(&self, name: &str) -> Result<Sender, RequestError> {
+        let (opened, descriptors) = self.open_role(name, Role::Send)?;
+        Sender::new(self.session.clone(), opened, descriptors)
+    }
+
+    /// Opens a mailbox to receive. Receivers compete: each message goes to one of them.
+    ///
+    /// # Errors
+    /// [`RequestError::Refused`]: no such mailbox, no permission to read, as many receivers as it admits.
+    pub fn receiver(&self, name: &str) -> Result<Receiver, RequestError> {
+        let (opened, descriptors) = self.open_role(name, Role::Receive)?;
+        Receiver::new(self.session.clone(), opened, descriptors)
+    }
+
+    /// Opens a mailbox to look at what waits in it, without taking anything.
+    ///
+    /// # Errors
+    /// [`RequestError::Refused`]: no such mailbox, no permission to read.
+    pub fn observer(&self, name: &str) -> Result<Observer, RequestError> {
+        let (opened, descriptors) = self.open_role(name, Role::Observe)?;
+        Observer::new(self.session.clone(), opened, descriptors)
+    }
+
+    /// Deletes a mailbox: whoever has it open is told. Returns how many messages were discarded, as far
+    /// as the members' counters tell.
+    ///
+    /// # Errors
+    /// [`RequestError::Refused`]: no such mailbox, not its owner.
+    pub fn delete(&self, name: &str) -> Result<u64, RequestError> {
+        match self.session.request(&Request::Delete { name: MailboxName::new(name)? })?.0 {
+            Answer::Deleted { discarded } => Ok(discarded),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Lets traffic into a mailbox again.
+    ///
+    /// # Errors
+    /// [`RequestError::Refused`]: no such mailbox, not its owner.
+    pub fn open(&self, name: &str) -> Result<(), RequestError> {
+        self.set_traffic(name, true)
+    }
+
+    /// Closes a mailbox to new sends; what is queued drains.
+    ///
+    /// # Errors
+    /// [`RequestError::Refused`]: no such mailbox, not its owner.
+    pub fn close(&self, name: &str) -> Result<(), RequestError> {
+        self.set_traffic(name, false)
+    }
+
+    /// The mailboxes that this user may see, in order of their names.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub fn list(&self) -> Result<Vec<MailboxSummary>, RequestError> {
+        let mut all: Vec<MailboxSummary> = Vec::new();
+        loop {
+            let after = all.last().map(|summary| summary.name.clone());
+            match self.session.request(&Request::List { after })?.0 {
+                Answer::Listed { mailboxes, more } => {
+                    let progress = !mailboxes.is_empty();
+                    all.extend(mailboxes);
+                    if !(more && progress) {
+                        return Ok(all);
+                    }
+                }
+                other => return Err(unexpected(&other)),
+            }
+        }
+    }
+
+    /// All about one mailbox and its members.
+    ///
+    /// # Errors
+    /// [`RequestError::Refused`]: no such mailbox, no permission.
+    pub fn show(&self, name: &str) -> Result<MailboxDetail, RequestError> {
+        let name = MailboxName::new(name)?;
+        let mut whole: Option<MailboxDetail> = None;
+        loop {
+            let skip = whole.as_ref().map_or(0, |detail| detail.members.len() as u32);
+            match self.session.request(&Request::Show { name: name.clone(), skip })?.0 {
+                Answer::Shown(page) => {
+                    let done = !page.more || page.members.is_empty();
+                    let mut page = *page;
+                    if let Some(before) = whole.take() {
+                        page.members.splice(0..0, before.members);
+                    }
+                    if done {
+                        return Ok(page);
+                    }
+                    whole = Some(page);
+                }
+                other => return Err(unexpected(&other)),
+            }
+        }
+    }
+
+    /// All about the daemon, and what this user uses of its quotas.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub fn status(&self) -> Result<ServerStatus, RequestError> {
+        match self.session.request(&Request::Status)?.0 {
+            Answer::Status(status) => Ok(*status),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn set_traffic(&self, name: &str, open: bool) -> Result<(), RequestError> {
+        let name = MailboxName::new(name)?;
+        match self.session.request(&Request::SetTraffic { name, open })?.0 {
+            Answer::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn open_role(&self, name: &str, role: Role) -> Result<(Opened, Vec<OwnedFd>), RequestError> {
+        let name = MailboxName::new(name)?;
+        match self.session.request(&Request::Open { name, role })? {
+            (Answer::Opened(opened), descriptors) => Ok((opened, descriptors)),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+}
+
+/// The socket and whose turn it is on it.
+#[derive(Debug)]
+pub(crate) struct Session {
+    line: Mutex<Line>,
+    /// The daemon has hung up, or broke the protocol.
+    away: AtomicBool,
+    guard: &'static ForkGuard,
+}
+
+#[derive(Debug)]
+struct Line {
+    socket: OwnedFd,
+    last_request: u64,
+    buffer: Vec<u8>,
+}
+
+impl Session {
+    fn greet(socket: OwnedFd) -> Result<Self, ConnectError> {
+        let guard = ForkGuard::get();
+        let line = Line { socket, last_request: 0, buffer: vec![0; MESSAGE_BYTES_MAX] };
+        let session = Self { line: Mutex::new(line), away: AtomicBool::new(false), guard };
+        let hello = Request::Hello {
+            version_min: PROTOCOL_VERSION,
+            version_max: PROTOCOL_VERSION,
+            layout_version: LAYOUT_VERSION,
+            barrier: futex::barrier_register(),
+        };
+        match session.request(&hello) {
+            Ok((Answer::Hello { .. }, _)) => Ok(session),
+            Ok((other, _)) => Err(Fault::new("greet ipcd", unexpected(&other).to_string()).into()),
+            Err(RequestError::Refused(refusal)) => Err(refusal.into()),
+            Err(RequestError::Fault(fault)) => Err(fault.into()),
+            Err(other) => Err(Fault::new("greet ipcd", other).into()),
+        }
+    }
+
+    /// Asks the daemon one thing, and waits for its answer.
+    pub(crate) fn request(
+        &self,
+        request: &Request,
+    ) -> Result<(Answer, Vec<OwnedFd>), RequestError> {
+        if !self.guard.is_original() {
+            return Err(RequestError::Forked);
+        }
+        if self.away.load(Ordering::Relaxed) {
+            return Err(RequestError::DaemonAway);
+        }
+        let mut line = self.lock();
+        let result = line.exchange(request);
+        if matches!(result, Err(RequestError::DaemonAway | RequestError::Fault(_))) {
+            // What is on the line now can no longer be told apart.
+            self.away.store(true, Ordering::Relaxed);
+        }
+        match result? {
+            (Answer::Refused(refusal), _) => Err(refusal.into()),
+            answer => Ok(answer),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Line {
+    fn exchange(&mut self, request: &Request) -> Result<(Answer, Vec<OwnedFd>), RequestError> {
+        self.last_request += 1;
+        let bytes =
+            encode(self.last_request, 0, request).map_err(|e| Fault::new("encode a request", e))?;
+        retry(|| socket::send(self.socket.as_fd(), &bytes, &[], true))?;
+        let received = retry(|| socket::receive(self.socket.as_fd(), &mut self.buffer))?;
+        if received.len == 0 {
+            return Err(RequestError::DaemonAway);
+        }
+        if received.truncated {
+            let why = "it was cut off (has this process descriptors left?)";
+            return Err(Fault::new("read ipcd's answer", why).into());
+        }
+        let bytes = &self.buffer[..received.len];
+        let (frame, answer) = decode::<Answer>(bytes, received.descriptors.len())
+            .map_err(|error| Fault::new("read ipcd's answer", error))?;
+        if frame.request != self.last_request {
+            return Err(Fault::new("read ipcd's answer", "it answers another request").into());
+        }
+        Ok((answer, received.descriptors))
+    }
+}
+
+fn retry<T>(mut call: impl FnMut() -> std::io::Result<T>) -> Result<T, RequestError> {
+    loop {
+        match call() {
+            Ok(value) => return Ok(value),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EINTR) => {}
+                Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN) => {
+                    return Err(RequestError::DaemonAway);
+                }
+                _ => return Err(Fault::new("talk to ipcd", error).into()),
+            },
+        }
+    }
+}
+
+/// An answer that does not belong to its request: the daemon's fault.
+pub(crate) fn unexpected(answer: &Answer) -> RequestError {
+    let name = format!("{answer:?}");
+    let name = name.split([' ', '(']).next().unwrap_or_default().to_owned();
+    Fault::new("understand ipcd", format!("{name} answers another request")).into()
+}

@@ -1,0 +1,196 @@
+//! Who sleeps and who wakes whom.
+//!
+//! Whoever is about to sleep says so in a word, then looks once more; whoever makes something new
+//! looks at that word afterwards. Between the two steps each side needs a full barrier, or both could
+//! miss each other. The one that sleeps pays for both: it calls the asymmetric barrier, and the fast
+//! side only keeps the compiler from reordering. Where a member may not call it, the roster's `fences`
+//! word makes the fast side fence too.
+//!
+//! ```text
+//! sender                               receiver
+//!   publish the tail                     set my sleeping bit
+//!   light barrier                        heavy barrier
+//!   any sleeping bit? bump, wake one     anything published? else sleep until the bell changes
+//!
+//! receiver                             sender
+//!   free the record (hold)               set my waiting word
+//!   light barrier                        heavy barrier
+//!   waiting, and claim far enough?       any room? else sleep until my freed word changes
+//!     bump, wake
+//! ```
+//!
+//! PAIR(sleep) names both. A wait may end for no reason: whoever was woken looks again.
+
+use std::time::{Duration, Instant};
+
+use crate::lane::layout::{CursorsHeader, RosterHeader};
+use crate::sync::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use crate::sync::{AtomicU32, fence};
+
+/// Why a sleep ended. None of them says that what was waited for is there: look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Woke {
+    /// Woken, or a signal came, or a word had changed already, or for no reason.
+    Perhaps,
+    /// The deadline has passed.
+    TimedOut,
+}
+
+/// Sleeping on shared words: the kernel's futexes, or a model of them.
+pub trait Park {
+    /// Sleeps while every word has the value beside it, until woken or until the deadline.
+    fn wait(&self, words: &[(&AtomicU32, u32)], deadline: Option<Instant>) -> Woke;
+
+    /// Wakes up to `count` sleepers of a word.
+    fn wake(&self, word: &AtomicU32, count: u32);
+
+    /// A full barrier here and in every running process that has registered; false if refused.
+    fn barrier(&self) -> bool;
+}
+
+/// How long a sleeper whose heavy barrier was refused (it went into a sandbox since) may sleep at most.
+const SLEEP_WITHOUT_BARRIER: Duration = Duration::from_millis(10);
+
+/// How long a sleeper may sleep at most where receivers of another uid could rob it of its wake-up.
+pub const SLEEP_AMONG_STRANGERS: Duration = Duration::from_millis(100);
+
+/// The fast side's barrier between making something new and looking for sleepers.
+#[inline]
+pub fn light_barrier(roster: &RosterHeader) {
+    #[cfg(not(loom))]
+    {
+        std::sync::atomic::compiler_fence(SeqCst);
+        // Read after the publishing store: a barrier of `ipcd`'s between this read and the store below it
+        // in the program would have completed the store (see `docs/ordering.md`, PAIR(fences)).
+        if roster.fences.load(Relaxed) != 0 {
+            fence(SeqCst);
+        }
+    }
+    #[cfg(loom)]
+    {
+        let _ = roster;
+        fence(SeqCst);
+    }
+}
+
+/// The slow side's barrier between saying that it will sleep and looking for the last time. Returns how
+/// long it may then sleep at most: for ever, unless the barrier was refused.
+pub fn heavy_barrier(roster: &RosterHeader, park: &impl Park) -> Option<Duration> {
+    fence(SeqCst);
+    // Acquire: a mailbox whose fast sides fence needs no barrier from us.
+    let covered = roster.fences.load(Acquire) != 0 || park.barrier();
+    if covered { None } else { Some(SLEEP_WITHOUT_BARRIER) }
+}
+
+/// Whether any receiver sleeps or is about to. `words` is how many words the mailbox's receivers need.
+#[inline]
+pub fn anyone_sleeps(cursors: &CursorsHeader, words: usize) -> bool {
+    // PAIR(sleep): Relaxed, ordered by the light barrier in front.
+    cursors.sleeping[..words].iter().any(|word| word.load(Relaxed) != 0)
+}
+
+/// Whether any receiver but `slot` sleeps or is about to.
+pub fn another_sleeps(cursors: &CursorsHeader, words: usize, slot: u16) -> bool {
+    let (mine, bit) = slot_bit(slot);
+    cursors.sleeping[..words]
+        .iter()
+        .enumerate()
+        .any(|(index, word)| word.load(Relaxed) & !(if index == mine { bit } else { 0 }) != 0)
+}
+
+/// The word and the bit of a slot in the bit sets of the cursors.
+#[inline]
+pub fn slot_bit(slot: u16) -> (usize, u64) {
+    (usize::from(slot) / 64, 1 << (slot % 64))
+}
+
+/// Changes a futex word and wakes sleepers of it.
+#[cold]
+pub fn ring(word: &AtomicU32, count: u32, park: &impl Park) {
+    // PAIR(bell): Release here, Acquire where the woken one looks; what made us ring is seen.
+    word.fetch_add(1, Release);
+    park.wake(word, count);
+}
+
+/// A receiver's sleep: on all bells of its mailbox, until one of them changes.
+///
+/// It never sleeps longer than `at_most` at a time; only the deadline is a time-out. `look` is the last look: whether there is something to do after all. The caller looks again whatever
+/// the answer; on a deadline it must pass the baton on if it leaves something behind.
+pub fn sleep_on_bells(
+    roster: &RosterHeader,
+    cursors: &CursorsHeader,
+    slot: u16,
+    bells: &[&AtomicU32],
+    (deadline, at_most): (Option<Instant>, Option<Duration>),
+    park: &impl Park,
+    look: impl FnOnce() -> bool,
+) -> Woke {
+    // The bells before the bit, and the bit before the look: a ring in between changes a bell.
+    let words: Vec<_> = bells.iter().map(|bell| (*bell, bell.load(Acquire))).collect();
+    let (word, bit) = slot_bit(slot);
+    // PAIR(sleep): ordered by the heavy barrier.
+    cursors.sleeping[word].fetch_or(bit, Relaxed);
+    let at_most = heavy_barrier(roster, park).or(at_most);
+    let woke = if look() { Woke::Perhaps } else { bounded_wait(&words, deadline, at_most, park) };
+    cursors.sleeping[word].fetch_and(!bit, Relaxed);
+    // PAIR(bell): what was published before the bell was rung is seen from here on.
+    fence(Acquire);
+    woke
+}
+
+/// Waits until the deadline, but no longer than `at_most`; only the deadline itself is a time-out.
+pub fn bounded_wait(
+    words: &[(&AtomicU32, u32)],
+    deadline: Option<Instant>,
+    at_most: Option<Duration>,
+    park: &impl Park,
+) -> Woke {
+    let Some(at_most) = at_most else { return park.wait(words, deadline) };
+    let bound = Instant::now() + at_most;
+    match deadline {
+        Some(deadline) if deadline <= bound => park.wait(words, Some(deadline)),
+        _ => {
+            park.wait(words, Some(bound));
+            Woke::Perhaps
+        }
+    }
+}
+
+/// How long to spin before sleeping: adapts between a floor and the handle's bound by whether spinning
+/// has paid lately.
+#[derive(Clone, Copy, Debug)]
+pub struct SpinBudget {
+    max: Duration,
+    now: Duration,
+}
+
+/// What even a spinner without success tries: less than a tenth of what a sleep costs.
+const SPIN_FLOOR: Duration = Duration::from_micros(1);
+
+impl SpinBudget {
+    /// The bound that handles have unless told otherwise: about what a sleep and a wake-up cost on a
+    /// virtual machine.
+    pub const DEFAULT: Duration = Duration::from_micros(50);
+
+    /// A budget of at most `max`; zero never spins.
+    #[must_use]
+    pub fn new(max: Duration) -> Self {
+        Self { max, now: max }
+    }
+
+    /// How long to spin this time.
+    #[must_use]
+    pub fn current(&self) -> Duration {
+        self.now
+    }
+
+    /// Spinning found what it waited for.
+    pub fn paid(&mut self) {
+        self.now = (self.now * 2).clamp(SPIN_FLOOR.min(self.max), self.max);
+    }
+
+    /// Spinning was in vain.
+    pub fn failed(&mut self) {
+        self.now = (self.now / 2).clamp(SPIN_FLOOR.min(self.max), self.max);
+    }
+}

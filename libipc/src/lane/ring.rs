@@ -1,0 +1,277 @@
+//! One lane from its sender's side: records, where they go, and where there is room.
+//!
+//! A record is a header of one granule and a payload padded to granules. The sender writes it behind
+//! its tail, where no receiver looks, and then publishes it by moving the tail. Whenever the sender
+//! dies, the record was published or it never existed.
+
+use crate::lane::layout::{Claim, Hold, LaneHeader, SlotState};
+use crate::lane::position::{Position, record_granules};
+use crate::regions::{Cursors, Roster};
+use crate::sync::Ordering::{Acquire, Relaxed, Release};
+use crate::sys::mapping::Shared;
+
+/// What stands in front of a payload.
+///
+/// ```text
+/// word 0   len u32 | kind u8 | flags u8 | 0 u16
+/// word 1   stamp u64
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecordHeader {
+    /// Bytes of the payload.
+    pub len: u32,
+    /// What the record is; 0 is a message.
+    pub kind: u8,
+    /// Reserved: 0.
+    pub flags: u8,
+    /// Reserved for the order across senders: 0.
+    pub stamp: u64,
+}
+
+impl RecordHeader {
+    /// Takes two words apart.
+    #[inline]
+    #[must_use]
+    pub fn from_words(words: [u64; 2]) -> Self {
+        let [first, stamp] = words;
+        Self { len: first as u32, kind: (first >> 32) as u8, flags: (first >> 40) as u8, stamp }
+    }
+
+    /// Puts two words together.
+    #[inline]
+    #[must_use]
+    pub fn to_words(self) -> [u64; 2] {
+        [u64::from(self.len) | u64::from(self.kind) << 32 | u64::from(self.flags) << 40, self.stamp]
+    }
+
+    /// Granules of the whole record.
+    #[inline]
+    #[must_use]
+    pub fn granules(self) -> u64 {
+        record_granules(self.len as usize)
+    }
+}
+
+/// Where records lie: mapped memory, or cells of a model.
+pub trait Storage {
+    /// What a payload is copied into.
+    type Payload;
+
+    /// Granules that it has: a power of two.
+    fn capacity(&self) -> u64;
+
+    /// Writes a record. It must fit, and no receiver may look there.
+    fn write(&self, at: Position, header: RecordHeader, payload: &[u8]);
+
+    /// Reads the header at a position; it may be of a record that is being overwritten.
+    fn header(&self, at: Position) -> RecordHeader;
+
+    /// Copies out the payload of the record at a position, which the reader holds. `len` bytes lie
+    /// inside the storage: the caller has checked.
+    fn copy_out(&self, at: Position, len: usize, into: &mut Self::Payload);
+
+    /// Has memory allocated for `granules` from `at` on, so that writing there cannot fail.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    fn prepare(&self, at: Position, granules: u64) -> std::io::Result<()>;
+}
+
+/// Why there is no room for a record.
+#[derive(Debug)]
+pub enum NoRoom {
+    /// Receivers must acknowledge first.
+    Full,
+    /// A receiver has moved the claim where no receiver of ours moves it.
+    Corrupt,
+    /// The kernel has no memory for this part of the lane.
+    Memory(std::io::Error),
+}
+
+/// Granules for which memory is allocated at the first step; each further step doubles it.
+const PREPARE_GRANULES_FIRST: u64 = 1024;
+const PREPARE_GRANULES_MAX: u64 = 128 << 10;
+
+/// The writing end of a lane. There is one, and it alone moves the tail.
+#[derive(Debug)]
+pub struct LaneWriter<S> {
+    storage: S,
+    header: Shared<LaneHeader>,
+    roster: Roster,
+    cursors: Cursors,
+    lane: u16,
+    /// Behind the last record written; published with every record.
+    tail: Position,
+    /// Everything before it is free again.
+    limit: Position,
+    /// The claim as it was last seen: it never goes back.
+    claim: Position,
+    /// Records may be written up to here: the end of the free room, or of the allocated memory.
+    writable_end: Position,
+    /// Where the lane began; means nothing any more once the first lap is over.
+    first: Position,
+    /// Granules from `first` on for which memory is allocated; at the capacity the first lap is over.
+    prepared: u64,
+    sent: u64,
+}
+
+impl<S: Storage> LaneWriter<S> {
+    /// The writing end of a lane that begins at `first`.
+    pub fn new(
+        storage: S,
+        header: Shared<LaneHeader>,
+        roster: Roster,
+        cursors: Cursors,
+        lane: u16,
+        first: Position,
+    ) -> Self {
+        // Relaxed: nobody reads further than the tail, and the first publish orders this before it.
+        header.tail.store(first.get(), Relaxed);
+        Self {
+            storage,
+            header,
+            roster,
+            cursors,
+            lane,
+            tail: first,
+            limit: first,
+            claim: first,
+            writable_end: first,
+            first,
+            prepared: 0,
+            sent: 0,
+        }
+    }
+
+    /// The lane's slot.
+    pub fn lane(&self) -> u16 {
+        self.lane
+    }
+
+    /// Granules of the lane.
+    pub fn capacity(&self) -> u64 {
+        self.storage.capacity()
+    }
+
+    /// The lane's header.
+    pub fn header(&self) -> &LaneHeader {
+        &self.header
+    }
+
+    /// Behind the last published record.
+    pub fn tail(&self) -> Position {
+        self.tail
+    }
+
+    /// Whether a record of so many granules can be written now, as far as is known: if it really is
+    /// full, only [`Self::find_room`] can tell.
+    #[inline]
+    pub fn has_room(&self, granules: u64) -> bool {
+        self.writable_end.since(self.tail) >= granules as i64
+    }
+
+    /// Looks whether there is room for a record of so many granules: reads the receivers' words, so a
+    /// sender that waits must pause between two looks.
+    ///
+    /// # Errors
+    /// [`NoRoom`]: full, or what a receiver wrote is impossible, or no memory.
+    #[cold]
+    pub fn find_room(&mut self, granules: u64) -> Result<(), NoRoom> {
+        if self.free_granules() < granules as i64 {
+            self.refresh_limit()?;
+            if self.free_granules() < granules as i64 {
+                self.settle_writable_end();
+                return Err(NoRoom::Full);
+            }
+        }
+        self.prepare(granules)?;
+        self.settle_writable_end();
+        Ok(())
+    }
+
+    /// The claim position from which on the sender wants to be woken: room for the record, and, so that
+    /// it is not woken for each record anew, for a quarter of the lane if that much is in use.
+    pub fn wanted_claim(&self, granules: u64) -> Position {
+        let capacity = self.capacity();
+        let least = self.tail.advance(granules).back(capacity);
+        let in_use = self.tail.since(least).max(0) as u64;
+        least.advance((capacity / 4).min(in_use))
+    }
+
+    /// Writes a message and publishes it. There must be room ([`Self::has_room`]).
+    #[inline]
+    pub fn publish(&mut self, payload: &[u8]) {
+        let header = RecordHeader { len: payload.len() as u32, ..RecordHeader::default() };
+        self.storage.write(self.tail, header, payload);
+        self.tail = self.tail.advance(header.granules());
+        self.sent += 1;
+        // Relaxed: a counter for people.
+        self.header.sent.store(self.sent, Relaxed);
+        // PAIR(publish): Release here, Acquire in `claim::Claimant::claim_from`; makes the record's
+        // bytes visible to whoever sees the tail.
+        self.header.tail.store(self.tail.get(), Release);
+    }
+
+    fn free_granules(&self) -> i64 {
+        self.limit.advance(self.capacity()).since(self.tail)
+    }
+
+    fn settle_writable_end(&mut self) {
+        self.writable_end = self.limit.advance(self.capacity());
+        if self.prepared < self.capacity() {
+            // In the first lap: no further than memory is allocated.
+            let prepared_end = self.first.advance(self.prepared);
+            if self.writable_end.since(prepared_end) > 0 {
+                self.writable_end = prepared_end;
+            }
+        }
+    }
+
+    /// In the first lap, has memory allocated for a record of so many granules.
+    fn prepare(&mut self, granules: u64) -> Result<(), NoRoom> {
+        while self.prepared < self.capacity()
+            && self.first.advance(self.prepared).since(self.tail) < granules as i64
+        {
+            let step = self.prepared.clamp(PREPARE_GRANULES_FIRST, PREPARE_GRANULES_MAX);
+            let step = step.min(self.capacity() - self.prepared);
+            let at = self.first.advance(self.prepared);
+            self.storage.prepare(at, step).map_err(NoRoom::Memory)?;
+            self.prepared += step;
+        }
+        Ok(())
+    }
+
+    /// Everything before the least of the claim and the holds on this lane is free: claim first, then
+    /// the list of slots, then their holds.
+    fn refresh_limit(&mut self) -> Result<(), NoRoom> {
+        // PAIR(claim): Acquire here, AcqRel (or Release) in `claim::Claimant::claim_from`; whoever moved the
+        // claim had stored its hold before, so the hold, or what came after it, is seen below.
+        let word = self.cursors.claims[usize::from(self.lane)].claim.load(Acquire);
+        let claim = Claim::from_word(word).position;
+        if claim.since(self.claim) < 0 || self.tail.since(claim) < 0 {
+            return Err(NoRoom::Corrupt);
+        }
+        self.claim = claim;
+        let mut limit = claim;
+        // PAIR(slots): Acquire here, Release where `ipcd` gives a slot out.
+        let high = self.roster.header.receivers_high.load(Acquire) as usize;
+        for (entry, slot) in self.roster.receivers.iter().zip(self.cursors.slots.iter()).take(high)
+        {
+            if SlotState::from_word(entry.state.load(Acquire)) == SlotState::Free {
+                continue;
+            }
+            // PAIR(free): Acquire here, Release in `claim::Claimant::acknowledge`; the receiver's reads of
+            // the record come before our overwriting it.
+            let Some(hold) = Hold::from_word(slot.hold.load(Acquire)) else { continue };
+            // A hold below the limit is an intent that came too late: its CAS will fail.
+            let holds_back = hold.lane == self.lane
+                && hold.position.since(self.limit) >= 0
+                && hold.position.since(limit) < 0;
+            if holds_back {
+                limit = hold.position;
+            }
+        }
+        self.limit = limit;
+        Ok(())
+    }
+}

@@ -1,0 +1,162 @@
+//! What ties a handle to its mailbox: the link's number, and the lanes and doorsteps that came with it or
+//! since.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crate::client::{Session, unexpected};
+use crate::error::{Fault, RequestError};
+use crate::lane::claim::LaneReader;
+use crate::lane::layout::{LaneStatus, SlotState};
+use crate::lane::memory::RingMemory;
+use crate::lane::position::Position;
+use crate::protocol::{Answer, Fetched, LaneInfo, LaneTicket, Refresh, Request};
+use crate::regions::{Doorstep, LaneWords, Roster};
+use crate::sync::Ordering::Acquire;
+use crate::sys::mapping::Access;
+
+/// A link; closed with the daemon's help when its handle goes.
+#[derive(Debug)]
+pub(crate) struct Link {
+    session: Arc<Session>,
+    number: u32,
+}
+
+impl Link {
+    pub(crate) fn new(session: Arc<Session>, number: u32) -> Self {
+        Self { session, number }
+    }
+
+    /// Asks the daemon for what came after `after`.
+    pub(crate) fn fetch(&self, after: u64) -> Result<(Fetched, Vec<OwnedFd>), RequestError> {
+        match self.session.request(&Request::Fetch(Refresh { link: self.number, after }))? {
+            (Answer::Fetched(fetched), descriptors) => Ok((fetched, descriptors)),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    /// Tells the daemon that a lane whose sender is gone is empty.
+    pub(crate) fn lane_drained(&self, lane: LaneTicket) -> Result<(), RequestError> {
+        self.session.request(&Request::LaneDrained { link: self.number, lane }).map(drop)
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // Whatever goes wrong here (the daemon is away, this is a fork's child), the daemon closes the
+        // link when the session ends.
+        let _ = self.session.request(&Request::CloseLink { link: self.number });
+    }
+}
+
+/// The lanes and doorsteps of a mailbox that a receiver or observer has mapped.
+#[derive(Debug)]
+pub(crate) struct Neighbours {
+    doorsteps: Vec<Option<(u32, Doorstep)>>,
+    lanes: Vec<Option<LaneInfo>>,
+    /// The daemon's count of what we have been told of.
+    through: u64,
+}
+
+impl Neighbours {
+    pub(crate) fn new(lanes_max: u16) -> Self {
+        Self { doorsteps: Vec::new(), lanes: vec![None; lanes_max.into()], through: 0 }
+    }
+
+    /// A lane that is mapped.
+    pub(crate) fn lane(&self, lane: u16) -> Option<&LaneInfo> {
+        self.lanes.get(usize::from(lane))?.as_ref()
+    }
+
+    /// The doorstep of a lane's sender.
+    pub(crate) fn doorstep_of(&self, lane: u16) -> Option<&Doorstep> {
+        let index = usize::from(self.lane(lane)?.doorstep);
+        Some(&self.doorsteps.get(index)?.as_ref()?.1)
+    }
+
+    /// All doorsteps with their uids; the home doorstep has uid `u32::MAX`.
+    pub(crate) fn doorsteps(&self) -> impl Iterator<Item = &(u32, Doorstep)> {
+        self.doorsteps.iter().flatten()
+    }
+
+    /// Forgets a lane.
+    pub(crate) fn forget(&mut self, lane: u16) {
+        if let Some(place) = self.lanes.get_mut(usize::from(lane)) {
+            *place = None;
+        }
+    }
+
+    /// What the roster says of a lane that is mapped: `None` once it is another's or nobody's.
+    pub(crate) fn status(&self, roster: &Roster, lane: u16) -> Option<SlotState> {
+        let entry = roster.lanes.get(usize::from(lane))?;
+        // PAIR(changes): the roster's words were written before `changes` moved.
+        let status = LaneStatus::from_word(entry.status.load(Acquire));
+        let ours = self.lane(lane)?.ticket.generation == status.generation;
+        Some(status.state).filter(|&state| ours && state != SlotState::Free)
+    }
+
+    /// Whether the roster names a lane that is not mapped.
+    pub(crate) fn lacks_any(&self, roster: &Roster) -> bool {
+        let high = roster.header.lanes_high.load(Acquire) as usize;
+        roster.lanes.iter().zip(&self.lanes).take(high).any(|(entry, known)| {
+            let status = LaneStatus::from_word(entry.status.load(Acquire));
+            status.state != SlotState::Free
+                && known.is_none_or(|info| info.ticket.generation != status.generation)
+        })
+    }
+
+    /// Asks the daemon for all that is new, and maps it.
+    pub(crate) fn update(
+        &mut self,
+        link: &Link,
+        access: Access,
+        mut attach: impl FnMut(u16, LaneReader<RingMemory>),
+    ) -> Result<(), RequestError> {
+        loop {
+            let (fetched, descriptors) = link.fetch(self.through)?;
+            let more = fetched.more;
+            self.add(fetched, descriptors, access, &mut attach)?;
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Maps what the daemon has handed over.
+    pub(crate) fn add(
+        &mut self,
+        fetched: Fetched,
+        descriptors: Vec<OwnedFd>,
+        access: Access,
+        mut attach: impl FnMut(u16, LaneReader<RingMemory>),
+    ) -> Result<(), Fault> {
+        let step = "map what ipcd handed over";
+        if descriptors.len() != fetched.doorsteps.len() + fetched.lanes.len() {
+            return Err(Fault::new(step, "another number of descriptors came than announced"));
+        }
+        let mut descriptors = descriptors.into_iter();
+        let lanes_max = self.lanes.len() as u16;
+        for ((index, uid), fd) in fetched.doorsteps.into_iter().zip(&mut descriptors) {
+            let index = usize::from(index);
+            let doorstep = Doorstep::map(fd, lanes_max, access).map_err(|e| Fault::new(step, e))?;
+            if self.doorsteps.len() <= index {
+                self.doorsteps.resize_with(index + 1, || None);
+            }
+            self.doorsteps[index] = Some((uid, doorstep));
+        }
+        for (info, fd) in fetched.lanes.into_iter().zip(&mut descriptors) {
+            let index = info.ticket.index;
+            let Some(place) = self.lanes.get_mut(usize::from(index)) else {
+                return Err(Fault::new(step, "a lane that the mailbox does not have"));
+            };
+            let (words, mapping) = LaneWords::map(fd, info.capacity_bytes, Access::ReadOnly)
+                .map_err(|e| Fault::new(step, e))?;
+            *place = Some(info);
+            let memory = RingMemory::new(&mapping, info.capacity_bytes);
+            let first = Position::new(info.first_position);
+            attach(index, LaneReader::new(memory, words.header, first));
+        }
+        self.through = fetched.through;
+        Ok(())
+    }
+}

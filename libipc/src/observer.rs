@@ -1,0 +1,119 @@
+//! A look at what waits in a mailbox, without taking anything.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crate::client::Session;
+use crate::error::{Fault, RequestError};
+use crate::lane::claim::LaneReader;
+use crate::lane::layout::Claim;
+use crate::lane::memory::{Payload, RingMemory};
+use crate::lane::position::Position;
+use crate::lane::ring::Storage;
+use crate::link::{Link, Neighbours};
+use crate::protocol::{Identity, Opened, OpenedRole};
+use crate::regions::{Cursors, Roster};
+use crate::sync::Ordering::Acquire;
+use crate::sys::mapping::Access;
+
+/// A message that waited when it was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peeked {
+    /// Who sent it.
+    pub sender: Identity,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// Looks at a mailbox: maps everything read-only, takes nothing, is no receiver.
+#[derive(Debug)]
+pub struct Observer {
+    roster: Roster,
+    cursors: Cursors,
+    neighbours: Neighbours,
+    lanes: Vec<Option<LaneReader<RingMemory>>>,
+    link: Link,
+}
+
+impl Observer {
+    pub(crate) fn new(
+        session: Arc<Session>,
+        opened: Opened,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Self, RequestError> {
+        let link = Link::new(session, opened.link);
+        let step = "open a mailbox to observe";
+        let mut descriptors = descriptors.into_iter();
+        let (OpenedRole::Observe, Some(roster), Some(cursors)) =
+            (opened.role, descriptors.next(), descriptors.next())
+        else {
+            return Err(Fault::new(step, "ipcd opened it for something else").into());
+        };
+        let attributes = opened.attributes;
+        attributes.check()?;
+        let (receivers, lanes) = (attributes.receivers_max, attributes.lanes_max);
+        let map = |error| Fault::new(step, error);
+        let mut observer = Self {
+            roster: Roster::map(roster, receivers, lanes, Access::ReadOnly).map_err(map)?,
+            cursors: Cursors::map(cursors, receivers, lanes, Access::ReadOnly).map_err(map)?,
+            neighbours: Neighbours::new(lanes),
+            lanes: (0..lanes).map(|_| None).collect(),
+            link,
+        };
+        let (lanes, neighbours) = (&mut observer.lanes, &mut observer.neighbours);
+        let attach = |index: u16, lane| lanes[usize::from(index)] = Some(lane);
+        neighbours.add(opened.fetched, descriptors.collect(), Access::ReadOnly, attach)?;
+        Ok(observer)
+    }
+
+    /// Up to `count` messages that wait now: lane by lane, the oldest first. A message that is claimed
+    /// while it is being looked at is left out.
+    ///
+    /// # Errors
+    /// [`RequestError`] if the daemon is asked for new lanes and does not answer.
+    pub fn peek(&mut self, count: usize) -> Result<Vec<Peeked>, RequestError> {
+        if self.neighbours.lacks_any(&self.roster) {
+            let lanes = &mut self.lanes;
+            let attach = |index: u16, lane| lanes[usize::from(index)] = Some(lane);
+            self.neighbours.update(&self.link, Access::ReadOnly, attach)?;
+        }
+        let mut peeked = Vec::new();
+        for (index, lane) in (0u16..).zip(&self.lanes) {
+            let known = self.neighbours.status(&self.roster, index).is_some();
+            if let (Some(lane), Some(info), true) = (lane, self.neighbours.lane(index), known) {
+                self.peek_lane(index, lane, info.sender, count, &mut peeked);
+            }
+        }
+        Ok(peeked)
+    }
+
+    fn peek_lane(
+        &self,
+        index: u16,
+        lane: &LaneReader<RingMemory>,
+        sender: Identity,
+        count: usize,
+        peeked: &mut Vec<Peeked>,
+    ) {
+        let claim = || {
+            // PAIR(claim): Acquire.
+            let word = self.cursors.claims[usize::from(index)].claim.load(Acquire);
+            Claim::from_word(word).position
+        };
+        let mut at: Position = claim();
+        let Some(mut left) = lane.published(at) else { return };
+        let mut payload = Payload::default();
+        while left > 0 && peeked.len() < count {
+            let Some(header) = lane.record(at, left) else { return };
+            lane.storage().copy_out(at, header.len as usize, &mut payload);
+            // The copy is whole if nobody had claimed the record when it was done: only then may its
+            // sender write there again.
+            std::sync::atomic::fence(Acquire);
+            if claim().since(at) <= 0 {
+                peeked.push(Peeked { sender, bytes: payload.take() });
+            }
+            at = at.advance(header.granules());
+            left -= header.granules();
+        }
+    }
+}

@@ -1,0 +1,438 @@
+//! The receiving end of a mailbox.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::client::Session;
+use crate::delivery::Delivery;
+use crate::error::{Corrupt, Fault, ReceiveError, RequestError, TryReceiveError};
+use crate::lane::claim::{Claimant, Malformed, Taken};
+use crate::lane::layout::{SlotState, Traffic, Waiting};
+use crate::lane::memory::{Payload, RingMemory};
+use crate::lane::park::{self, SpinBudget, Woke};
+use crate::link::{Link, Neighbours};
+use crate::protocol::{Identity, Opened, OpenedRole};
+use crate::regions::{Cursors, Roster};
+use crate::sync::Ordering::{Acquire, Relaxed};
+use crate::sync::spin_hint;
+use crate::sys::futex::{Futex, WORDS_MAX};
+use crate::sys::mapping::Access;
+use crate::sys::process::{self, ForkGuard};
+
+/// Looks that a spinning receiver takes before it asks whether spinning makes sense at all.
+const LOOKS_BEFORE_ASKING: u32 = 16;
+/// Looks between two readings of the clock while spinning.
+const LOOKS_BETWEEN_CLOCKS: u32 = 32;
+
+/// Receives messages from one mailbox, in competition with its other receivers. One process's, one
+/// thread's at a time, with one message in hand at a time.
+#[derive(Debug)]
+pub struct Receiver {
+    claimant: Claimant<RingMemory>,
+    payload: Payload,
+    roster: Roster,
+    neighbours: Neighbours,
+    /// The roster's `changes` at the last refresh.
+    seen_changes: u32,
+    traffic: Traffic,
+    /// The daemon was away when it should have told of new lanes: ask again before sleeping.
+    stale: bool,
+    /// Some lane's sender is gone.
+    any_gone: bool,
+    sleeping_words: usize,
+    spin: SpinBudget,
+    uid: u32,
+    guard: &'static ForkGuard,
+    link: Link,
+}
+
+impl Receiver {
+    pub(crate) fn new(
+        session: Arc<Session>,
+        opened: Opened,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Self, RequestError> {
+        let link = Link::new(session, opened.link);
+        let step = "open a mailbox to receive";
+        let mut descriptors = descriptors.into_iter();
+        let (OpenedRole::Receive { slot }, Some(roster), Some(cursors)) =
+            (opened.role, descriptors.next(), descriptors.next())
+        else {
+            return Err(Fault::new(step, "ipcd opened it for something else").into());
+        };
+        let attributes = opened.attributes;
+        attributes.check()?;
+        let (receivers, lanes) = (attributes.receivers_max, attributes.lanes_max);
+        if slot >= receivers {
+            return Err(Fault::new(step, "ipcd gave a slot that the mailbox does not have").into());
+        }
+        let map = |error| Fault::new(step, error);
+        let roster = Roster::map(roster, receivers, lanes, Access::ReadOnly).map_err(map)?;
+        let cursors = Cursors::map(cursors, receivers, lanes, Access::ReadWrite).map_err(map)?;
+        let mut receiver = Self {
+            claimant: Claimant::new(cursors, slot, receivers == 1),
+            payload: Payload::default(),
+            roster,
+            neighbours: Neighbours::new(lanes),
+            seen_changes: 0,
+            traffic: Traffic::Open,
+            stale: false,
+            any_gone: false,
+            sleeping_words: usize::from(receivers).div_ceil(64),
+            spin: SpinBudget::new(SpinBudget::DEFAULT),
+            uid: nix::unistd::geteuid().as_raw(),
+            guard: ForkGuard::get(),
+            link,
+        };
+        receiver.note_processor();
+        let (claimant, neighbours) = (&mut receiver.claimant, &mut receiver.neighbours);
+        let attach = |index, lane| claimant.attach(index, lane);
+        neighbours.add(opened.fetched, descriptors.collect(), Access::ReadWrite, attach)?;
+        receiver.refresh();
+        Ok(receiver)
+    }
+
+    /// How long a receive may spin before it sleeps; zero never spins.
+    pub fn set_spin_max(&mut self, max: Duration) {
+        self.spin = SpinBudget::new(max);
+    }
+
+    /// Receives a message if one is there. Never waits.
+    ///
+    /// # Errors
+    /// [`TryReceiveError`].
+    #[inline]
+    pub fn try_receive(&mut self) -> Result<Delivery<'_>, TryReceiveError> {
+        match self.take()? {
+            Some(taken) => Ok(Delivery::new(self, taken.lane, taken.attempts)),
+            None => Err(self.why_nothing()),
+        }
+    }
+
+    /// Receives a message; waits for one if none is there.
+    ///
+    /// # Errors
+    /// [`ReceiveError`], never `TimedOut`.
+    #[inline]
+    pub fn receive(&mut self) -> Result<Delivery<'_>, ReceiveError> {
+        let taken = match self.take() {
+            Ok(Some(taken)) => taken,
+            Ok(None) => self.take_slowly(None)?,
+            Err(error) => return Err(without_empty(error)),
+        };
+        Ok(Delivery::new(self, taken.lane, taken.attempts))
+    }
+
+    /// Receives a message; waits for one until the deadline if none is there.
+    ///
+    /// # Errors
+    /// [`ReceiveError`].
+    #[inline]
+    pub fn receive_deadline(&mut self, deadline: Instant) -> Result<Delivery<'_>, ReceiveError> {
+        let taken = match self.take() {
+            Ok(Some(taken)) => taken,
+            Ok(None) => self.take_slowly(Some(deadline))?,
+            Err(error) => return Err(without_empty(error)),
+        };
+        Ok(Delivery::new(self, taken.lane, taken.attempts))
+    }
+
+    #[inline]
+    pub(crate) fn payload(&self) -> &[u8] {
+        self.payload.bytes()
+    }
+
+    pub(crate) fn take_payload(&mut self) -> Vec<u8> {
+        self.payload.take()
+    }
+
+    pub(crate) fn sender_of(&self, lane: u16) -> Identity {
+        let nobody = Identity { pid: 0, uid: u32::MAX, gid: u32::MAX };
+        self.neighbours.lane(lane).map_or(nobody, |info| info.sender)
+    }
+
+    #[inline]
+    pub(crate) fn acknowledge(&mut self) {
+        if !self.guard.is_original() {
+            return;
+        }
+        let Some(lane) = self.claimant.acknowledge() else { return };
+        park::light_barrier(&self.roster.header);
+        // PAIR(sleep): Relaxed, ordered by the light barrier.
+        let waiting = self.claimant.lane(lane).map(|lane| lane.header().waiting.load(Relaxed));
+        if waiting.is_some_and(|waiting| waiting != Waiting::AWAKE) {
+            self.wake_sender(lane);
+        }
+        if self.any_gone {
+            self.report_if_drained(lane);
+        }
+    }
+
+    pub(crate) fn return_to_queue(&mut self) {
+        if self.guard.is_original()
+            && let Some(lane) = self.claimant.return_to_queue()
+        {
+            park::light_barrier(&self.roster.header);
+            self.pass_the_baton(Some(lane));
+        }
+    }
+
+    /// Takes the next message, if there is one.
+    #[inline]
+    fn take(&mut self) -> Result<Option<Taken>, TryReceiveError> {
+        self.check()?;
+        if let Some(taken) = self.next_of_run()? {
+            return Ok(Some(taken));
+        }
+        if self.claimant.anything_offered() && self.claimant.take_over() {
+            return self.next_of_run();
+        }
+        match self.claimant.claim_next() {
+            Ok(true) => self.next_of_run(),
+            Ok(false) => Ok(None),
+            Err(malformed) => Err(self.corrupt(malformed)),
+        }
+    }
+
+    #[inline]
+    fn next_of_run(&mut self) -> Result<Option<Taken>, TryReceiveError> {
+        match self.claimant.take_from_run(&mut self.payload) {
+            Ok(taken) => Ok(taken),
+            Err(malformed) => Err(self.corrupt(malformed)),
+        }
+    }
+
+    #[inline]
+    fn check(&mut self) -> Result<(), TryReceiveError> {
+        if !self.guard.is_original() {
+            return Err(TryReceiveError::Forked);
+        }
+        if self.claimant.has_in_hand() {
+            // A delivery was forgotten without its destructor.
+            self.return_to_queue();
+        }
+        // PAIR(changes): Acquire here, Release in `ipcd` behind every change of the roster.
+        if self.roster.header.changes.load(Acquire) != self.seen_changes {
+            self.refresh();
+        }
+        if self.traffic == Traffic::Deleted { Err(TryReceiveError::Deleted) } else { Ok(()) }
+    }
+
+    fn why_nothing(&self) -> TryReceiveError {
+        if self.traffic == Traffic::Closed {
+            TryReceiveError::Closed
+        } else {
+            TryReceiveError::Empty
+        }
+    }
+
+    #[cold]
+    fn corrupt(&self, malformed: Malformed) -> TryReceiveError {
+        let Malformed { what, lane, by_sender } = malformed;
+        let peer = self.neighbours.lane(lane).map(|info| info.sender).filter(|_| by_sender);
+        TryReceiveError::Corrupt(Corrupt { what, lane, peer })
+    }
+
+    /// Reads the roster again, and has the daemon hand over the lanes that are new.
+    #[cold]
+    fn refresh(&mut self) {
+        let header = &self.roster.header;
+        self.seen_changes = header.changes.load(Acquire);
+        self.traffic = Traffic::from_word(header.traffic.load(Relaxed));
+        self.claimant.set_alone(header.receivers.load(Relaxed) == 1);
+        if self.traffic == Traffic::Deleted {
+            return;
+        }
+        self.any_gone = false;
+        for lane in self.claimant.lanes().to_vec() {
+            match self.neighbours.status(&self.roster, lane) {
+                Some(SlotState::Gone) => {
+                    self.any_gone = true;
+                    self.report_if_drained(lane);
+                }
+                Some(_) => {}
+                None => {
+                    if self.claimant.detach(lane) {
+                        self.neighbours.forget(lane);
+                    }
+                }
+            }
+        }
+        if self.neighbours.lacks_any(&self.roster) {
+            let claimant = &mut self.claimant;
+            let attach = |index, lane| claimant.attach(index, lane);
+            let updated = self.neighbours.update(&self.link, Access::ReadWrite, attach);
+            // The daemon is away: what is mapped flows on; ask again when nothing else is to do.
+            self.stale = updated.is_err();
+        }
+    }
+
+    /// If the sender of a lane is gone and nothing is left in it, tells the daemon, which frees it.
+    fn report_if_drained(&mut self, lane: u16) {
+        let gone = self.neighbours.status(&self.roster, lane) == Some(SlotState::Gone);
+        let claim = self.claimant.claim_position(lane);
+        let empty = self.claimant.lane(lane).is_some_and(|l| l.published(claim) == Some(0));
+        if let (true, true, Some(info)) = (gone, empty, self.neighbours.lane(lane)) {
+            // The daemon looks for itself; if it is away it will look when it is back.
+            let _ = self.link.lane_drained(info.ticket);
+        }
+    }
+
+    #[cold]
+    fn take_slowly(&mut self, deadline: Option<Instant>) -> Result<Taken, ReceiveError> {
+        let mut slept = false;
+        let result = loop {
+            match self.spin(deadline) {
+                Ok(Some(taken)) => break Ok(taken),
+                Ok(None) => {}
+                Err(error) => break Err(without_empty(error)),
+            }
+            if self.traffic == Traffic::Closed {
+                break Err(ReceiveError::Closed);
+            }
+            if self.stale {
+                self.refresh();
+            }
+            let woke = self.sleep(deadline);
+            slept = true;
+            match self.take() {
+                Ok(Some(taken)) => break Ok(taken),
+                Ok(None) if woke == Woke::TimedOut => break Err(ReceiveError::TimedOut),
+                Ok(None) => {}
+                Err(error) => break Err(without_empty(error)),
+            }
+        };
+        // Woken for a message that is left to others, or with more behind it: somebody else's turn.
+        if slept && self.claimant.anything_to_take() {
+            self.pass_the_baton(None);
+        }
+        result
+    }
+
+    /// Looks again and again, as long as that may pay.
+    fn spin(&mut self, deadline: Option<Instant>) -> Result<Option<Taken>, TryReceiveError> {
+        let mut budget = self.spin.current();
+        if budget.is_zero() {
+            return self.take();
+        }
+        for _ in 0..LOOKS_BEFORE_ASKING {
+            if let Some(taken) = self.take()? {
+                self.spin.paid();
+                return Ok(Some(taken));
+            }
+            spin_hint();
+        }
+        if !self.sender_runs_elsewhere() {
+            return Ok(None);
+        }
+        let start = Instant::now();
+        if let Some(deadline) = deadline {
+            budget = budget.min(deadline.saturating_duration_since(start));
+        }
+        loop {
+            for _ in 0..LOOKS_BETWEEN_CLOCKS {
+                if let Some(taken) = self.take()? {
+                    self.spin.paid();
+                    return Ok(Some(taken));
+                }
+                spin_hint();
+            }
+            if self.traffic == Traffic::Closed || start.elapsed() >= budget {
+                self.spin.failed();
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Sleeps until some bell rings or the deadline has passed.
+    fn sleep(&mut self, deadline: Option<Instant>) -> Woke {
+        self.note_processor();
+        let header = &self.roster.header;
+        // Where every sender is of our own uid, their bell is as safe as one of our own.
+        let ours = |&(uid, _): &&(u32, _)| *uid == self.uid;
+        let senders = || self.neighbours.doorsteps().filter(|(uid, _)| *uid != u32::MAX);
+        let all_ours = senders().next().is_some() && senders().all(|doorstep| ours(&doorstep));
+        let bells: Vec<_> = self
+            .neighbours
+            .doorsteps()
+            .filter(|(uid, _)| !(all_ours && *uid == u32::MAX))
+            .map(|(_, doorstep)| &doorstep.header.bell)
+            .take(WORDS_MAX)
+            .collect();
+        let strangers = header.receiver_uids.load(Relaxed) > 1;
+        let at_most = strangers.then_some(park::SLEEP_AMONG_STRANGERS);
+        let (claimant, seen) = (&self.claimant, self.seen_changes);
+        let look = || claimant.anything_to_take() || header.changes.load(Acquire) != seen;
+        let cursors: &Cursors = claimant.cursors();
+        let slot = claimant.slot();
+        park::sleep_on_bells(
+            header,
+            &cursors.header,
+            slot,
+            &bells,
+            (deadline, at_most),
+            &Futex,
+            look,
+        )
+    }
+
+    /// Wakes another sleeper, if there is one, for a lane with something in it.
+    #[cold]
+    fn pass_the_baton(&self, lane: Option<u16>) {
+        let (cursors, slot) = (self.claimant.cursors(), self.claimant.slot());
+        if !park::another_sleeps(&cursors.header, self.sleeping_words, slot) {
+            return;
+        }
+        let something = |&&lane: &&u16| {
+            let claim = self.claimant.claim_position(lane);
+            self.claimant.lane(lane).is_some_and(|l| l.published(claim) != Some(0))
+        };
+        // Every receiver listens to every sender's bell.
+        let lane = lane.or_else(|| self.claimant.lanes().iter().find(something).copied());
+        let any = || self.claimant.lanes().first().copied();
+        if let Some(doorstep) = lane.or_else(any).and_then(|lane| self.neighbours.doorstep_of(lane))
+        {
+            park::ring(&doorstep.header.bell, 1, &Futex);
+        }
+    }
+
+    /// Wakes the sender of a lane, if the claim has come as far as it wants.
+    #[cold]
+    fn wake_sender(&self, lane: u16) {
+        let Some(reader) = self.claimant.lane(lane) else { return };
+        let Some(waiting) = Waiting::from_word(reader.header().waiting.load(Relaxed)) else {
+            return;
+        };
+        if self.claimant.claim_position(lane).since(waiting.wanted) >= 0
+            && let Some(doorstep) = self.neighbours.doorstep_of(lane)
+        {
+            park::ring(&doorstep.freed[usize::from(lane)], 1, &Futex);
+        }
+    }
+
+    /// Whether some sender was last seen on another processor: only then can spinning pay.
+    fn sender_runs_elsewhere(&self) -> bool {
+        let here = self.note_processor();
+        let mut lanes = self.claimant.lanes().iter().filter_map(|&lane| self.claimant.lane(lane));
+        lanes.any(|lane| lane.header().cpu.load(Relaxed) != here)
+    }
+
+    fn note_processor(&self) -> u32 {
+        let here = process::processor();
+        let slot = usize::from(self.claimant.slot());
+        self.claimant.cursors().slots[slot].cpu.store(here, Relaxed);
+        here
+    }
+}
+
+fn without_empty(error: TryReceiveError) -> ReceiveError {
+    match error {
+        // `take` says this by `Ok(None)`.
+        TryReceiveError::Empty | TryReceiveError::Closed => ReceiveError::Closed,
+        TryReceiveError::Deleted => ReceiveError::Deleted,
+        TryReceiveError::Corrupt(corrupt) => ReceiveError::Corrupt(corrupt),
+        TryReceiveError::Forked => ReceiveError::Forked,
+        TryReceiveError::Fault(fault) => ReceiveError::Fault(fault),
+    }
+}

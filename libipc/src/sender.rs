@@ -1,0 +1,314 @@
+//! The sending end of a mailbox.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::client::Session;
+use crate::error::{Corrupt, Fault, RequestError, SendError, TrySendError};
+use crate::lane::layout::{SlotState, Traffic, Waiting};
+use crate::lane::memory::RingMemory;
+use crate::lane::park::{self, SpinBudget, Woke};
+use crate::lane::position::{Position, record_granules};
+use crate::lane::ring::{LaneWriter, NoRoom};
+use crate::link::Link;
+use crate::protocol::{LaneInfo, Opened, OpenedRole};
+use crate::regions::{Cursors, Doorstep, LaneWords, Roster};
+use crate::sync::Ordering::{Acquire, Relaxed, Release};
+use crate::sync::{AtomicU32, spin_hint};
+use crate::sys::futex::Futex;
+use crate::sys::mapping::Access;
+use crate::sys::process::{self, ForkGuard};
+
+/// Pauses between two looks of a sender that waits for room: it must leave the receivers' cache lines
+/// alone, or it slows them down tenfold.
+const PAUSES_BETWEEN_LOOKS: u32 = 100;
+
+/// Sends messages into one mailbox, through a lane of its own. One process's, one thread's at a time.
+///
+/// Messages of one sender are received in the order in which they were sent.
+#[derive(Debug)]
+pub struct Sender {
+    writer: LaneWriter<RingMemory>,
+    roster: Roster,
+    cursors: Cursors,
+    doorstep: Doorstep,
+    /// Words of sleeping bits that the mailbox's receivers need.
+    sleeping_words: usize,
+    /// The roster's `changes` when `state` was read.
+    seen_changes: u32,
+    traffic: Traffic,
+    message_bytes_max: usize,
+    spin: SpinBudget,
+    guard: &'static ForkGuard,
+    _link: Link,
+}
+
+impl Sender {
+    pub(crate) fn new(
+        session: Arc<Session>,
+        opened: Opened,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Self, RequestError> {
+        let link = Link::new(session, opened.link);
+        let fault = |why: &'static str| Fault::new("open a mailbox to send", why);
+        let OpenedRole::Send { lane } = opened.role else {
+            return Err(fault("ipcd opened it for something else").into());
+        };
+        let Ok([roster, cursors, lane_fd, doorstep]) = <[OwnedFd; 4]>::try_from(descriptors) else {
+            return Err(fault("ipcd sent another number of descriptors").into());
+        };
+        let attributes = opened.attributes;
+        attributes.check()?;
+        let (receivers, lanes) = (attributes.receivers_max, attributes.lanes_max);
+        if lane.ticket.index >= lanes {
+            return Err(fault("ipcd gave a lane that the mailbox does not have").into());
+        }
+        let map = |error| Fault::new("map a mailbox to send", error);
+        let roster = Roster::map(roster, receivers, lanes, Access::ReadOnly).map_err(map)?;
+        let cursors = Cursors::map(cursors, receivers, lanes, Access::ReadOnly).map_err(map)?;
+        let doorstep = Doorstep::map(doorstep, lanes, Access::ReadWrite).map_err(map)?;
+        let (words, mapping) =
+            LaneWords::map(lane_fd, lane.capacity_bytes, Access::ReadWrite).map_err(map)?;
+        let memory = RingMemory::new(&mapping, lane.capacity_bytes);
+        words.header.cpu.store(process::processor(), Relaxed);
+        let first = Position::new(lane.first_position);
+        let LaneInfo { ticket, .. } = lane;
+        let writer = LaneWriter::new(
+            memory,
+            words.header,
+            roster.clone(),
+            cursors.clone(),
+            ticket.index,
+            first,
+        );
+        let mut sender = Self {
+            writer,
+            cursors,
+            doorstep,
+            sleeping_words: usize::from(receivers).div_ceil(64),
+            seen_changes: 0,
+            traffic: Traffic::Open,
+            message_bytes_max: usize::try_from(attributes.message_bytes_max())
+                .unwrap_or(usize::MAX),
+            spin: SpinBudget::new(SpinBudget::DEFAULT),
+            guard: ForkGuard::get(),
+            roster,
+            _link: link,
+        };
+        sender.refresh();
+        Ok(sender)
+    }
+
+    /// Longest message in bytes: the lane's capacity less 16.
+    #[must_use]
+    pub fn message_bytes_max(&self) -> usize {
+        self.message_bytes_max
+    }
+
+    /// How long a send may spin for room before it sleeps; zero never spins.
+    pub fn set_spin_max(&mut self, max: Duration) {
+        self.spin = SpinBudget::new(max);
+    }
+
+    /// Sends if there is room. Never waits.
+    ///
+    /// # Errors
+    /// [`TrySendError`]; the message is still the caller's.
+    #[inline]
+    pub fn try_send(&mut self, message: &[u8]) -> Result<(), TrySendError> {
+        self.check()?;
+        if message.len() > self.message_bytes_max {
+            return Err(TrySendError::TooLong { len: message.len(), max: self.message_bytes_max });
+        }
+        let granules = record_granules(message.len());
+        if !self.writer.has_room(granules) {
+            self.find_room(granules)?;
+        }
+        self.publish(message);
+        Ok(())
+    }
+
+    /// Sends; waits for room if there is none.
+    ///
+    /// # Errors
+    /// [`SendError`], never `TimedOut`; the message is still the caller's.
+    #[inline]
+    pub fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
+        match self.try_send(message) {
+            Ok(()) => Ok(()),
+            Err(error) => self.send_slowly(message, None, error),
+        }
+    }
+
+    /// Sends; waits for room until the deadline if there is none.
+    ///
+    /// # Errors
+    /// [`SendError`]; the message is still the caller's.
+    #[inline]
+    pub fn send_deadline(&mut self, message: &[u8], deadline: Instant) -> Result<(), SendError> {
+        match self.try_send(message) {
+            Ok(()) => Ok(()),
+            Err(error) => self.send_slowly(message, Some(deadline), error),
+        }
+    }
+
+    #[inline]
+    fn publish(&mut self, message: &[u8]) {
+        self.writer.publish(message);
+        self.hint();
+        park::light_barrier(&self.roster.header);
+        if park::anyone_sleeps(&self.cursors.header, self.sleeping_words) {
+            self.wake_receiver();
+        }
+    }
+
+    /// Says in the doorstep that this lane may have something.
+    #[inline]
+    fn hint(&self) {
+        let lane = self.writer.lane();
+        let bit = 1 << (lane % 64);
+        if let Some(word) = self.doorstep.hints.get(usize::from(lane) / 64)
+            // Relaxed: a hint may be wrong; whoever is about to sleep looks at every lane.
+            && word.load(Relaxed) & bit == 0
+        {
+            word.fetch_or(bit, Release);
+        }
+    }
+
+    #[cold]
+    fn wake_receiver(&mut self) {
+        self.writer.header().cpu.store(process::processor(), Relaxed);
+        park::ring(&self.doorstep.header.bell, 1, &Futex);
+    }
+
+    /// What must be true before anything is sent: looked at only when the roster has changed.
+    #[inline]
+    fn check(&mut self) -> Result<(), TrySendError> {
+        if !self.guard.is_original() {
+            return Err(TrySendError::Forked);
+        }
+        // PAIR(changes): Acquire here, Release in `ipcd` behind every change of the roster.
+        if self.roster.header.changes.load(Acquire) != self.seen_changes {
+            self.refresh();
+        }
+        match self.traffic {
+            Traffic::Open => Ok(()),
+            Traffic::Closed => Err(TrySendError::Closed),
+            Traffic::Deleted => Err(TrySendError::Deleted),
+        }
+    }
+
+    #[cold]
+    fn refresh(&mut self) {
+        self.seen_changes = self.roster.header.changes.load(Acquire);
+        self.traffic = Traffic::from_word(self.roster.header.traffic.load(Relaxed));
+    }
+
+    #[cold]
+    fn find_room(&mut self, granules: u64) -> Result<(), TrySendError> {
+        self.writer.find_room(granules).map_err(|error| match error {
+            NoRoom::Full => TrySendError::Full,
+            NoRoom::Corrupt => {
+                let lane = self.writer.lane();
+                TrySendError::Corrupt(Corrupt { what: "the claim", lane, peer: None })
+            }
+            NoRoom::Memory(error) => Fault::new("get memory for a message", error).into(),
+        })
+    }
+
+    #[cold]
+    fn send_slowly(
+        &mut self,
+        message: &[u8],
+        deadline: Option<Instant>,
+        mut error: TrySendError,
+    ) -> Result<(), SendError> {
+        let granules = record_granules(message.len());
+        let mut last_look = false;
+        loop {
+            match error {
+                TrySendError::Full if last_look => return Err(SendError::TimedOut),
+                TrySendError::Full => {}
+                TrySendError::TooLong { len, max } => return Err(SendError::TooLong { len, max }),
+                TrySendError::Closed => return Err(SendError::Closed),
+                TrySendError::Deleted => return Err(SendError::Deleted),
+                TrySendError::Corrupt(corrupt) => return Err(SendError::Corrupt(corrupt)),
+                TrySendError::Forked => return Err(SendError::Forked),
+                TrySendError::Fault(fault) => return Err(SendError::Fault(fault)),
+            }
+            let room = self.spin_for_room(granules, deadline);
+            if !room && self.sleep_for_room(granules, deadline) == Woke::TimedOut {
+                last_look = true;
+            }
+            match self.try_send(message) {
+                Ok(()) => return Ok(()),
+                Err(next) => error = next,
+            }
+        }
+    }
+
+    /// Whether there was room (or something else to see to) before the spinning was over.
+    fn spin_for_room(&mut self, granules: u64, deadline: Option<Instant>) -> bool {
+        let mut budget = self.spin.current();
+        if budget.is_zero() || !self.receiver_runs_elsewhere() {
+            return false;
+        }
+        let start = Instant::now();
+        if let Some(deadline) = deadline {
+            budget = budget.min(deadline.saturating_duration_since(start));
+        }
+        loop {
+            for _ in 0..PAUSES_BETWEEN_LOOKS {
+                spin_hint();
+            }
+            if !matches!(self.writer.find_room(granules), Err(NoRoom::Full)) {
+                self.spin.paid();
+                return true;
+            }
+            if self.roster.header.changes.load(Relaxed) != self.seen_changes {
+                return true;
+            }
+            if start.elapsed() >= budget {
+                self.spin.failed();
+                return false;
+            }
+        }
+    }
+
+    /// Sleeps until receivers have made room, something changed, or the deadline has passed.
+    fn sleep_for_room(&mut self, granules: u64, deadline: Option<Instant>) -> Woke {
+        let lane = usize::from(self.writer.lane());
+        let header = self.writer.header();
+        let freed: &AtomicU32 = &self.doorstep.freed[lane];
+        let seen = freed.load(Acquire);
+        let wanted = self.writer.wanted_claim(granules);
+        // PAIR(sleep): ordered by the heavy barrier.
+        header.waiting.store(Waiting { wanted }.to_word(), Relaxed);
+        let at_most = park::heavy_barrier(&self.roster.header, &Futex);
+        let full = matches!(self.writer.find_room(granules), Err(NoRoom::Full));
+        let unchanged = self.roster.header.changes.load(Acquire) == self.seen_changes;
+        let woke = if full && unchanged {
+            let freed: &AtomicU32 = &self.doorstep.freed[lane];
+            park::bounded_wait(&[(freed, seen)], deadline, at_most, &Futex)
+        } else {
+            Woke::Perhaps
+        };
+        let header = self.writer.header();
+        header.waiting.store(Waiting::AWAKE, Relaxed);
+        header.cpu.store(process::processor(), Relaxed);
+        woke
+    }
+
+    /// Whether some receiver was last seen on another processor: only then can spinning pay.
+    fn receiver_runs_elsewhere(&self) -> bool {
+        let here = process::processor();
+        self.writer.header().cpu.store(here, Relaxed);
+        let high = self.roster.header.receivers_high.load(Acquire) as usize;
+        let mut slots = self.roster.receivers.iter().zip(self.cursors.slots.iter()).take(high);
+        slots.any(|(entry, slot)| {
+            SlotState::from_word(entry.state.load(Relaxed)) == SlotState::Active
+                && slot.cpu.load(Relaxed) != here
+        })
+    }
+}
