@@ -65,7 +65,7 @@ fn drive(workers: &str, folder: &str) -> Result<bool> {
     }
     let files = files_below(Path::new(folder))?;
     let rule = WordRule::of_this_wc()?;
-    let mut client = Client::connect()?;
+    let client = Client::connect()?;
     client.create(FILES, &MailboxOptions::new().capacity_bytes(1 << 20))?;
     client.create(COUNTS, &MailboxOptions::new())?;
 
@@ -289,7 +289,7 @@ const IN_A_COUNTED_WORD: u8 = 1;
 
 fn produce(workers: &str, rule: WordRule) -> Result<bool> {
     use std::os::unix::ffi::OsStringExt;
-    let mut client = Client::connect()?;
+    let client = Client::connect()?;
     let mut sender = client.sender(FILES)?;
     let mut list = Vec::new();
     std::io::Read::read_to_end(&mut std::io::stdin(), &mut list)?;
@@ -336,7 +336,7 @@ fn cut(text: &[u8], text_bytes_max: usize) -> usize {
 // ---- worker ----
 
 fn work(rule: WordRule) -> Result<bool> {
-    let mut client = Client::connect()?;
+    let client = Client::connect()?;
     let mut files = client.receiver(FILES)?;
     let mut counts = client.sender(COUNTS)?;
     loop {
@@ -361,7 +361,7 @@ fn work(rule: WordRule) -> Result<bool> {
 
 fn collect(workers: &str) -> Result<bool> {
     let mut at_work: usize = workers.parse()?;
-    let mut client = Client::connect()?;
+    let client = Client::connect()?;
     let mut counts = client.receiver(COUNTS)?;
     let mut shares: BTreeMap<u32, Share> = BTreeMap::new();
     while at_work > 0 {
