@@ -8,7 +8,7 @@ use crate::client::Session;
 use crate::delivery::Delivery;
 use crate::error::{Corrupt, Fault, ReceiveError, RequestError, TryReceiveError};
 use crate::lane::claim::{Claimant, Malformed, Taken};
-use crate::lane::layout::{SlotState, Traffic, Waiting};
+use crate::lane::layout::{SlotState, Traffic};
 use crate::lane::memory::{Payload, RingMemory};
 use crate::lane::park::{self, SpinBudget, Woke};
 use crate::link::{Link, Neighbours};
@@ -158,12 +158,7 @@ impl Receiver {
             return;
         }
         let Some(lane) = self.claimant.acknowledge() else { return };
-        park::light_barrier(&self.roster.header);
-        // PAIR(sleep): Relaxed, ordered by the light barrier.
-        let waiting = self.claimant.lane(lane).map(|lane| lane.header().waiting.load(Relaxed));
-        if waiting.is_some_and(|waiting| waiting != Waiting::AWAKE) {
-            self.wake_sender(lane);
-        }
+        self.freed_some(lane);
         if self.any_gone {
             self.report_if_drained(lane);
         }
@@ -397,17 +392,16 @@ impl Receiver {
         }
     }
 
-    /// Wakes the sender of a lane, if the claim has come as far as it wants.
-    #[cold]
-    fn wake_sender(&self, lane: u16) {
-        let Some(reader) = self.claimant.lane(lane) else { return };
-        let Some(waiting) = Waiting::from_word(reader.header().waiting.load(Relaxed)) else {
-            return;
-        };
-        if self.claimant.claim_position(lane).since(waiting.wanted) >= 0
+    /// Wakes the sender of a lane if it waits for the room that was just made.
+    #[inline]
+    fn freed_some(&self, lane: u16) {
+        let index = usize::from(lane);
+        if let Some(reader) = self.claimant.lane(lane)
             && let Some(doorstep) = self.neighbours.doorstep_of(lane)
         {
-            park::ring(&doorstep.freed[usize::from(lane)], 1, &Futex);
+            let claim = &self.claimant.cursors().claims[index].claim;
+            let freed = &doorstep.freed[index];
+            park::freed_some(&self.roster.header, reader.header(), claim, freed, &Futex);
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::Session;
 use crate::error::{Corrupt, Fault, RequestError, SendError, TrySendError};
-use crate::lane::layout::{SlotState, Traffic, Waiting};
+use crate::lane::layout::{SlotState, Traffic};
 use crate::lane::memory::RingMemory;
 use crate::lane::park::{self, SpinBudget, Woke};
 use crate::lane::position::{Position, record_granules};
@@ -15,7 +15,7 @@ use crate::link::Link;
 use crate::protocol::{LaneInfo, Opened, OpenedRole};
 use crate::regions::{Cursors, Doorstep, LaneWords, Roster};
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
-use crate::sync::{AtomicU32, spin_hint};
+use crate::sync::spin_hint;
 use crate::sys::futex::Futex;
 use crate::sys::mapping::Access;
 use crate::sys::process::{self, ForkGuard};
@@ -157,9 +157,10 @@ impl Sender {
     fn publish(&mut self, message: &[u8]) {
         self.writer.publish(message);
         self.hint();
-        park::light_barrier(&self.roster.header);
-        if park::anyone_sleeps(&self.cursors.header, self.sleeping_words) {
-            self.wake_receiver();
+        let (roster, cursors) = (&self.roster.header, &self.cursors.header);
+        let bell = &self.doorstep.header.bell;
+        if park::announce(roster, cursors, self.sleeping_words, bell, &Futex) {
+            self.note_processor();
         }
     }
 
@@ -174,12 +175,6 @@ impl Sender {
         {
             word.fetch_or(bit, Release);
         }
-    }
-
-    #[cold]
-    fn wake_receiver(&mut self) {
-        self.writer.header().cpu.store(process::processor(), Relaxed);
-        park::ring(&self.doorstep.header.bell, 1, &Futex);
     }
 
     /// What must be true before anything is sent: looked at only when the roster has changed.
@@ -278,37 +273,34 @@ impl Sender {
 
     /// Sleeps until receivers have made room, something changed, or the deadline has passed.
     fn sleep_for_room(&mut self, granules: u64, deadline: Option<Instant>) -> Woke {
-        let lane = usize::from(self.writer.lane());
-        let header = self.writer.header();
-        let freed: &AtomicU32 = &self.doorstep.freed[lane];
-        let seen = freed.load(Acquire);
         let wanted = self.writer.wanted_claim(granules);
-        // PAIR(sleep): ordered by the heavy barrier.
-        header.waiting.store(Waiting { wanted }.to_word(), Relaxed);
-        let at_most = park::heavy_barrier(&self.roster.header, &Futex);
-        let full = matches!(self.writer.find_room(granules), Err(NoRoom::Full));
-        let unchanged = self.roster.header.changes.load(Acquire) == self.seen_changes;
-        let woke = if full && unchanged {
-            let freed: &AtomicU32 = &self.doorstep.freed[lane];
-            park::bounded_wait(&[(freed, seen)], deadline, at_most, &Futex)
-        } else {
-            Woke::Perhaps
+        let header = self.writer.shared_header();
+        let freed = &self.doorstep.freed[usize::from(self.writer.lane())];
+        let (roster, writer, seen) = (&self.roster.header, &mut self.writer, self.seen_changes);
+        let look = || {
+            !matches!(writer.find_room(granules), Err(NoRoom::Full))
+                || roster.changes.load(Acquire) != seen
         };
-        let header = self.writer.header();
-        header.waiting.store(Waiting::AWAKE, Relaxed);
-        header.cpu.store(process::processor(), Relaxed);
+        let woke = park::sleep_for_room(roster, &header, freed, wanted, deadline, &Futex, look);
+        self.note_processor();
         woke
     }
 
     /// Whether some receiver was last seen on another processor: only then can spinning pay.
     fn receiver_runs_elsewhere(&self) -> bool {
-        let here = process::processor();
-        self.writer.header().cpu.store(here, Relaxed);
+        let here = self.note_processor();
         let high = self.roster.header.receivers_high.load(Acquire) as usize;
         let mut slots = self.roster.receivers.iter().zip(self.cursors.slots.iter()).take(high);
         slots.any(|(entry, slot)| {
             SlotState::from_word(entry.state.load(Relaxed)) == SlotState::Active
                 && slot.cpu.load(Relaxed) != here
         })
+    }
+
+    #[cold]
+    fn note_processor(&self) -> u32 {
+        let here = process::processor();
+        self.writer.header().cpu.store(here, Relaxed);
+        here
     }
 }

@@ -15,3 +15,27 @@ pub fn spin_hint() {
     #[cfg(loom)]
     loom::thread::yield_now();
 }
+
+/// Words that keep the words of different writers apart; nobody reads or writes them.
+#[cfg(not(loom))]
+#[repr(transparent)]
+pub struct Padding<const N: usize>([AtomicU64; N]);
+
+/// Words that keep the words of different writers apart: none where nothing is mapped.
+#[cfg(loom)]
+pub struct Padding<const N: usize>;
+
+impl<const N: usize> Default for Padding<N> {
+    fn default() -> Self {
+        #[cfg(not(loom))]
+        return Self(std::array::from_fn(|_| AtomicU64::new(0)));
+        #[cfg(loom)]
+        return Self;
+    }
+}
+
+impl<const N: usize> std::fmt::Debug for Padding<N> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{N} words")
+    }
+}

@@ -329,6 +329,7 @@ impl<S: Storage> Claimant<S> {
             let hold = Hold { confirmed: false, lane: index, position: claim.position };
             // PAIR(hold): Release here, Acquire in `ring`, `confirm_winner` and `mend_slot`; `end` is seen.
             mine.hold.store(hold.to_word(), Release);
+            lane.storage.checkpoint();
             let won = Claim { position: end, winner: Some(self.slot) }.to_word();
             // PAIR(claim): the Release makes our hold visible to whoever sees the claim moved.
             let moved = if self.single {
@@ -337,6 +338,7 @@ impl<S: Storage> Claimant<S> {
             } else {
                 cell.compare_exchange(word, won, AcqRel, Relaxed).is_ok()
             };
+            lane.storage.checkpoint();
             if moved {
                 self.turn_records += records;
                 self.run = Some(Run { lane: index, next: claim.position, end, attempts: 0 });

@@ -28,7 +28,7 @@
 //! ```
 
 use crate::lane::position::Position;
-use crate::sync::{AtomicU32, AtomicU64};
+use crate::sync::{AtomicU32, AtomicU64, Padding};
 
 /// Version of everything in this file; a member of another version is refused by `ipcd`.
 pub const LAYOUT_VERSION: u32 = 1;
@@ -72,7 +72,7 @@ pub struct RosterHeader {
     reserved: AtomicU32,
     /// The mailbox's number, never used again while this `ipcd` lives; constant.
     pub mailbox_id: AtomicU64,
-    constants_end: [AtomicU64; 12],
+    constants_end: Padding<12>,
     /// Grows with every change in this region: members look at the rest only when it has moved.
     pub changes: AtomicU32,
     /// A [`Traffic`] value.
@@ -89,7 +89,7 @@ pub struct RosterHeader {
     pub senders: AtomicU32,
     /// Distinct uids among the receivers: with more than one, a sleeper looks again every 100 ms.
     pub receiver_uids: AtomicU32,
-    words_end: [AtomicU64; 12],
+    words_end: Padding<12>,
 }
 
 /// What a mailbox lets through.
@@ -128,7 +128,7 @@ pub struct ReceiverEntry {
     pub uid: AtomicU32,
     /// Effective gid at the open.
     pub gid: AtomicU32,
-    reserved: [AtomicU64; 2],
+    reserved: Padding<2>,
 }
 
 /// Who a receiver slot or a lane belongs to now.
@@ -171,7 +171,7 @@ pub struct LaneEntry {
     pub gid: AtomicU32,
     /// Index of the doorstep of that uid.
     pub doorstep: AtomicU32,
-    reserved: [AtomicU64; 3],
+    reserved: Padding<3>,
 }
 
 /// The `status` word of a [`LaneEntry`], taken apart.
@@ -206,13 +206,13 @@ pub struct CursorsHeader {
     /// [`LAYOUT_VERSION`].
     pub version: AtomicU32,
     reserved: AtomicU32,
-    constants_end: [AtomicU64; 14],
+    constants_end: Padding<14>,
     /// One bit a receiver slot: it is about to sleep, or sleeps.
     pub sleeping: [AtomicU64; RECEIVER_WORDS],
-    sleeping_end: [AtomicU64; 8],
+    sleeping_end: Padding<8>,
     /// One bit a receiver slot: what its hold names is offered to whoever takes it over.
     pub offered: [AtomicU64; RECEIVER_WORDS],
-    offered_end: [AtomicU64; 8],
+    offered_end: Padding<8>,
 }
 
 /// What one receiver has in hand. Written by that receiver; others set only the confirmed mark of
@@ -233,7 +233,7 @@ pub struct SlotCell {
     /// The processor on which the receiver last began to wait, plus one; 0 is unknown.
     pub cpu: AtomicU32,
     reserved: AtomicU32,
-    slot_end: [AtomicU64; 10],
+    slot_end: Padding<10>,
 }
 
 /// The claim word of one lane. Written by whichever receiver wins the next record.
@@ -242,7 +242,7 @@ pub struct SlotCell {
 pub struct ClaimCell {
     /// A [`Claim`] word.
     pub claim: AtomicU64,
-    claim_end: [AtomicU64; 15],
+    claim_end: Padding<15>,
 }
 
 /// The head of a doorstep. Written by the senders of one uid, the receivers and `ipcd`.
@@ -255,11 +255,11 @@ pub struct DoorstepHeader {
     pub version: AtomicU32,
     /// The senders' uid; `u32::MAX` for the home doorstep, which no sender maps.
     pub uid: AtomicU32,
-    constants_end: [AtomicU64; 14],
+    constants_end: Padding<14>,
     /// Futex: receivers sleep here; bumped by whoever wakes them.
     pub bell: AtomicU32,
     bell_padding: AtomicU32,
-    bell_end: [AtomicU64; 15],
+    bell_end: Padding<15>,
 }
 
 /// The head of a lane. Written by its sender alone.
@@ -271,18 +271,18 @@ pub struct LaneHeader {
     /// [`LAYOUT_VERSION`].
     pub version: AtomicU32,
     reserved: AtomicU32,
-    constants_end: [AtomicU64; 14],
+    constants_end: Padding<14>,
     /// Position behind the last published record.
     pub tail: AtomicU64,
     /// Messages published in this lane.
     pub sent: AtomicU64,
-    tail_end: [AtomicU64; 14],
+    tail_end: Padding<14>,
     /// A [`Waiting`] word: whether the sender sleeps for room, and how far the claim must come.
     pub waiting: AtomicU64,
     /// The processor on which the sender last waited or woke somebody, plus one; 0 is unknown.
     pub cpu: AtomicU32,
     waiting_padding: AtomicU32,
-    waiting_end: [AtomicU64; 14],
+    waiting_end: Padding<14>,
 }
 
 const HOLD_CONFIRMED: u64 = 1 << 63;
@@ -452,7 +452,8 @@ const _: () = {
     assert!(offset_of!(LaneHeader, cpu) == 264);
 };
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 

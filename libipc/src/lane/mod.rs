@@ -7,12 +7,15 @@
 //! - [`ring`] one sender writes records, and finds out where there is room
 //! - [`claim`] receivers take records, acknowledge, return and take over; what a death leaves
 //! - [`park`] who sleeps and who wakes whom
-//! - [`memory`] records in mapped memory
+//! - `memory` records in mapped memory
+//! - `models` every interleaving of small cases, under loom; the same on threads elsewhere
 
 pub mod claim;
 pub mod layout;
 #[cfg(not(loom))]
 pub mod memory;
+#[cfg(test)]
+mod models;
 pub mod park;
 pub mod position;
 pub mod ring;

@@ -23,9 +23,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::lane::layout::{CursorsHeader, RosterHeader};
+use crate::lane::layout::{Claim, CursorsHeader, LaneHeader, RosterHeader, Waiting};
+use crate::lane::position::Position;
 use crate::sync::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use crate::sync::{AtomicU32, fence};
+use crate::sync::{AtomicU32, AtomicU64, fence};
+use crate::sys::mapping::Shared;
 
 /// Why a sleep ended. None of them says that what was waited for is there: look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +112,75 @@ pub fn ring(word: &AtomicU32, count: u32, park: &impl Park) {
     // PAIR(bell): Release here, Acquire where the woken one looks; what made us ring is seen.
     word.fetch_add(1, Release);
     park.wake(word, count);
+}
+
+/// The fast side of a sender: something was published; if any receiver sleeps, one is woken. Says whether
+/// the bell was rung.
+#[inline]
+pub fn announce(
+    roster: &RosterHeader,
+    cursors: &CursorsHeader,
+    words: usize,
+    bell: &AtomicU32,
+    park: &impl Park,
+) -> bool {
+    light_barrier(roster);
+    let sleepers = anyone_sleeps(cursors, words);
+    if sleepers {
+        ring(bell, 1, park);
+    }
+    sleepers
+}
+
+/// The fast side of a receiver: a record of the lane was freed; if its sender sleeps and the claim has come
+/// as far as it wants, it is woken.
+///
+/// The claim counts, not the record: with several receivers the one that frees the last record before
+/// the wanted position may be late, and it finds the claim beyond it all the same.
+#[inline]
+pub fn freed_some(
+    roster: &RosterHeader,
+    lane: &LaneHeader,
+    claim: &AtomicU64,
+    freed: &AtomicU32,
+    park: &impl Park,
+) {
+    light_barrier(roster);
+    // PAIR(sleep): Relaxed, ordered by the light barrier.
+    if let Some(waiting) = Waiting::from_word(lane.waiting.load(Relaxed)) {
+        wake_sender(waiting, claim, freed, park);
+    }
+}
+
+#[cold]
+fn wake_sender(waiting: Waiting, claim: &AtomicU64, freed: &AtomicU32, park: &impl Park) {
+    if Claim::from_word(claim.load(Acquire)).position.since(waiting.wanted) >= 0 {
+        ring(freed, 1, park);
+    }
+}
+
+/// A sender's sleep: until its freed word changes or the deadline has passed. `look` is the last look:
+/// whether there is something to do after all.
+pub fn sleep_for_room(
+    roster: &RosterHeader,
+    lane: &Shared<LaneHeader>,
+    freed: &AtomicU32,
+    wanted: Position,
+    deadline: Option<Instant>,
+    park: &impl Park,
+    look: impl FnOnce() -> bool,
+) -> Woke {
+    let seen = freed.load(Acquire);
+    // PAIR(sleep): ordered by the heavy barrier.
+    lane.waiting.store(Waiting { wanted }.to_word(), Relaxed);
+    let at_most = heavy_barrier(roster, park);
+    let woke = if look() {
+        Woke::Perhaps
+    } else {
+        bounded_wait(&[(freed, seen)], deadline, at_most, park)
+    };
+    lane.waiting.store(Waiting::AWAKE, Relaxed);
+    woke
 }
 
 /// A receiver's sleep: on all bells of its mailbox, until one of them changes.

@@ -61,7 +61,8 @@ pub const fn record_granules(len: usize) -> u64 {
     1 + len.div_ceil(GRANULE_BYTES) as u64
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 

@@ -75,6 +75,11 @@ pub trait Storage {
     /// # Errors
     /// What the kernel said.
     fn prepare(&self, at: Position, granules: u64) -> std::io::Result<()>;
+
+    /// Stands between any two steps of a claim that a death may come between. Does nothing, but in the
+    /// models, which kill there.
+    #[inline]
+    fn checkpoint(&self) {}
 }
 
 /// Why there is no room for a record.
@@ -156,6 +161,11 @@ impl<S: Storage> LaneWriter<S> {
     /// The lane's header.
     pub fn header(&self) -> &LaneHeader {
         &self.header
+    }
+
+    /// The lane's header, to be kept while the writer is busy.
+    pub fn shared_header(&self) -> Shared<LaneHeader> {
+        self.header.clone()
     }
 
     /// Behind the last published record.

@@ -469,7 +469,8 @@ pub struct ServerStatus {
     pub limits: Usage,
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 

@@ -8,6 +8,8 @@
 
 #![expect(unsafe_code, reason = "maps memory and makes typed views of it; nothing else may")]
 
+#[cfg(not(loom))]
+use std::any::Any;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -243,7 +245,8 @@ mod mapped {
 #[cfg(not(loom))]
 pub struct Shared<T: ?Sized> {
     pointer: std::ptr::NonNull<T>,
-    keeper: Arc<Mapping>,
+    /// Keeps the memory: a mapping (in tests on threads, the heap).
+    keeper: Arc<dyn Any + Send + Sync>,
 }
 
 #[cfg(not(loom))]
@@ -301,4 +304,36 @@ impl<T: ?Sized> fmt::Debug for Shared<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").finish_non_exhaustive()
     }
+}
+
+/// The heap instead of a mapping: for tests on threads, where nothing is shared with other processes.
+#[cfg(all(test, not(loom)))]
+mod heap {
+    use super::{Arc, Shared, SharedWords};
+
+    impl<T: SharedWords + Send + Sync + 'static> From<Arc<T>> for Shared<T> {
+        fn from(words: Arc<T>) -> Self {
+            Self { pointer: std::ptr::NonNull::from(&*words), keeper: words }
+        }
+    }
+
+    impl<T: SharedWords + Send + Sync + 'static> From<Arc<[T]>> for Shared<[T]> {
+        fn from(words: Arc<[T]>) -> Self {
+            Self { pointer: std::ptr::NonNull::from(&*words), keeper: Arc::new(words) }
+        }
+    }
+}
+
+/// Writes a cell of a model.
+#[cfg(all(test, loom))]
+pub fn write_cell(cell: *mut u64, value: u64) {
+    // SAFETY: loom hands out the pointer for the length of the call, and has checked that nobody else has it.
+    unsafe { cell.write(value) }
+}
+
+/// Reads a cell of a model.
+#[cfg(all(test, loom))]
+pub fn read_cell(cell: *const u64) -> u64 {
+    // SAFETY: loom hands out the pointer for the length of the call, and has checked that nobody writes.
+    unsafe { cell.read() }
 }

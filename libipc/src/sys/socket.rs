@@ -11,7 +11,7 @@ use std::path::Path;
 
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, UnixCredentials,
-    connect, getsockopt, sendmsg, socket, sockopt,
+    accept4, connect, getsockopt, sendmsg, socket, sockopt,
 };
 
 /// What arrived in one datagram.
@@ -44,6 +44,17 @@ pub fn connect_to(path: &Path) -> io::Result<OwnedFd> {
 /// What the kernel said.
 pub fn seqpacket(flags: SockFlag) -> io::Result<OwnedFd> {
     Ok(socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?)
+}
+
+/// Accepts a connection from a listening socket, non-blocking.
+///
+/// # Errors
+/// What the kernel said: EAGAIN if nobody waits, EMFILE if this process is out of descriptors.
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = accept4(listener.as_raw_fd(), flags)?;
+    // SAFETY: the kernel has just installed this descriptor for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// The credentials of whoever is at the other end, as they were at its connect (or listen).

@@ -1,0 +1,437 @@
+//! The regions of a mailbox: created, sealed, handed out, and the words that the daemon writes in them.
+//!
+//! **Invariant:** nothing that is read here is trusted: it comes back as a plain number for others to check.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::rc::Rc;
+
+use libipc::lane::layout::{
+    CURSORS_MAGIC, Claim, DOORSTEP_MAGIC, LANE_MAGIC, LAYOUT_VERSION, LaneHeader, LaneStatus,
+    ROSTER_MAGIC, SlotState, Traffic, cursors_map, doorstep_map, lane_file_bytes, roster_map,
+};
+use libipc::lane::position::Position;
+use libipc::protocol::{Identity, LaneInfo};
+use libipc::regions::{Cursors, Doorstep, Roster};
+use libipc::sync::{AtomicU32, Ordering};
+use libipc::sys::futex;
+use libipc::sys::mapping::{Access, MapError};
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::{Mode, fchmod, fstat};
+use nix::sys::uio::{pread, pwrite};
+
+use crate::registry::mailbox::Mailbox;
+
+/// A sealed piece of shared memory.
+#[derive(Clone, Debug)]
+pub struct Region {
+    fd: Rc<OwnedFd>,
+}
+
+impl Region {
+    /// Creates a region of `len` zero bytes that no other uid can reopen and nobody can resize.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn create(kind: &str, len: u64) -> io::Result<Self> {
+        let fd = memfd(kind)?;
+        fchmod(&fd, Mode::from_bits_truncate(0o600))?;
+        let len = i64::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
+        nix::unistd::ftruncate(&fd, len)?;
+        let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+        fcntl(&fd, FcntlArg::F_ADD_SEALS(seals))?;
+        Ok(Self { fd: Rc::new(fd) })
+    }
+
+    /// A descriptor that reads and writes.
+    #[must_use]
+    pub fn read_write(&self) -> Rc<OwnedFd> {
+        self.fd.clone()
+    }
+
+    /// A descriptor that can only be read and mapped for reading.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn read_only(&self) -> io::Result<Rc<OwnedFd>> {
+        let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        Ok(Rc::new(nix::fcntl::open(path.as_str(), flags, Mode::empty())?))
+    }
+
+    /// Bytes of it that are in memory.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        fstat(&self.fd).map_or(0, |stat| u64::try_from(stat.st_blocks).unwrap_or(0) * 512)
+    }
+
+    fn word(&self, offset: usize) -> u64 {
+        let mut word = [0; 8];
+        // A hole stays a hole: reading by call charges no page to the daemon, a mapping would.
+        match pread(&self.fd, &mut word, offset as i64) {
+            Ok(8) => u64::from_ne_bytes(word),
+            _ => 0,
+        }
+    }
+
+    fn set(&self, offset: usize, bytes: &[u8]) -> io::Result<()> {
+        let written = pwrite(&self.fd, bytes, offset as i64)?;
+        if written == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+    }
+}
+
+impl AsFd for Region {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Creates the memory file. Kernels before 6.3 do not know the flag that forbids to execute it.
+fn memfd(kind: &str) -> io::Result<OwnedFd> {
+    let basic = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let no_exec = basic | MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
+    match memfd_create(kind, no_exec) {
+        Err(nix::Error::EINVAL) => Ok(memfd_create(kind, basic)?),
+        result => Ok(result?),
+    }
+}
+
+/// One lane's file and what the daemon knows of it.
+#[derive(Debug)]
+pub struct LaneRegion {
+    region: Region,
+    doorstep: u16,
+    /// The tail when its sender was gone: read once, since a stranger may write it still.
+    pub last_tail: Option<Position>,
+}
+
+impl LaneRegion {
+    /// The published tail, as the sender alleges it.
+    #[must_use]
+    pub fn tail(&self) -> Position {
+        let offset = std::mem::offset_of!(LaneHeader, tail);
+        self.last_tail.unwrap_or_else(|| Position::new(self.region.word(offset)))
+    }
+
+    /// Messages sent, as the sender alleges.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.region.word(std::mem::offset_of!(LaneHeader, sent))
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn region(&self) -> &Region {
+        &self.region
+    }
+}
+
+/// All regions of one mailbox.
+#[derive(Debug)]
+pub struct MailboxRegions {
+    roster: (Region, Roster),
+    cursors: (Region, Cursors),
+    doorsteps: Vec<(Region, Doorstep)>,
+    lanes: BTreeMap<u16, LaneRegion>,
+    receivers_max: u16,
+    lanes_max: u16,
+}
+
+impl MailboxRegions {
+    /// Creates what a mailbox needs before its first member.
+    ///
+    /// # Errors
+    /// [`MapError`]: out of descriptors, memory or address space.
+    pub fn create(mailbox: &Mailbox) -> Result<Self, MapError> {
+        let receivers_max = mailbox.attributes.receivers_max;
+        let lanes_max = mailbox.attributes.lanes_max;
+        let roster = make("roster", roster_map(receivers_max, lanes_max).len)?;
+        let cursors = make("cursors", cursors_map(receivers_max, lanes_max).len)?;
+        let roster_words = Roster::map(&roster, receivers_max, lanes_max, Access::ReadWrite)?;
+        let cursors_words = Cursors::map(&cursors, receivers_max, lanes_max, Access::ReadWrite)?;
+        let header = &roster_words.header;
+        // Relaxed throughout: the descriptors are handed out after this, by a system call.
+        header.lanes_max.store(lanes_max.into(), Ordering::Relaxed);
+        header.receivers_max.store(receivers_max.into(), Ordering::Relaxed);
+        header.mailbox_id.store(mailbox.id, Ordering::Relaxed);
+        header.version.store(LAYOUT_VERSION, Ordering::Relaxed);
+        header.magic.store(ROSTER_MAGIC, Ordering::Relaxed);
+        cursors_words.header.version.store(LAYOUT_VERSION, Ordering::Relaxed);
+        cursors_words.header.magic.store(CURSORS_MAGIC, Ordering::Relaxed);
+        let mut regions = Self {
+            roster: (roster, roster_words),
+            cursors: (cursors, cursors_words),
+            doorsteps: Vec::new(),
+            lanes: BTreeMap::new(),
+            receivers_max,
+            lanes_max,
+        };
+        regions.add_doorstep(crate::registry::mailbox::HOME_UID)?;
+        Ok(regions)
+    }
+
+    /// Adds the next doorstep.
+    ///
+    /// # Errors
+    /// [`MapError`].
+    pub fn add_doorstep(&mut self, uid: u32) -> Result<(), MapError> {
+        let region = make("doorstep", doorstep_map(self.lanes_max).len)?;
+        let words = Doorstep::map(&region, self.lanes_max, Access::ReadWrite)?;
+        words.header.uid.store(uid, Ordering::Relaxed);
+        words.header.version.store(LAYOUT_VERSION, Ordering::Relaxed);
+        words.header.magic.store(DOORSTEP_MAGIC, Ordering::Relaxed);
+        self.doorsteps.push((region, words));
+        Ok(())
+    }
+
+    /// Takes the doorsteps from `count` on away: the open for which they were made has failed.
+    pub fn truncate_doorsteps(&mut self, count: usize) {
+        self.doorsteps.truncate(count);
+    }
+
+    /// Makes a lane. Nobody learns of it before [`Self::publish_lane`].
+    ///
+    /// # Errors
+    /// [`MapError`].
+    pub fn add_lane(&mut self, lane: &LaneInfo) -> Result<(), MapError> {
+        let region = make_long("lane", lane_file_bytes(lane.capacity_bytes))?;
+        let words = |error| MapError::Kernel { step: "write a lane's header", error };
+        let mut constants = [0; 12];
+        constants[..8].copy_from_slice(&LANE_MAGIC.to_ne_bytes());
+        constants[8..].copy_from_slice(&LAYOUT_VERSION.to_ne_bytes());
+        region.set(0, &constants).map_err(words)?;
+        if lane.first_position != 0 {
+            let tail = std::mem::offset_of!(LaneHeader, tail);
+            region.set(tail, &lane.first_position.to_ne_bytes()).map_err(words)?;
+        }
+        let made = LaneRegion { region, doorstep: lane.doorstep, last_tail: None };
+        self.lanes.insert(lane.ticket.index, made);
+        Ok(())
+    }
+
+    /// Lets the members see a lane: its claim and entry first, its status last.
+    pub fn publish_lane(&self, lane: &LaneInfo) {
+        let index = usize::from(lane.ticket.index);
+        if let Some(cell) = self.cursors().claims.get(index) {
+            let claim = Claim { position: Position::new(lane.first_position), winner: None };
+            cell.claim.store(claim.to_word(), Ordering::Relaxed);
+        }
+        if let Some(entry) = self.roster().lanes.get(index) {
+            entry.capacity_bytes.store(lane.capacity_bytes, Ordering::Relaxed);
+            entry.pid.store(lane.sender.pid, Ordering::Relaxed);
+            entry.uid.store(lane.sender.uid, Ordering::Relaxed);
+            entry.gid.store(lane.sender.gid, Ordering::Relaxed);
+            entry.doorstep.store(lane.doorstep.into(), Ordering::Relaxed);
+        }
+        self.set_lane_state(lane, SlotState::Active);
+    }
+
+    /// Says in the roster whose a lane is now.
+    pub fn set_lane_state(&self, lane: &LaneInfo, state: SlotState) {
+        if let Some(entry) = self.roster().lanes.get(usize::from(lane.ticket.index)) {
+            let status = LaneStatus { generation: lane.ticket.generation, state };
+            // Release: whoever sees the status sees the entry and the claim written before it.
+            entry.status.store(status.to_word(), Ordering::Release);
+        }
+    }
+
+    /// Drops a lane's file. Members that have it mapped keep it until they unmap it.
+    pub fn remove_lane(&mut self, index: u16) {
+        self.lanes.remove(&index);
+    }
+
+    /// Prepares a receiver slot and lets the members see it.
+    pub fn publish_receiver(&self, slot: u16, identity: Identity) {
+        let cursors = self.cursors();
+        let index = usize::from(slot);
+        self.clear_receiver_bits(slot);
+        if let Some(cell) = cursors.slots.get(index) {
+            cell.hold.store(0, Ordering::Relaxed);
+            cell.end.store(0, Ordering::Relaxed);
+            cell.taker.store(0, Ordering::Relaxed);
+            cell.attempts.store(0, Ordering::Relaxed);
+            cell.received.store(0, Ordering::Relaxed);
+            cell.cpu.store(0, Ordering::Relaxed);
+        }
+        if let Some(entry) = self.roster().receivers.get(index) {
+            entry.pid.store(identity.pid, Ordering::Relaxed);
+            entry.uid.store(identity.uid, Ordering::Relaxed);
+            entry.gid.store(identity.gid, Ordering::Relaxed);
+        }
+        self.set_receiver_state(slot, SlotState::Active);
+    }
+
+    /// Says in the roster whose a receiver slot is now.
+    pub fn set_receiver_state(&self, slot: u16, state: SlotState) {
+        if let Some(entry) = self.roster().receivers.get(usize::from(slot)) {
+            // Release: whoever sees the state sees the slot's words as they were prepared.
+            entry.state.store(state as u32, Ordering::Release);
+        }
+    }
+
+    /// Clears a receiver's marks: it neither sleeps nor offers anything.
+    pub fn clear_receiver_bits(&self, slot: u16) {
+        self.clear_sleeping(slot);
+        let (word, bit) = (usize::from(slot / 64), 1 << (slot % 64));
+        if let Some(offered) = self.cursors().header.offered.get(word) {
+            offered.fetch_and(!bit, Ordering::Relaxed);
+        }
+    }
+
+    /// Clears the mark of a receiver that will not wake any more.
+    pub fn clear_sleeping(&self, slot: u16) {
+        let (word, bit) = (usize::from(slot / 64), 1 << (slot % 64));
+        if let Some(sleeping) = self.cursors().header.sleeping.get(word) {
+            sleeping.fetch_and(!bit, Ordering::Relaxed);
+        }
+    }
+
+    /// Messages acknowledged through a slot, as its receiver alleges.
+    #[must_use]
+    pub fn received(&self, slot: u16) -> u64 {
+        let cell = self.cursors().slots.get(usize::from(slot));
+        cell.map_or(0, |cell| cell.received.load(Ordering::Relaxed))
+    }
+
+    /// How far a lane has been claimed, as the receivers allege.
+    #[must_use]
+    pub fn claimed(&self, lane: u16) -> Position {
+        let cell = self.cursors().claims.get(usize::from(lane));
+        Claim::from_word(cell.map_or(0, |cell| cell.claim.load(Ordering::Acquire))).position
+    }
+
+    /// Copies the registry's counts into the roster and tells the members to look.
+    pub fn publish_counts(&self, mailbox: &Mailbox) {
+        let header = &self.roster().header;
+        header.lanes_high.store(mailbox.lanes().len() as u32, Ordering::Relaxed);
+        header.receivers_high.store(mailbox.receivers().len() as u32, Ordering::Relaxed);
+        header.senders.store(mailbox.senders(), Ordering::Relaxed);
+        header.receivers.store(mailbox.active_receivers(), Ordering::Relaxed);
+        header.receiver_uids.store(mailbox.receiver_uids(), Ordering::Relaxed);
+        self.announce();
+    }
+
+    /// Says what the mailbox lets through, and tells the members to look.
+    pub fn set_traffic(&self, traffic: Traffic) {
+        self.roster().header.traffic.store(traffic as u32, Ordering::Relaxed);
+        self.announce();
+    }
+
+    /// Makes all members keep their fences from now on.
+    pub fn set_fences(&self) {
+        self.roster().header.fences.store(1, Ordering::SeqCst);
+        self.announce();
+    }
+
+    /// Moves `changes` on, after whatever has changed.
+    fn announce(&self) {
+        // Release: whoever sees the new count sees what was stored before it.
+        self.roster().header.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// Wakes everybody who may sleep on this mailbox, receivers and senders.
+    pub fn ring(&self) {
+        for (_, doorstep) in &self.doorsteps {
+            ring_word(&doorstep.header.bell);
+        }
+        for (&index, lane) in &self.lanes {
+            let doorstep = self.doorsteps.get(usize::from(lane.doorstep));
+            if let Some(word) = doorstep.and_then(|(_, words)| words.freed.get(usize::from(index)))
+            {
+                ring_word(word);
+            }
+        }
+    }
+
+    /// The roster's words.
+    #[must_use]
+    pub fn roster(&self) -> &Roster {
+        &self.roster.1
+    }
+
+    /// The cursors' words.
+    #[must_use]
+    pub fn cursors(&self) -> &Cursors {
+        &self.cursors.1
+    }
+
+    /// The roster's file.
+    #[must_use]
+    pub fn roster_region(&self) -> &Region {
+        &self.roster.0
+    }
+
+    /// The cursors' file.
+    #[must_use]
+    pub fn cursors_region(&self) -> &Region {
+        &self.cursors.0
+    }
+
+    /// A doorstep's file.
+    #[must_use]
+    pub fn doorstep_region(&self, index: u16) -> Option<&Region> {
+        self.doorsteps.get(usize::from(index)).map(|(region, _)| region)
+    }
+
+    /// A lane.
+    #[must_use]
+    pub fn lane(&self, index: u16) -> Option<&LaneRegion> {
+        self.lanes.get(&index)
+    }
+
+    /// A lane, to note things.
+    pub fn lane_mut(&mut self, index: u16) -> Option<&mut LaneRegion> {
+        self.lanes.get_mut(&index)
+    }
+
+    /// Receiver slots that it was made for.
+    #[must_use]
+    pub fn receivers_max(&self) -> u16 {
+        self.receivers_max
+    }
+
+    /// Bytes of it that are in memory.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        let fixed = self.roster.0.resident_bytes() + self.cursors.0.resident_bytes();
+        let doorsteps: u64 = self.doorsteps.iter().map(|(region, _)| region.resident_bytes()).sum();
+        let lanes: u64 = self.lanes.values().map(|lane| lane.region.resident_bytes()).sum();
+        fixed + doorsteps + lanes
+    }
+}
+
+fn ring_word(word: &AtomicU32) {
+    // Release: pairs with the Acquire of a sleeper that finds the word changed and looks again.
+    word.fetch_add(1, Ordering::Release);
+    futex::wake(word, u32::MAX);
+}
+
+fn make(kind: &'static str, len: usize) -> Result<Region, MapError> {
+    make_long(kind, len as u64)
+}
+
+fn make_long(kind: &'static str, len: u64) -> Result<Region, MapError> {
+    Region::create(kind, len).map_err(|error| MapError::Kernel { step: "create a region", error })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_is_sealed_private_and_reopens_read_only() {
+        let region = Region::create("test", 8192).unwrap();
+        assert!(nix::unistd::ftruncate(&region, 4096).is_err());
+        assert!(nix::unistd::ftruncate(&region, 16384).is_err());
+        let more = fcntl(&region, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE));
+        assert_eq!(more, Err(nix::Error::EPERM));
+        assert_eq!(fstat(&region).unwrap().st_mode & 0o7777, 0o600);
+        let read_only = region.read_only().unwrap();
+        assert!(pwrite(&read_only, b"x", 0).is_err());
+        let mut flags = fcntl(&read_only, FcntlArg::F_GETFD).unwrap();
+        flags &= libc::FD_CLOEXEC;
+        assert_eq!(flags, libc::FD_CLOEXEC);
+    }
+}

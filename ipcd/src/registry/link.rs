@@ -1,0 +1,118 @@
+//! Sessions and their links: what ties a process to a mailbox.
+
+use std::collections::BTreeMap;
+
+use libipc::protocol::{Identity, LaneTicket, MailboxName, Refusal};
+
+/// Most links that one session may hold, those to deleted mailboxes counted.
+pub const SESSION_LINKS_MAX: u64 = 32_768;
+
+/// Names a session; never used again while this `ipcd` lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// What a link holds in its mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkRole {
+    /// A lane.
+    Send {
+        /// Which.
+        lane: LaneTicket,
+    },
+    /// A receiver slot.
+    Receive {
+        /// Which.
+        slot: u16,
+    },
+    /// Nothing.
+    Observe,
+}
+
+/// One link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The mailbox's number.
+    pub mailbox_id: u64,
+    /// The mailbox's name, for errors.
+    pub name: MailboxName,
+    /// What it holds there.
+    pub role: LinkRole,
+    /// The mailbox was deleted: the link holds nothing any more.
+    pub deleted: bool,
+}
+
+/// One session: who, and its links.
+#[derive(Clone, Debug)]
+pub struct SessionEntry {
+    /// Who connected.
+    pub identity: Identity,
+    links: BTreeMap<u32, Link>,
+    last: u32,
+}
+
+impl SessionEntry {
+    /// A session without links.
+    #[must_use]
+    pub fn new(identity: Identity) -> Self {
+        Self { identity, links: BTreeMap::new(), last: 0 }
+    }
+
+    /// Its links in order of their numbers.
+    pub fn links(&self) -> impl Iterator<Item = (u32, &Link)> {
+        self.links.iter().map(|(&number, link)| (number, link))
+    }
+
+    /// Says whether there is room for one more link.
+    ///
+    /// # Errors
+    /// [`Refusal::QuotaExceeded`].
+    pub fn check_room(&self) -> Result<(), Refusal> {
+        let used = self.links.len() as u64;
+        if used < SESSION_LINKS_MAX {
+            return Ok(());
+        }
+        Err(Refusal::QuotaExceeded {
+            uid: self.identity.uid,
+            what: "links of one session".into(),
+            used,
+            asked: 1,
+            limit: SESSION_LINKS_MAX,
+        })
+    }
+
+    /// Adds a link and gives it a number that no other link of the session has.
+    pub fn add(&mut self, link: Link) -> u32 {
+        // Ends: there are far fewer links than numbers.
+        loop {
+            self.last = self.last.wrapping_add(1);
+            if !self.links.contains_key(&self.last) {
+                self.links.insert(self.last, link);
+                return self.last;
+            }
+        }
+    }
+
+    /// Takes a link out.
+    pub fn remove(&mut self, number: u32) -> Option<Link> {
+        self.links.remove(&number)
+    }
+
+    /// Notes that a link's mailbox is gone.
+    pub fn mark_deleted(&mut self, number: u32) {
+        if let Some(link) = self.links.get_mut(&number) {
+            link.deleted = true;
+        }
+    }
+
+    /// The link of that number, to a mailbox that is still there.
+    ///
+    /// # Errors
+    /// [`Refusal::NoSuchLink`], [`Refusal::Deleted`].
+    pub fn link(&self, number: u32, wanted: &str) -> Result<&Link, Refusal> {
+        match self.links.get(&number) {
+            None => Err(Refusal::NoSuchLink { link: number, wanted: wanted.into() }),
+            Some(link) if link.deleted => Err(Refusal::Deleted { name: link.name.to_string() }),
+            Some(link) => Ok(link),
+        }
+    }
+}

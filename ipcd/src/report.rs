@@ -1,0 +1,145 @@
+//! What `list`, `show` and `status` tell. Counters that members write are allegations: they are added
+//! up with care, shown to people, and decide nothing.
+
+use std::path::Path;
+
+use libipc::lane::layout::SlotState;
+use libipc::lane::position::GRANULE_BYTES;
+use libipc::protocol::{
+    Answer, Identity, MailboxDetail, MailboxName, MailboxSummary, MemberInfo, Role, ServerStatus,
+};
+use nix::sys::resource::{Resource, getrlimit};
+
+use crate::regions::MailboxRegions;
+use crate::registry::mailbox::{LaneSlot, Mailbox};
+use crate::repair::queued_granules;
+use crate::service::{Asker, Service, is_member};
+
+/// Mailboxes in one page of a list: each takes at most some 300 bytes of the message.
+const MAILBOXES_A_PAGE: usize = 128;
+/// Lanes that one page of a list looks at, whatever the number of mailboxes.
+const LANES_A_PAGE: usize = 4096;
+/// Members in one page: each takes at most some 50 bytes of the message.
+const MEMBERS_A_PAGE: usize = 512;
+
+/// What a mailbox's members' counters add up to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Sent and not yet acknowledged.
+    pub queued_messages: u64,
+    /// Bytes that lie unclaimed.
+    pub queued_bytes: u64,
+    /// Sent.
+    pub sent_messages: u64,
+}
+
+/// Adds up the counters of a mailbox.
+#[must_use]
+pub fn count(mailbox: &Mailbox, regions: &MailboxRegions) -> Counts {
+    let mut counts = Counts { sent_messages: mailbox.retired_sent, ..Counts::default() };
+    for slot in mailbox.lanes().iter().filter(|slot| is_member(slot.state)) {
+        let (sent, bytes) = count_lane(slot, regions);
+        counts.sent_messages = counts.sent_messages.saturating_add(sent);
+        counts.queued_bytes = counts.queued_bytes.saturating_add(bytes);
+    }
+    let slots = mailbox.receivers().iter().enumerate().filter(|(_, slot)| is_member(slot.state));
+    let received = slots.fold(mailbox.retired_received, |sum, (index, _)| {
+        sum.saturating_add(regions.received(index as u16))
+    });
+    counts.queued_messages = counts.sent_messages.saturating_sub(received);
+    counts
+}
+
+/// Messages sent through a lane, and bytes that lie unclaimed in it.
+fn count_lane(slot: &LaneSlot, regions: &MailboxRegions) -> (u64, u64) {
+    let index = slot.info.ticket.index;
+    let Some(lane) = regions.lane(index) else { return (0, 0) };
+    let claimed = regions.claimed(index);
+    let queued = queued_granules(lane.tail(), claimed, slot.info.capacity_bytes).unwrap_or(0);
+    (lane.sent(), queued * GRANULE_BYTES as u64)
+}
+
+fn summary(mailbox: &Mailbox, regions: &MailboxRegions) -> MailboxSummary {
+    let counts = count(mailbox, regions);
+    MailboxSummary {
+        name: mailbox.name.clone(),
+        mailbox_id: mailbox.id,
+        attributes: mailbox.attributes,
+        open: mailbox.open,
+        senders: mailbox.senders(),
+        receivers: mailbox.active_receivers(),
+        queued_messages: counts.queued_messages,
+        queued_bytes: counts.queued_bytes,
+        sent_messages: counts.sent_messages,
+    }
+}
+
+/// A page of the mailboxes that the caller may see.
+#[must_use]
+pub fn list(service: &Service, asker: &Asker<'_>, after: Option<&MailboxName>) -> Answer {
+    let mut visible = service.registry.visible(&asker.caller, after).peekable();
+    let (mut mailboxes, mut lanes) = (Vec::new(), 0);
+    while mailboxes.len() < MAILBOXES_A_PAGE && lanes < LANES_A_PAGE {
+        let Some(mailbox) = visible.next() else { break };
+        lanes += mailbox.lanes().len();
+        mailboxes.extend(service.regions(mailbox.id).map(|regions| summary(mailbox, regions)));
+    }
+    Answer::Listed { mailboxes, more: visible.peek().is_some() }
+}
+
+/// One mailbox, and a page of its members.
+#[must_use]
+pub fn show(mailbox: &Mailbox, regions: &MailboxRegions, skip: u32) -> MailboxDetail {
+    let lanes = mailbox.lanes().iter().filter(|slot| is_member(slot.state)).map(|slot| {
+        let (messages, queued_bytes) = count_lane(slot, regions);
+        let (index, identity) = (slot.info.ticket.index, slot.info.sender);
+        let alive = slot.state == SlotState::Active;
+        MemberInfo { role: Role::Send, index, identity, alive, messages, queued_bytes }
+    });
+    let slots = mailbox.receivers().iter().enumerate().filter(|(_, slot)| is_member(slot.state));
+    let receivers = slots.map(|(index, slot)| MemberInfo {
+        role: Role::Receive,
+        index: index as u16,
+        identity: slot.identity,
+        alive: slot.state == SlotState::Active,
+        messages: regions.received(index as u16),
+        queued_bytes: 0,
+    });
+    let mut members = lanes.chain(receivers).skip(skip as usize).peekable();
+    let page = members.by_ref().take(MEMBERS_A_PAGE).collect();
+    MailboxDetail {
+        summary: summary(mailbox, regions),
+        reserved_bytes: mailbox.reserved_bytes(),
+        fences: mailbox.fences,
+        members: page,
+        more: members.peek().is_some(),
+    }
+}
+
+/// The daemon, and the caller's quotas.
+#[must_use]
+pub fn status(service: &Service, asker: &Asker<'_>) -> Answer {
+    let quotas = service.registry.quotas();
+    let caller: Identity = asker.caller.identity;
+    Answer::Status(Box::new(ServerStatus {
+        version: crate::VERSION.to_owned(),
+        pid: std::process::id(),
+        uid: nix::unistd::geteuid().as_raw(),
+        mailboxes: service.registry.mailbox_count() as u64,
+        sessions: service.registry.session_count() as u64,
+        descriptors: open_descriptors(),
+        descriptors_max: getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft),
+        resident_bytes: service.resident_bytes(),
+        barrier: service.barrier(),
+        caller,
+        usage: quotas.used(caller.uid),
+        limits: quotas.limits(caller.uid),
+    }))
+}
+
+/// Descriptors that this process has open, but for the one that the count itself takes.
+#[must_use]
+pub fn open_descriptors() -> u64 {
+    let count = std::fs::read_dir(Path::new("/proc/self/fd")).map_or(0, Iterator::count);
+    (count as u64).saturating_sub(1)
+}

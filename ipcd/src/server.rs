@@ -1,0 +1,221 @@
+//! The epoll loop: accepts clients, gives each its turn, notices who has died.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use libipc::protocol::MESSAGE_BYTES_MAX;
+use libipc::sys::socket;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use tracing::{debug, info, warn};
+
+use crate::registry::link::SessionId;
+use crate::service::Service;
+use crate::session::{Next, Session};
+
+/// Connections accepted before the sessions have their turn.
+const ACCEPTS_A_TURN: usize = 64;
+/// Sessions over their uid's quota that wait to be told so, at most.
+const UNWELCOME_MAX: usize = 64;
+/// Events taken in one go.
+const EVENTS: usize = 256;
+
+const LISTENER: u64 = 0;
+const STOP: u64 = 1;
+
+/// Which of a session's two descriptors an event is about.
+const PIDFD: u64 = 1;
+
+/// The loop and its sessions.
+#[derive(Debug)]
+pub struct Server<'a> {
+    epoll: Epoll,
+    listener: BorrowedFd<'a>,
+    service: Service,
+    sessions: HashMap<u64, Session>,
+    last: u64,
+    unwelcome: usize,
+    reserve: Option<File>,
+    idle_exit: Option<Duration>,
+    busy: Instant,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Server<'a> {
+    /// A server for a listening socket; it runs until `stop` is readable.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn new(
+        listener: BorrowedFd<'a>,
+        stop: BorrowedFd<'a>,
+        service: Service,
+    ) -> io::Result<Self> {
+        let flags = nix::fcntl::fcntl(listener, nix::fcntl::FcntlArg::F_GETFL)?;
+        let flags = nix::fcntl::OFlag::from_bits_retain(flags) | nix::fcntl::OFlag::O_NONBLOCK;
+        nix::fcntl::fcntl(listener, nix::fcntl::FcntlArg::F_SETFL(flags))?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
+        epoll.add(stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
+        Ok(Self {
+            epoll,
+            listener,
+            service,
+            sessions: HashMap::new(),
+            last: 0,
+            unwelcome: 0,
+            reserve: open_reserve(),
+            idle_exit: None,
+            busy: Instant::now(),
+            // One byte more than a message may have, so that a longer one is told from a full one.
+            buffer: vec![0; MESSAGE_BYTES_MAX + 1],
+        })
+    }
+
+    /// Ends [`Self::run`] after so long without a session and without a mailbox.
+    #[must_use]
+    pub fn exit_when_idle(mut self, after: Option<Duration>) -> Self {
+        self.idle_exit = after;
+        self
+    }
+
+    /// Serves until told to stop, or idle for too long.
+    ///
+    /// # Errors
+    /// What the kernel said to the loop itself; nothing that a client does is an error here.
+    pub fn run(&mut self) -> io::Result<()> {
+        let mut events = [EpollEvent::empty(); EVENTS];
+        loop {
+            let timeout = match self.idle_timeout() {
+                Some(Duration::ZERO) => {
+                    info!("idle: no session and no mailbox");
+                    return Ok(());
+                }
+                Some(left) => EpollTimeout::try_from(left + Duration::from_millis(1))
+                    .unwrap_or(EpollTimeout::MAX),
+                None => EpollTimeout::NONE,
+            };
+            let count = match self.epoll.wait(&mut events, timeout) {
+                Err(nix::Error::EINTR) => continue,
+                result => result?,
+            };
+            for event in events.iter().take(count) {
+                match event.data() {
+                    STOP => return Ok(()),
+                    LISTENER => self.accept_some(),
+                    token if token & PIDFD != 0 => self.end(token / 2, "its process died"),
+                    token => self.turn(token / 2),
+                }
+            }
+        }
+    }
+
+    /// Ends every mailbox and every session.
+    pub fn stop(&mut self) {
+        self.service.end_all();
+        self.sessions.clear();
+    }
+
+    /// What is left until the daemon is idle for too long; `None` if it is not idle or never exits.
+    fn idle_timeout(&mut self) -> Option<Duration> {
+        let after = self.idle_exit?;
+        if !self.sessions.is_empty() || self.service.registry.mailbox_count() > 0 {
+            self.busy = Instant::now();
+            return None;
+        }
+        Some(after.saturating_sub(self.busy.elapsed()))
+    }
+
+    fn accept_some(&mut self) {
+        for _ in 0..ACCEPTS_A_TURN {
+            let error = match socket::accept(self.listener) {
+                Ok(socket) => {
+                    self.admit(socket);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            match error.raw_os_error() {
+                Some(libc::EAGAIN) => return,
+                Some(libc::EMFILE | libc::ENFILE) => return self.turn_one_away(),
+                Some(libc::EINTR | libc::ECONNABORTED) => {}
+                _ => {
+                    warn!(%error, "cannot accept a connection");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Out of descriptors: the connection that waits is closed by means of the one in reserve, so that
+    /// its client learns of it and the loop does not spin.
+    fn turn_one_away(&mut self) {
+        warn!("out of descriptors: a connection was turned away; raise LimitNOFILE");
+        self.reserve = None;
+        drop(socket::accept(self.listener));
+        self.reserve = open_reserve();
+    }
+
+    fn admit(&mut self, socket: OwnedFd) {
+        self.last += 1;
+        let id = SessionId(self.last);
+        let mut session = match Session::new(id, socket) {
+            Ok(session) => session,
+            Err(error) => {
+                debug!(%error, "a client was gone before it was accepted, or out of descriptors");
+                return;
+            }
+        };
+        if let Err(refusal) = self.service.registry.begin_session(id, session.identity) {
+            warn!(who = %session.identity, %refusal, "session refused");
+            if self.unwelcome >= UNWELCOME_MAX {
+                return;
+            }
+            self.unwelcome += 1;
+            session.turn_away(refusal);
+        }
+        debug!(session = id.0, who = %session.identity, "connected");
+        let token = id.0 * 2;
+        let readable = |data| EpollEvent::new(EpollFlags::EPOLLIN, data);
+        let added = self
+            .epoll
+            .add(&session.socket, readable(token))
+            .and_then(|()| self.epoll.add(&session.pidfd, readable(token | PIDFD)));
+        self.sessions.insert(id.0, session);
+        if let Err(error) = added {
+            warn!(%error, "cannot watch a session");
+            self.end(id.0, "it cannot be watched");
+        }
+    }
+
+    fn turn(&mut self, number: u64) {
+        let Some(session) = self.sessions.get_mut(&number) else { return };
+        let next = session.turn(&mut self.service, &mut self.buffer);
+        let interest = match next {
+            Next::Read => EpollFlags::EPOLLIN,
+            Next::Write => EpollFlags::EPOLLOUT,
+            Next::End => return self.end(number, "it closed its socket"),
+        };
+        let mut event = EpollEvent::new(interest, number * 2);
+        if let Err(error) = self.epoll.modify(&session.socket, &mut event) {
+            warn!(%error, "cannot watch a session");
+            self.end(number, "it cannot be watched");
+        }
+    }
+
+    /// Ends a session and mends what it leaves. Dropping its descriptors takes them out of the epoll.
+    fn end(&mut self, number: u64, why: &str) {
+        let Some(session) = self.sessions.remove(&number) else { return };
+        if session.is_unwelcome() {
+            self.unwelcome = self.unwelcome.saturating_sub(1);
+        }
+        debug!(session = number, who = %session.identity, why, "session over");
+        self.service.end_session(session.id);
+    }
+}
+
+fn open_reserve() -> Option<File> {
+    File::open("/dev/null").ok()
+}

@@ -1,0 +1,266 @@
+//! From the command line to the loop: what the kernel must have, the socket and its lock, signals.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use libipc::sys::{futex, process, socket};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{Backlog, SockFlag, SockType, UnixAddr, bind, getsockopt, listen, sockopt};
+use sd_notify::NotifyState;
+use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Settings;
+use crate::regions::Region;
+use crate::registry::Registry;
+use crate::server::Server;
+use crate::service::Service;
+
+/// Starts the log, to stderr.
+///
+/// # Errors
+/// The filter is none.
+pub fn start_log(settings: &Settings) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&settings.log)
+        .with_context(|| format!("--log {:?} is no level and no filter", settings.log))?;
+    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none())
+        .init();
+    Ok(())
+}
+
+/// Runs the daemon until a signal or idleness ends it.
+///
+/// # Errors
+/// A sentence that names what is missing or in the way, and what to do.
+pub fn run(settings: &Settings) -> anyhow::Result<()> {
+    check_kernel()?;
+    raise_descriptor_limit();
+    let stop = stop_signals()?;
+    let listener = match activated()? {
+        Some(socket) => Listener { socket, own: None },
+        None => Listener::bind(&settings.socket, settings.socket_mode, settings.private)?,
+    };
+    let barrier = settings.use_barrier && futex::barrier_register();
+    let registry = Registry::new(settings.quotas.clone(), settings.first_position);
+    let service = Service::new(registry, barrier);
+    let mut server = Server::new(listener.socket.as_fd(), stop.as_fd(), service)
+        .context("cannot set up the event loop")?
+        .exit_when_idle(settings.idle_exit);
+    let activated = listener.own.is_none();
+    info!(socket = %settings.socket.display(), activated, barrier, version = crate::VERSION, "listening");
+    notify(NotifyState::Ready);
+    let result = server.run().context("the event loop failed");
+    notify(NotifyState::Stopping);
+    server.stop();
+    info!("stopped");
+    result
+}
+
+/// Tells the service manager, where there is one.
+fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        warn!(%error, "cannot notify the service manager");
+    }
+}
+
+/// Says what is missing, by the feature rather than by the kernel's number: sandboxes refuse things, too.
+fn check_kernel() -> anyhow::Result<()> {
+    let needs = "ipcd needs Linux 5.16 or newer";
+    ensure!(futex::has_waitv(), "{needs}: futex_waitv is missing here (or a sandbox refuses it)");
+    Region::create("probe", 4096)
+        .with_context(|| format!("{needs}: cannot create and seal a memory file here"))?;
+    process::pidfd_open(std::process::id())
+        .with_context(|| format!("{needs}: pidfd_open is missing here"))?;
+    Ok(())
+}
+
+/// Every session takes two descriptors, every lane one: as many as we are allowed.
+fn raise_descriptor_limit() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        warn!(%error, soft, hard, "cannot raise the limit of open descriptors");
+    }
+}
+
+/// A descriptor that is readable once SIGTERM or SIGINT has come.
+fn stop_signals() -> anyhow::Result<SignalFd> {
+    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+    signals.thread_block().context("cannot block signals")?;
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    SignalFd::with_flags(&signals, flags).context("cannot listen to signals")
+}
+
+/// The socket that the service manager listens on for us, if it does.
+fn activated() -> anyhow::Result<Option<OwnedFd>> {
+    let mut fds = sd_notify::listen_fds().context("cannot read what the service manager passed")?;
+    let Some(number) = fds.next() else { return Ok(None) };
+    ensure!(fds.len() == 0, "the service manager passed several sockets: ipcd.socket has one");
+    let socket = process::inherited_fd(number)
+        .context("the service manager's socket is not open: was it passed to this process?")?;
+    let kind = getsockopt(&socket, sockopt::SockType);
+    let listening = getsockopt(&socket, sockopt::AcceptConn).unwrap_or(false);
+    ensure!(
+        kind == Ok(SockType::SeqPacket) && listening,
+        "the service manager's socket is no listening SOCK_SEQPACKET socket: use ListenSequentialPacket="
+    );
+    Ok(Some(socket))
+}
+
+/// A listening socket. One that we made ourselves is unlinked when it is dropped.
+#[derive(Debug)]
+pub struct Listener {
+    /// The socket.
+    pub socket: OwnedFd,
+    own: Option<OwnSocket>,
+}
+
+#[derive(Debug)]
+struct OwnSocket {
+    path: PathBuf,
+    // Held as long as the socket is ours; the kernel lets go of it when we die.
+    _lock: File,
+}
+
+impl Drop for OwnSocket {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            warn!(%error, socket = %self.path.display(), "cannot remove the socket");
+        }
+    }
+}
+
+impl Listener {
+    /// Listens at `path`, unless another daemon does. A socket that a dead daemon left is replaced.
+    ///
+    /// # Errors
+    /// A sentence that says what is in the way.
+    pub fn bind(path: &Path, mode: u32, private: bool) -> anyhow::Result<Self> {
+        let shown = path.display();
+        let address = UnixAddr::new(path).with_context(|| {
+            format!("{shown} cannot be a socket's path: use a shorter --socket")
+        })?;
+        make_directory(path, private)?;
+        let lock = lock(path)?;
+        match std::fs::symlink_metadata(path) {
+            Ok(there) if std::os::unix::fs::FileTypeExt::is_socket(&there.file_type()) => {
+                std::fs::remove_file(path)
+                    .with_context(|| format!("cannot remove the stale socket {shown}"))?;
+            }
+            Ok(_) => bail!("{shown} is there and is no socket: remove it, or use another --socket"),
+            Err(_) => {}
+        }
+        let socket = socket::seqpacket(SockFlag::SOCK_CLOEXEC).context("cannot make a socket")?;
+        bind(socket.as_raw_fd(), &address).with_context(|| format!("cannot bind {shown}"))?;
+        let own = OwnSocket { path: path.to_owned(), _lock: lock };
+        // Nobody can connect before `listen`, so there is no moment with another mode.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+            .with_context(|| format!("cannot set the mode of {shown}"))?;
+        listen(&socket, Backlog::MAXALLOWABLE)
+            .with_context(|| format!("cannot listen at {shown}"))?;
+        Ok(Self { socket, own: Some(own) })
+    }
+}
+
+fn make_directory(socket: &Path, private: bool) -> anyhow::Result<()> {
+    let Some(directory) = socket.parent().filter(|path| !path.as_os_str().is_empty()) else {
+        return Ok(());
+    };
+    let shown = directory.display();
+    let mode = if private { 0o700 } else { 0o755 };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(directory)
+        .with_context(|| format!("cannot create {shown}: use another --socket, or run as root"))?;
+    if private {
+        let there =
+            std::fs::metadata(directory).with_context(|| format!("cannot look at {shown}"))?;
+        let uid = nix::unistd::geteuid().as_raw();
+        ensure!(
+            there.uid() == uid && there.mode() & 0o077 == 0,
+            "{shown} belongs to uid {} with mode {:04o}: a private daemon needs a directory of uid {uid} \
+             that nobody else enters (mode 0700)",
+            there.uid(),
+            there.mode() & 0o7777,
+        );
+    }
+    Ok(())
+}
+
+/// Makes sure that we are the only daemon of this socket, for as long as the lock file is open.
+fn lock(socket: &Path) -> anyhow::Result<File> {
+    let mut path = socket.as_os_str().to_owned();
+    path.push(".lock");
+    let path = PathBuf::from(path);
+    let shown = path.display();
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(&path)
+        .with_context(|| format!("cannot open {shown}: may this user listen there?"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => bail!(
+            "another ipcd listens at {} already: stop it first, or use another --socket",
+            socket.display()
+        ),
+        Err(std::fs::TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {shown}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("ipcd-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_second_daemon_is_refused_and_a_stale_socket_replaced() {
+        let directory = directory("lock");
+        let path = directory.join("s");
+        let first = Listener::bind(&path, 0o600, false).unwrap();
+        let error = Listener::bind(&path, 0o600, false).unwrap_err().to_string();
+        assert!(error.contains("another ipcd"), "{error}");
+        let mode = std::fs::metadata(&path).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        drop(first);
+        assert!(!path.exists());
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "a socket that its daemon left");
+        drop(Listener::bind(&path, 0o600, false).unwrap());
+        std::fs::write(&path, "precious").unwrap();
+        assert!(Listener::bind(&path, 0o600, false).is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_private_daemon_wants_a_directory_of_its_own() {
+        let directory = directory("private");
+        std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let error = Listener::bind(&directory.join("s"), 0o600, true).unwrap_err().to_string();
+        assert!(error.contains("0700"), "{error}");
+        drop(Listener::bind(&directory.join("own/s"), 0o600, true).unwrap());
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+}

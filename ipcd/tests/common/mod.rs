@@ -1,0 +1,173 @@
+//! A daemon in a thread of the test, and a client that speaks to it over a real socket.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of it")]
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use ipcd::registry::Registry;
+use ipcd::registry::quota::{DEFAULT_LIMITS, Quotas};
+use ipcd::server::Server;
+use ipcd::service::Service;
+use ipcd::startup::Listener;
+use libipc::lane::layout::LAYOUT_VERSION;
+use libipc::protocol::{
+    Answer, MESSAGE_BYTES_MAX, MailboxAttributes, MailboxName, Opened, PROTOCOL_VERSION, Refusal,
+    Request, Role, Usage, decode, encode,
+};
+use libipc::sys::socket;
+
+/// A running daemon; stopped and joined when dropped.
+pub struct Daemon {
+    pub path: PathBuf,
+    stop: Option<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+    _directory: tempfile::TempDir,
+}
+
+impl Daemon {
+    pub fn start() -> Self {
+        Self::with(DEFAULT_LIMITS, 0)
+    }
+
+    pub fn with(limits: Usage, first_position: u64) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ipcd.sock");
+        let listener = Listener::bind(&path, 0o600, false).unwrap();
+        let (wait, stop) = nix::unistd::pipe().unwrap();
+        let thread = std::thread::spawn(move || {
+            // All of it, not just the descriptor: dropping it removes the socket's name.
+            let listener = listener;
+            let quotas = Quotas::new(limits, HashMap::new());
+            let barrier = libipc::sys::futex::barrier_register();
+            let service = Service::new(Registry::new(quotas, first_position), barrier);
+            let mut server = Server::new(listener.socket.as_fd(), wait.as_fd(), service).unwrap();
+            server.run().unwrap();
+            server.stop();
+        });
+        Self { path, stop: Some(stop), thread: Some(thread), _directory: directory }
+    }
+
+    /// A client that has said hello.
+    pub fn client(&self) -> Client {
+        let mut client = Client::connect(&self.path);
+        let answer = client.ask(&hello());
+        assert!(matches!(answer, Answer::Hello { .. }), "{answer:?}");
+        client
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // The loop ends when the pipe's other end is closed.
+        self.stop = None;
+        let result = self.thread.take().unwrap().join();
+        assert!(result.is_ok() || std::thread::panicking(), "the daemon panicked");
+    }
+}
+
+/// The first request of a session.
+pub fn hello() -> Request {
+    Request::Hello {
+        version_min: PROTOCOL_VERSION,
+        version_max: PROTOCOL_VERSION,
+        layout_version: LAYOUT_VERSION,
+        barrier: true,
+    }
+}
+
+/// One connection.
+pub struct Client {
+    pub socket: OwnedFd,
+    last: u64,
+}
+
+impl Client {
+    pub fn connect(path: &Path) -> Self {
+        Self { socket: socket::connect_to(path).unwrap(), last: 0 }
+    }
+
+    /// Sends bytes as they are.
+    pub fn send(&self, bytes: &[u8], descriptors: &[std::os::fd::BorrowedFd<'_>]) {
+        socket::send(self.socket.as_fd(), bytes, descriptors, true).unwrap();
+    }
+
+    /// The next answer and its descriptors; `None` after a hang-up.
+    pub fn receive(&self) -> Option<(u64, Answer, Vec<OwnedFd>)> {
+        let mut buffer = vec![0; MESSAGE_BYTES_MAX];
+        let received = match socket::receive(self.socket.as_fd(), &mut buffer) {
+            Ok(received) => received,
+            Err(error) if error.raw_os_error() == Some(libc::ECONNRESET) => return None,
+            Err(error) => panic!("{error}"),
+        };
+        if received.len == 0 {
+            return None;
+        }
+        let bytes = &buffer[..received.len];
+        let (frame, answer) = decode(bytes, received.descriptors.len()).unwrap();
+        Some((frame.request, answer, received.descriptors))
+    }
+
+    pub fn ask_for_fds(&mut self, request: &Request) -> (Answer, Vec<OwnedFd>) {
+        self.last += 1;
+        self.send(&encode(self.last, 0, request).unwrap(), &[]);
+        let (number, answer, descriptors) = self.receive().expect("an answer");
+        assert_eq!(number, self.last);
+        (answer, descriptors)
+    }
+
+    pub fn ask(&mut self, request: &Request) -> Answer {
+        self.ask_for_fds(request).0
+    }
+
+    pub fn refused(&mut self, request: &Request) -> Refusal {
+        match self.ask(request) {
+            Answer::Refused(refusal) => refusal,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    pub fn create(&mut self, mailbox: &str) -> Answer {
+        self.ask(&create(mailbox, MailboxAttributes::default()))
+    }
+
+    pub fn open(&mut self, mailbox: &str, role: Role) -> (Opened, Vec<OwnedFd>) {
+        match self.ask_for_fds(&Request::Open { name: name(mailbox), role }) {
+            (Answer::Opened(opened), descriptors) => (opened, descriptors),
+            (other, _) => panic!("not opened: {other:?}"),
+        }
+    }
+
+    pub fn status(&mut self) -> libipc::protocol::ServerStatus {
+        match self.ask(&Request::Status) {
+            Answer::Status(status) => *status,
+            other => panic!("no status: {other:?}"),
+        }
+    }
+
+    pub fn show(&mut self, mailbox: &str) -> libipc::protocol::MailboxDetail {
+        match self.ask(&Request::Show { name: name(mailbox), skip: 0 }) {
+            Answer::Shown(detail) => *detail,
+            other => panic!("not shown: {other:?}"),
+        }
+    }
+}
+
+pub fn name(name: &str) -> MailboxName {
+    MailboxName::new(name).unwrap()
+}
+
+pub fn create(mailbox: &str, attributes: MailboxAttributes) -> Request {
+    Request::Create { name: name(mailbox), attributes }
+}
+
+/// Waits until a condition holds; panics after ten seconds.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !condition() {
+        assert!(std::time::Instant::now() < deadline, "never: {what}");
+        std::thread::yield_now();
+    }
+}

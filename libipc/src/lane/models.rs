@@ -1,0 +1,501 @@
+//! Every interleaving of small cases, over the code that ships.
+//!
+//! Under loom (`RUSTFLAGS="--cfg loom"`) each case runs through all interleavings and all values that the
+//! memory model allows; otherwise each runs some times on real threads, which Miri can watch too. Memory
+//! is a few cells that loom checks for races, sleeping is a condition variable, and a death is a panic
+//! at a [`Storage::checkpoint`].
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::lane::claim::{Claimant, LaneReader, Mended, lane_is_drained, mend_slot, slot_is_idle};
+use crate::lane::layout::{
+    ClaimCell, CursorsHeader, LaneEntry, LaneHeader, ReceiverEntry, RosterHeader, SlotCell,
+    SlotState,
+};
+use crate::lane::park::{self, Park, Woke};
+use crate::lane::position::{Position, record_granules};
+use crate::lane::ring::{LaneWriter, NoRoom, RecordHeader, Storage};
+use crate::regions::{Cursors, Roster};
+use crate::sync::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use crate::sys::mapping::{Shared, SharedWords};
+
+#[cfg(loom)]
+use loom::{
+    cell::UnsafeCell,
+    sync::{Condvar, Mutex},
+    thread,
+};
+#[cfg(not(loom))]
+use std::{
+    sync::{Condvar, Mutex},
+    thread,
+};
+
+/// A cell whose accesses loom checks for races; elsewhere an atomic that Miri lets through.
+#[cfg(not(loom))]
+#[derive(Default)]
+struct UnsafeCell<T>(Mutex<T>);
+
+#[cfg(not(loom))]
+impl<T: Copy> UnsafeCell<T> {
+    fn new(value: T) -> Self {
+        Self(Mutex::new(value))
+    }
+}
+
+fn set_cell(cell: &UnsafeCell<u64>, value: u64) {
+    #[cfg(loom)]
+    cell.with_mut(|pointer| crate::sys::mapping::write_cell(pointer, value));
+    #[cfg(not(loom))]
+    {
+        *cell.0.lock().unwrap() = value;
+    }
+}
+
+fn get_cell(cell: &UnsafeCell<u64>) -> u64 {
+    #[cfg(loom)]
+    return cell.with(|pointer| crate::sys::mapping::read_cell(pointer));
+    #[cfg(not(loom))]
+    return *cell.0.lock().unwrap();
+}
+
+/// A lane's data: a header and a payload cell a granule.
+struct Cells {
+    headers: Vec<[AtomicU64; 2]>,
+    payloads: Vec<UnsafeCell<u64>>,
+}
+
+/// A view of the data; `deadly_checkpoint` kills whoever comes by for the n-th time.
+#[derive(Clone)]
+struct Model {
+    cells: Arc<Cells>,
+    checkpoints_left: Option<Arc<std::sync::atomic::AtomicU32>>,
+}
+
+impl Model {
+    fn new(granules: usize) -> Self {
+        let headers = (0..granules).map(|_| [AtomicU64::new(0), AtomicU64::new(0)]).collect();
+        let payloads = (0..granules).map(|_| UnsafeCell::new(0)).collect();
+        Self { cells: Arc::new(Cells { headers, payloads }), checkpoints_left: None }
+    }
+
+    fn deadly(&self, checkpoint: u32) -> Self {
+        let left = Arc::new(std::sync::atomic::AtomicU32::new(checkpoint));
+        Self { checkpoints_left: Some(left), ..self.clone() }
+    }
+
+    fn index(&self, at: Position) -> usize {
+        (at.get() & (self.capacity() - 1)) as usize
+    }
+}
+
+/// What a death at a checkpoint throws.
+struct Killed;
+
+impl Storage for Model {
+    type Payload = u64;
+
+    fn capacity(&self) -> u64 {
+        self.cells.headers.len() as u64
+    }
+
+    fn write(&self, at: Position, header: RecordHeader, payload: &[u8]) {
+        let [first, second] = &self.cells.headers[self.index(at)];
+        let words = header.to_words();
+        first.store(words[0], Relaxed);
+        second.store(words[1], Relaxed);
+        set_cell(&self.cells.payloads[self.index(at.advance(1))], u64::from(payload[0]));
+    }
+
+    fn header(&self, at: Position) -> RecordHeader {
+        let [first, second] = &self.cells.headers[self.index(at)];
+        RecordHeader::from_words([first.load(Relaxed), second.load(Relaxed)])
+    }
+
+    fn copy_out(&self, at: Position, _len: usize, into: &mut u64) {
+        *into = get_cell(&self.cells.payloads[self.index(at.advance(1))]);
+    }
+
+    fn prepare(&self, _at: Position, _granules: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn checkpoint(&self) {
+        if let Some(left) = &self.checkpoints_left
+            && left.fetch_sub(1, Relaxed) == 1
+        {
+            std::panic::resume_unwind(Box::new(Killed));
+        }
+    }
+}
+
+/// Futexes as they are documented: compare and sleep are one step.
+#[derive(Clone)]
+struct ModelPark {
+    queue: Arc<(Mutex<u32>, Condvar)>,
+}
+
+impl ModelPark {
+    fn new() -> Self {
+        Self { queue: Arc::new((Mutex::new(0), Condvar::new())) }
+    }
+}
+
+impl Park for ModelPark {
+    fn wait(&self, words: &[(&AtomicU32, u32)], _deadline: Option<Instant>) -> Woke {
+        let (lock, wakes) = &*self.queue;
+        let mut rung = lock.lock().unwrap();
+        if words.iter().all(|(word, expected)| word.load(Relaxed) == *expected) {
+            rung = wakes.wait(rung).unwrap();
+        }
+        drop(rung);
+        Woke::Perhaps
+    }
+
+    fn wake(&self, _word: &AtomicU32, count: u32) {
+        let (lock, wakes) = &*self.queue;
+        let mut rung = lock.lock().unwrap();
+        *rung += 1;
+        drop(rung);
+        if count == 1 { wakes.notify_one() } else { wakes.notify_all() }
+    }
+
+    fn barrier(&self) -> bool {
+        true
+    }
+}
+
+/// A mailbox with one lane, as its members see it.
+#[derive(Clone)]
+struct Mailbox {
+    roster: Roster,
+    cursors: Cursors,
+    lane: Shared<LaneHeader>,
+    model: Model,
+    bell: Arc<AtomicU32>,
+    freed: Arc<AtomicU32>,
+    park: ModelPark,
+    first: Position,
+}
+
+fn shared<T: SharedWords + Send + Sync + 'static>(value: T) -> Shared<T> {
+    Shared::from(Arc::new(value))
+}
+
+fn shared_slice<T: SharedWords + Send + Sync + Default + 'static>(count: usize) -> Shared<[T]> {
+    Shared::from((0..count).map(|_| T::default()).collect::<Arc<[T]>>())
+}
+
+impl Mailbox {
+    /// `granules` of lane; it begins three granules before its position wraps.
+    fn new(receivers: usize, granules: usize) -> Self {
+        let first = Position::new(0).back(3);
+        let header = RosterHeader::default();
+        header.receivers_high.store(receivers as u32, Relaxed);
+        let roster = Roster {
+            header: shared(header),
+            receivers: shared_slice::<ReceiverEntry>(receivers),
+            lanes: shared_slice::<LaneEntry>(1),
+        };
+        for entry in roster.receivers.iter() {
+            entry.state.store(SlotState::Active as u32, Relaxed);
+        }
+        let cursors = Cursors {
+            header: shared(CursorsHeader::default()),
+            slots: shared_slice::<SlotCell>(receivers),
+            claims: shared_slice::<ClaimCell>(1),
+        };
+        cursors.claims[0].claim.store(first.get() << 16, Relaxed);
+        Self {
+            roster,
+            cursors,
+            lane: shared(LaneHeader::default()),
+            model: Model::new(granules),
+            bell: Arc::new(AtomicU32::new(0)),
+            freed: Arc::new(AtomicU32::new(0)),
+            park: ModelPark::new(),
+            first,
+        }
+    }
+
+    fn writer(&self) -> LaneWriter<Model> {
+        let (roster, cursors) = (self.roster.clone(), self.cursors.clone());
+        LaneWriter::new(self.model.clone(), self.lane.clone(), roster, cursors, 0, self.first)
+    }
+
+    fn claimant(&self, slot: u16, single: bool) -> Claimant<Model> {
+        self.claimant_over(self.model.clone(), slot, single)
+    }
+
+    fn claimant_over(&self, model: Model, slot: u16, single: bool) -> Claimant<Model> {
+        let mut claimant = Claimant::new(self.cursors.clone(), slot, single);
+        claimant.attach(0, LaneReader::new(model, self.lane.clone(), self.first));
+        claimant
+    }
+
+    /// Sends, sleeping for room as a sender does.
+    fn send(&self, writer: &mut LaneWriter<Model>, message: u8) {
+        let granules = record_granules(1);
+        while !writer.has_room(granules) {
+            match writer.find_room(granules) {
+                Ok(()) => break,
+                Err(NoRoom::Full) => {}
+                Err(other) => panic!("{other:?}"),
+            }
+            let wanted = writer.wanted_claim(granules);
+            let header = writer.shared_header();
+            let look = || !matches!(writer.find_room(granules), Err(NoRoom::Full));
+            let (roster, freed) = (&self.roster.header, &self.freed);
+            park::sleep_for_room(roster, &header, freed, wanted, None, &self.park, look);
+        }
+        writer.publish(&[message]);
+        park::announce(&self.roster.header, &self.cursors.header, 1, &self.bell, &self.park);
+    }
+
+    /// Takes one message if there is one, without acknowledging it.
+    fn take(&self, claimant: &mut Claimant<Model>) -> Option<u64> {
+        let mut payload = 0;
+        let ready = claimant.take_from_run(&mut payload).unwrap().is_some()
+            || ((claimant.anything_offered() && claimant.take_over()
+                || claimant.claim_next().unwrap())
+                && claimant.take_from_run(&mut payload).unwrap().is_some());
+        ready.then_some(payload)
+    }
+
+    fn acknowledge(&self, claimant: &mut Claimant<Model>) {
+        claimant.acknowledge().expect("a message in hand");
+        let claim = &self.cursors.claims[0].claim;
+        park::freed_some(&self.roster.header, &self.lane, claim, &self.freed, &self.park);
+    }
+
+    /// Receives, sleeping as a receiver does, and acknowledges.
+    fn receive(&self, claimant: &mut Claimant<Model>) -> u64 {
+        loop {
+            if let Some(message) = self.take(claimant) {
+                self.acknowledge(claimant);
+                return message;
+            }
+            let (roster, cursors) = (&self.roster.header, &self.cursors.header);
+            let (slot, look) = (claimant.slot(), || claimant.anything_to_take());
+            park::sleep_on_bells(
+                roster,
+                cursors,
+                slot,
+                &[&self.bell],
+                (None, None),
+                &self.park,
+                look,
+            );
+            let more = claimant.anything_to_take();
+            if more && park::another_sleeps(cursors, 1, claimant.slot()) {
+                park::ring(&self.bell, 1, &self.park);
+            }
+        }
+    }
+}
+
+/// Runs a case through every interleaving (loom) or some times (threads, Miri).
+fn explore(preemptions: usize, case: impl Fn() + Send + Sync + 'static) {
+    #[cfg(loom)]
+    {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(preemptions);
+        builder.check(case);
+    }
+    #[cfg(not(loom))]
+    {
+        let _ = preemptions;
+        for _ in 0..if cfg!(miri) { 20 } else { 200 } {
+            case();
+        }
+    }
+}
+
+#[test]
+fn loom_a_record_is_seen_whole_and_never_overwritten_in_hand() {
+    explore(3, || {
+        let mailbox = Mailbox::new(1, 4);
+        let sender = mailbox.clone();
+        let thread = thread::spawn(move || {
+            let mut writer = sender.writer();
+            for message in 1..=3 {
+                sender.send(&mut writer, message);
+            }
+        });
+        let mut claimant = mailbox.claimant(0, false);
+        for message in 1..=3 {
+            assert_eq!(mailbox.receive(&mut claimant), message);
+        }
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn loom_the_only_receiver_takes_runs_without_a_compare_and_swap() {
+    explore(3, || {
+        let mailbox = Mailbox::new(1, 4);
+        let sender = mailbox.clone();
+        let thread = thread::spawn(move || {
+            let mut writer = sender.writer();
+            for message in 1..=3 {
+                sender.send(&mut writer, message);
+            }
+        });
+        let mut claimant = mailbox.claimant(0, true);
+        claimant.set_alone(true);
+        for message in 1..=3 {
+            assert_eq!(mailbox.receive(&mut claimant), message);
+        }
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn loom_competing_receivers_get_each_message_once() {
+    explore(3, || {
+        let mailbox = Mailbox::new(2, 4);
+        let mut writer = mailbox.writer();
+        mailbox.send(&mut writer, 1);
+        mailbox.send(&mut writer, 2);
+        let other = mailbox.clone();
+        let receive = |mailbox: Mailbox, slot| {
+            let mut claimant = mailbox.claimant(slot, false);
+            let mut got = Vec::new();
+            while let Some(message) = mailbox.take(&mut claimant) {
+                mailbox.acknowledge(&mut claimant);
+                got.push(message);
+            }
+            got
+        };
+        let thread = thread::spawn(move || receive(other, 1));
+        let mut got = receive(mailbox.clone(), 0);
+        got.extend(thread.join().unwrap());
+        got.sort_unstable();
+        assert_eq!(got, [1, 2]);
+        assert!(lane_is_drained(&mailbox.cursors, 0, writer.tail()));
+    });
+}
+
+#[test]
+fn loom_a_full_sender_waits_for_both_receivers_and_is_woken() {
+    explore(2, || {
+        let mailbox = Mailbox::new(2, 4);
+        let mut writer = mailbox.writer();
+        mailbox.send(&mut writer, 1);
+        mailbox.send(&mut writer, 2);
+        let threads = [0, 1].map(|slot| {
+            let mailbox = mailbox.clone();
+            thread::spawn(move || {
+                let mut claimant = mailbox.claimant(slot, false);
+                let message = mailbox.take(&mut claimant);
+                if message.is_some() {
+                    mailbox.acknowledge(&mut claimant);
+                }
+                message
+            })
+        });
+        mailbox.send(&mut writer, 3);
+        let mut got: Vec<_> = threads.into_iter().filter_map(|t| t.join().unwrap()).collect();
+        let mut last = mailbox.claimant(0, false);
+        while let Some(message) = mailbox.take(&mut last) {
+            mailbox.acknowledge(&mut last);
+            got.push(message);
+        }
+        got.sort_unstable();
+        assert_eq!(got, [1, 2, 3]);
+    });
+}
+
+/// Both receivers may sleep; two messages wake both, directly or by the baton.
+#[test]
+fn loom_no_wake_up_is_lost_between_two_sleepers() {
+    explore(2, || {
+        let mailbox = Mailbox::new(2, 8);
+        let threads = [0, 1].map(|slot| {
+            let mailbox = mailbox.clone();
+            thread::spawn(move || mailbox.receive(&mut mailbox.claimant(slot, false)))
+        });
+        let mut writer = mailbox.writer();
+        mailbox.send(&mut writer, 1);
+        mailbox.send(&mut writer, 2);
+        let mut got = threads.map(|t| t.join().unwrap());
+        got.sort_unstable();
+        assert_eq!(got, [1, 2]);
+    });
+}
+
+/// A receiver dies at each step of its claims while another goes on; afterwards everything published was
+/// received by the living, or is offered again and taken over, marked: exactly one of these.
+#[test]
+fn loom_a_death_at_any_step_of_a_claim_loses_and_doubles_nothing() {
+    for checkpoint in 1..=4 {
+        explore(2, move || {
+            let mailbox = Mailbox::new(2, 8);
+            let mut writer = mailbox.writer();
+            mailbox.send(&mut writer, 1);
+            mailbox.send(&mut writer, 2);
+            let doomed = mailbox.clone();
+            let thread = thread::spawn(move || die_while_receiving(&doomed, checkpoint));
+            let mut claimant = mailbox.claimant(0, false);
+            let mut got = drain(&mailbox, &mut claimant);
+            got.extend(thread.join().unwrap());
+
+            let mended = mend_slot(&mailbox.cursors, 1);
+            assert_eq!(mended == Mended::Nothing, slot_is_idle(&mailbox.cursors, 1));
+            got.extend(drain(&mailbox, &mut claimant));
+            got.sort_unstable();
+            assert_eq!(got, [1, 2], "death at checkpoint {checkpoint}: {mended:?}");
+            assert!(slot_is_idle(&mailbox.cursors, 1));
+            assert!(lane_is_drained(&mailbox.cursors, 0, writer.tail()));
+        });
+    }
+}
+
+/// Receives and acknowledges in slot 1 until it dies at a checkpoint; returns what it had acknowledged.
+fn die_while_receiving(mailbox: &Mailbox, checkpoint: u32) -> Vec<u64> {
+    let mut got = Vec::new();
+    let mut claimant = mailbox.claimant_over(mailbox.model.deadly(checkpoint), 1, false);
+    let life = std::panic::AssertUnwindSafe(|| {
+        while let Some(message) = mailbox.take(&mut claimant) {
+            mailbox.acknowledge(&mut claimant);
+            got.push(message);
+        }
+    });
+    if let Err(cause) = std::panic::catch_unwind(life)
+        && !cause.is::<Killed>()
+    {
+        std::panic::resume_unwind(cause);
+    }
+    got
+}
+
+fn drain(mailbox: &Mailbox, claimant: &mut Claimant<Model>) -> Vec<u64> {
+    let mut got = Vec::new();
+    while let Some(message) = mailbox.take(claimant) {
+        mailbox.acknowledge(claimant);
+        got.push(message);
+    }
+    got
+}
+
+/// One receiver returns what it has in hand; both, the returning one too, may take it over: one does.
+#[test]
+fn loom_what_is_returned_is_taken_over_once_and_marked() {
+    explore(2, || {
+        let mailbox = Mailbox::new(2, 8);
+        let mut writer = mailbox.writer();
+        mailbox.send(&mut writer, 1);
+        let mut returning = mailbox.claimant(0, false);
+        assert_eq!(mailbox.take(&mut returning), Some(1));
+        returning.return_to_queue();
+        let other = mailbox.clone();
+        let thread = thread::spawn(move || drain(&other, &mut other.claimant(1, false)));
+        let mut got = drain(&mailbox, &mut returning);
+        got.extend(thread.join().unwrap());
+        got.extend(drain(&mailbox, &mut mailbox.claimant(1, false)));
+        assert_eq!(got, [1]);
+        assert!(slot_is_idle(&mailbox.cursors, 0) && slot_is_idle(&mailbox.cursors, 1));
+    });
+}
