@@ -1,6 +1,7 @@
 //! Why regions are sealed memfds and not the named segments of the `shared_memory` crate
 //! (docs/decisions/0002): what goes wrong with a named segment, shown, and how a region refuses it.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![expect(
     unsafe_code,
     reason = "reads a segment of the shared_memory crate, which hands out a raw pointer"
