@@ -38,7 +38,11 @@ for field in Uid NoNewPrivs Seccomp CapEff CapBnd; do
     note "process.$field" "$(sed -n "s/^$field:\s*\(\S*\).*/\1/p" "/proc/$main/status")"
 done
 note process.executable "$(readlink "/proc/$main/exe")"
-note process.files "$(sed -n 's/^Max open files *[0-9]* *\([0-9]*\).*/\1/p' "/proc/$main/limits")"
+# Soft and hard; systemd itself can give no more than it has, where it lacks CAP_SYS_RESOURCE.
+for who in "$main" 1; do
+    note "files.$who" "$(sed -n 's/^Max open files *\([0-9]*\) *\([0-9]*\).*/\1 \2/p' "/proc/$who/limits")"
+done
+note process.pid "$main"
 
 run list ipcctl list --json
 run send ipcctl send orders 'first message'

@@ -236,10 +236,20 @@ fn started_by_its_first_client_and_without_privilege(facts: &Facts) {
         ("process.CapEff", "0000000000000000"),
         ("process.CapBnd", "0000000000000000"),
         ("process.executable", "/usr/bin/ipcd"),
-        ("process.files", "524288"),
     ]);
     assert_ne!(facts.value("uid"), "0");
     facts.contain("security", "SAFE");
+    has_the_descriptors_it_asks_for(facts);
+}
+
+#[track_caller]
+fn has_the_descriptors_it_asks_for(facts: &Facts) {
+    let of =
+        |pid: &str| facts.value(&format!("files.{pid}")).split_once(' ').expect("soft and hard");
+    let (soft, hard) = of(facts.value("process.pid"));
+    let systemd_hard: u64 = of("1").1.parse().expect("a number");
+    assert_eq!(soft, hard);
+    assert_eq!(soft, 524_288.min(systemd_hard).to_string(), "\n{}", facts.log);
 }
 
 #[track_caller]
@@ -280,6 +290,6 @@ fn stops_in_order_and_comes_back_on_demand(facts: &Facts) {
         ("all.socket", ""),
     ]);
     let journal = facts.log.lines().filter(|line| line.starts_with("journal: "));
-    let farewells = journal.filter(|line| line.to_lowercase().contains("stop"));
-    assert!(farewells.count() >= 2, "the log tells of no orderly stop\n{}", facts.log);
+    let farewells = journal.filter(|line| line.contains("ipcd::startup: stopped"));
+    assert_eq!(farewells.count(), 2, "the log tells of no orderly stop\n{}", facts.log);
 }
