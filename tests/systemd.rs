@@ -206,6 +206,7 @@ fn the_daemon_lives_under_a_real_systemd() {
     make_root(&root, &usr);
     let boot = run(Command::new("timeout")
         .args(["--kill-after=5", "120", "systemd-nspawn", "--register=no", "--keep-unit"])
+        .arg(format!("--machine=ipcd-test-{}", std::process::id()))
         .arg(format!("--directory={}", root.display()))
         .arg(format!("--overlay-ro=/usr:{}:/usr", usr.display()))
         .args(["--boot", "--", "systemd.unit=test.target"])
