@@ -16,6 +16,41 @@ pub fn spin_hint() {
     loom::thread::yield_now();
 }
 
+/// A Release store to a word on which others compare-and-swap.
+///
+/// loom lets a plain store be overtaken by a compare-and-swap that came before it, which neither the
+/// memory model nor any machine does (what a read-modify-write stores follows at once on what it read);
+/// there the store is a swap.
+#[inline]
+pub fn overwrite<W: Overwrite>(word: &W, value: W::Value) {
+    word.overwrite(value);
+}
+
+/// The atomics that [`overwrite`] takes.
+pub trait Overwrite {
+    /// What is stored.
+    type Value;
+    /// See [`overwrite`].
+    fn overwrite(&self, value: Self::Value);
+}
+
+macro_rules! overwrite {
+    ($($word:ty: $value:ty),*) => { $(
+        impl Overwrite for $word {
+            type Value = $value;
+            #[inline]
+            fn overwrite(&self, value: $value) {
+                #[cfg(not(loom))]
+                self.store(value, Ordering::Release);
+                #[cfg(loom)]
+                self.swap(value, Ordering::AcqRel);
+            }
+        }
+    )* };
+}
+
+overwrite!(AtomicU32: u32, AtomicU64: u64);
+
 /// Words that keep the words of different writers apart; nobody reads or writes them.
 #[cfg(not(loom))]
 #[repr(transparent)]

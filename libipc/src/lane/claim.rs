@@ -22,6 +22,7 @@ use crate::lane::position::Position;
 use crate::lane::ring::{RecordHeader, Storage};
 use crate::regions::Cursors;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::sync::overwrite;
 use crate::sys::mapping::Shared;
 
 /// Records that the only receiver of a mailbox claims with one step, at most.
@@ -328,7 +329,7 @@ impl<S: Storage> Claimant<S> {
             mine.end.store(end.get(), Relaxed);
             let hold = Hold { confirmed: false, lane: index, position: claim.position };
             // PAIR(hold): Release here, Acquire in `ring`, `confirm_winner` and `mend_slot`; `end` is seen.
-            mine.hold.store(hold.to_word(), Release);
+            overwrite(&mine.hold, hold.to_word());
             lane.storage.checkpoint();
             let won = Claim { position: end, winner: Some(self.slot) }.to_word();
             // PAIR(claim): the Release makes our hold visible to whoever sees the claim moved.
@@ -345,7 +346,7 @@ impl<S: Storage> Claimant<S> {
                 return Ok(true);
             }
             // Somebody else has it.
-            mine.hold.store(Hold::IDLE, Release);
+            overwrite(&mine.hold, Hold::IDLE);
         }
     }
 
@@ -372,7 +373,7 @@ impl<S: Storage> Claimant<S> {
         };
         // PAIR(free): Release here, Acquire in `ring::LaneWriter::refresh_limit`; our reads of the record
         // come before the sender's overwriting it.
-        mine.hold.store(hold, Release);
+        overwrite(&mine.hold, hold);
         Some(lane)
     }
 
@@ -410,7 +411,7 @@ impl<S: Storage> Claimant<S> {
         }
         let mine = &self.cursors.slots[usize::from(self.slot)];
         mine.attempts.store(0, Relaxed);
-        mine.hold.store(Hold::IDLE, Release);
+        overwrite(&mine.hold, Hold::IDLE);
         Malformed { what: "a record", lane, by_sender: true }
     }
 
@@ -434,21 +435,22 @@ impl<S: Storage> Claimant<S> {
         if theirs.taker.compare_exchange(0, me, AcqRel, Relaxed).is_err() {
             return false;
         }
-        // Only now: before, somebody else might have taken it and offered something new.
-        let hold = Hold::from_word(theirs.hold.load(Acquire));
+        // Only now: before, somebody else might have taken it, or its owner might have it in hand again.
+        let (word, bit) = slot_bit(slot);
+        let offered = self.cursors.header.offered[word].load(Acquire) & bit != 0;
+        let hold = Hold::from_word(theirs.hold.load(Acquire)).filter(|_| offered);
         let usable = hold.filter(|hold| {
             self.lane(hold.lane).is_some_and(|lane| !lane.corrupt)
                 && self.plausible(*hold, Position::new(theirs.end.load(Relaxed)))
         });
         let Some(hold) = usable else {
             // Nothing there any more, or of a lane that we do not know (yet): somebody else may.
-            theirs.taker.store(0, Release);
+            overwrite(&theirs.taker, 0);
             return false;
         };
         let attempts = theirs.attempts.load(Relaxed).saturating_add(1);
         let end = Position::new(theirs.end.load(Relaxed));
         let mine = &self.cursors.slots[usize::from(self.slot)];
-        let (word, bit) = slot_bit(slot);
         mine.attempts.store(attempts, Relaxed);
         if slot == self.slot {
             self.returned = false;
@@ -456,11 +458,11 @@ impl<S: Storage> Claimant<S> {
             mine.end.store(end.get(), Relaxed);
             let ours = Hold { confirmed: true, ..hold };
             // PAIR(hold): as in `claim_from`; the record is never without a hold.
-            mine.hold.store(ours.to_word(), Release);
-            theirs.hold.store(Hold::IDLE, Release);
+            overwrite(&mine.hold, ours.to_word());
+            overwrite(&theirs.hold, Hold::IDLE);
         }
         self.cursors.header.offered[word].fetch_and(!bit, AcqRel);
-        theirs.taker.store(0, Release);
+        overwrite(&theirs.taker, 0);
         self.run = Some(Run { lane: hold.lane, next: hold.position, end, attempts });
         true
     }
@@ -535,7 +537,7 @@ pub fn mend_slot(cursors: &Cursors, slot: u16) -> Mended {
     }
     let Some(hold) = Hold::from_word(mine.hold.load(Acquire)) else { return Mended::Nothing };
     let Some(cell) = cursors.claims.get(usize::from(hold.lane)) else {
-        mine.hold.store(Hold::IDLE, Release);
+        overwrite(&mine.hold, Hold::IDLE);
         return Mended::Nothing;
     };
     // The claim first, then the hold again: whoever moved the claim on had confirmed the hold before, so
@@ -549,7 +551,7 @@ pub fn mend_slot(cursors: &Cursors, slot: u16) -> Mended {
         return Mended::Offered;
     }
     // Only an intent: the claim never came to it.
-    mine.hold.store(Hold::IDLE, Release);
+    overwrite(&mine.hold, Hold::IDLE);
     Mended::Nothing
 }
 
@@ -563,21 +565,20 @@ fn finish_takeovers_of(cursors: &Cursors, slot: u16) {
         }
         let (word, bit) = slot_bit(index);
         let held = Hold::from_word(theirs.hold.load(Acquire));
-        if index != slot {
+        let offered = cursors.header.offered[word].load(Acquire) & bit != 0;
+        if held.is_none() {
+            cursors.header.offered[word].fetch_and(!bit, AcqRel);
+        } else if offered && index != slot {
+            // The offer stands where it was; the copy of it goes.
             let mine = &cursors.slots[usize::from(slot)];
             let ours = Hold::from_word(mine.hold.load(Acquire));
             let same = |a: Hold, b: Hold| a.lane == b.lane && a.position == b.position;
             if held.zip(ours).is_some_and(|(a, b)| same(a, b)) {
-                mine.hold.store(Hold::IDLE, Release);
+                overwrite(&mine.hold, Hold::IDLE);
                 mine.attempts.store(0, Relaxed);
             }
         }
-        if held.is_some() {
-            cursors.header.offered[word].fetch_or(bit, Release);
-        } else {
-            cursors.header.offered[word].fetch_and(!bit, AcqRel);
-        }
-        theirs.taker.store(0, Release);
+        overwrite(&theirs.taker, 0);
     }
 }
 

@@ -208,10 +208,12 @@ impl Mailbox {
             claims: shared_slice::<ClaimCell>(1),
         };
         cursors.claims[0].claim.store(first.get() << 16, Relaxed);
+        let lane = LaneHeader::default();
+        lane.tail.store(first.get(), Relaxed);
         Self {
             roster,
             cursors,
-            lane: shared(LaneHeader::default()),
+            lane: shared(lane),
             model: Model::new(granules),
             bell: Arc::new(AtomicU32::new(0)),
             freed: Arc::new(AtomicU32::new(0)),
@@ -374,7 +376,13 @@ fn loom_competing_receivers_get_each_message_once() {
         got.extend(thread.join().unwrap());
         got.sort_unstable();
         assert_eq!(got, [1, 2]);
-        assert!(lane_is_drained(&mailbox.cursors, 0, writer.tail()));
+        assert!(
+            lane_is_drained(&mailbox.cursors, 0, writer.tail()),
+            "{:?} {:?} {:?}",
+            mailbox.cursors.claims[0].claim.load(Relaxed),
+            mailbox.cursors.slots.iter().map(|s| s.hold.load(Relaxed)).collect::<Vec<_>>(),
+            writer.tail()
+        );
     });
 }
 

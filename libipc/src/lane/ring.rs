@@ -121,7 +121,7 @@ pub struct LaneWriter<S> {
 }
 
 impl<S: Storage> LaneWriter<S> {
-    /// The writing end of a lane that begins at `first`.
+    /// The writing end of a lane that begins at `first`, where `ipcd` has put its tail.
     pub fn new(
         storage: S,
         header: Shared<LaneHeader>,
@@ -130,8 +130,6 @@ impl<S: Storage> LaneWriter<S> {
         lane: u16,
         first: Position,
     ) -> Self {
-        // Relaxed: nobody reads further than the tail, and the first publish orders this before it.
-        header.tail.store(first.get(), Relaxed);
         Self {
             storage,
             header,
