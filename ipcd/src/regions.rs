@@ -267,7 +267,8 @@ impl MailboxRegions {
     /// Says in the roster whose a receiver slot is now.
     pub fn set_receiver_state(&self, slot: u16, state: SlotState) {
         if let Some(entry) = self.roster().receivers.get(usize::from(slot)) {
-            // Release: whoever sees the state sees the slot's words as they were prepared.
+            // PAIR(slots): Release here, Acquire in libipc's `ring::LaneWriter::refresh_limit`; whoever sees
+            // the state sees the slot's words as they were prepared.
             entry.state.store(state as u32, Ordering::Release);
         }
     }
@@ -321,13 +322,16 @@ impl MailboxRegions {
 
     /// Makes all members keep their fences from now on.
     pub fn set_fences(&self) {
+        // PAIR(fences): the store, then a barrier in every running process (`Service::fence`); the
+        // other end is libipc's `park::light_barrier`.
         self.roster().header.fences.store(1, Ordering::SeqCst);
         self.announce();
     }
 
     /// Moves `changes` on, after whatever has changed.
     fn announce(&self) {
-        // Release: whoever sees the new count sees what was stored before it.
+        // PAIR(changes): Release here, Acquire in libipc's `Sender::check` and `Receiver::check`; whoever
+        // sees the new count sees what was stored before it.
         self.roster().header.changes.fetch_add(1, Ordering::Release);
     }
 
