@@ -125,6 +125,14 @@ fn a_daemon_out_of_descriptors_turns_clients_away_and_goes_on() {
     assert!(client.status().unwrap().sessions < 40);
     let error = client.create("orders", &MailboxOptions::new()).unwrap_err().to_string();
     assert!(error.contains("cannot create a region"), "{error}");
+    let last = many.last().unwrap();
+    let flags = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK);
+    nix::fcntl::fcntl(last, flags).unwrap();
+    wait_until("the last one is turned away", || {
+        use std::os::fd::AsFd;
+        let received = libipc::sys::socket::receive(last.as_fd(), &mut [0; 8]);
+        received.is_ok_and(|received| received.len == 0)
+    });
     drop(many);
     wait_until("the sessions are over", || client.status().unwrap().sessions == 1);
     client.create("orders", &MailboxOptions::new()).unwrap();
