@@ -19,8 +19,31 @@ fn ipcd(socket: &Path) -> Command {
     command
 }
 
-fn start(socket: &Path, more: &[&str]) -> Child {
-    let child = ipcd(socket).args(more).spawn().unwrap();
+/// A process that a failing test does not leave behind.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl std::ops::Deref for Running {
+    type Target = Child;
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Running {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+fn start(socket: &Path, more: &[&str]) -> Running {
+    let child = Running(ipcd(socket).args(more).spawn().unwrap());
     wait_until("the daemon listens", || libipc::sys::socket::connect_to(socket).is_ok());
     child
 }
