@@ -19,8 +19,31 @@ fn ipcd(socket: &Path) -> Command {
     command
 }
 
-fn start(socket: &Path, more: &[&str]) -> Child {
-    let child = ipcd(socket).args(more).spawn().unwrap();
+/// A process that a failing test does not leave behind.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl std::ops::Deref for Running {
+    type Target = Child;
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Running {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+fn start(socket: &Path, more: &[&str]) -> Running {
+    let child = Running(ipcd(socket).args(more).spawn().unwrap());
     wait_until("the daemon listens", || libipc::sys::socket::connect_to(socket).is_ok());
     child
 }
@@ -125,6 +148,14 @@ fn a_daemon_out_of_descriptors_turns_clients_away_and_goes_on() {
     assert!(client.status().unwrap().sessions < 40);
     let error = client.create("orders", &MailboxOptions::new()).unwrap_err().to_string();
     assert!(error.contains("cannot create a region"), "{error}");
+    let last = many.last().unwrap();
+    let flags = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK);
+    nix::fcntl::fcntl(last, flags).unwrap();
+    wait_until("the last one is turned away", || {
+        use std::os::fd::AsFd;
+        let received = libipc::sys::socket::receive(last.as_fd(), &mut [0; 8]);
+        received.is_ok_and(|received| received.len == 0)
+    });
     drop(many);
     wait_until("the sessions are over", || client.status().unwrap().sessions == 1);
     client.create("orders", &MailboxOptions::new()).unwrap();
