@@ -289,6 +289,11 @@ impl Receiver {
 
     #[cold]
     fn take_slowly(&mut self, deadline: Option<Instant>) -> Result<(), ReceiveError> {
+        match self.take() {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(error) => return Err(without_empty(error)),
+        }
         let mut slept = false;
         let result = loop {
             match self.spin(deadline) {

@@ -229,8 +229,9 @@ impl<S: Storage> Claimant<S> {
     #[inline]
     pub fn take_quickly(&mut self, into: &mut S::Payload) -> bool {
         if self.run.is_none() {
-            let undisturbed =
-                !self.returned && self.turn_records < TURN_RECORDS && !self.anything_offered();
+            let undisturbed = !self.returned
+                && (self.turn_records < TURN_RECORDS || self.order.len() == 1)
+                && !self.anything_offered();
             let Some(lane) = self.order.get(self.turn).copied().filter(|_| undisturbed) else {
                 return false;
             };

@@ -197,6 +197,11 @@ impl<S: Storage> LaneWriter<S> {
         Ok(())
     }
 
+    /// Granules that could be written now, as far as is known.
+    pub fn room(&self) -> u64 {
+        self.free_granules().max(0) as u64
+    }
+
     /// The claim position from which on the sender wants to be woken: room for the record, and, so that
     /// it is not woken for each record anew, for a quarter of the lane if that much is in use.
     pub fn wanted_claim(&self, granules: u64) -> Position {
