@@ -11,6 +11,7 @@
 mod cli;
 mod commands;
 mod exit_code;
+mod interrupt;
 mod json;
 mod output;
 mod parse;

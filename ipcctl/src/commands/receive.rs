@@ -1,16 +1,13 @@
 //! `receive`, `peek`, `purge`: messages out of a mailbox.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use libipc::protocol::MailboxName;
 use libipc::{Client, Delivery, ReceiveError, Receiver, TryReceiveError};
-use nix::sys::signal::{SigSet, Signal};
 
 use crate::cli::{Peek, Receive};
 use crate::exit_code::{ExitCode, Failure, Outcome, Stop};
+use crate::interrupt::Interrupted;
 use crate::json;
 use crate::output::Output;
 
@@ -60,7 +57,7 @@ fn wait<'a>(
     deadline: Option<Instant>,
     interrupted: &Interrupted,
 ) -> Result<Delivery<'a>, ReceiveError> {
-    let look = interrupted.watched.then(|| Instant::now() + INTERRUPT_LATENCY);
+    let look = interrupted.is_watched().then(|| Instant::now() + INTERRUPT_LATENCY);
     match [deadline, look].into_iter().flatten().min() {
         Some(until) => receiver.receive_deadline(until),
         None => receiver.receive(),
@@ -88,47 +85,6 @@ fn print(output: &mut Output, args: &Receive, delivery: &Delivery<'_>) -> Result
         return output.object(&json::Message::new(name, delivery.sender(), attempts, bytes));
     }
     output.message(bytes, !args.raw)
-}
-
-/// Whether the user wants us to end, by SIGINT or SIGTERM.
-struct Interrupted {
-    flag: Arc<AtomicBool>,
-    watched: bool,
-}
-
-impl Interrupted {
-    /// Signals end the process in their usual way.
-    fn never() -> Self {
-        Self { flag: Arc::default(), watched: false }
-    }
-
-    /// The first signal asks us to end once what is in hand is done; the second ends us at once.
-    fn watch() -> Result<Self, Stop> {
-        let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
-        let flag = Arc::<AtomicBool>::default();
-        // Blocked here before the thread starts: then only its wait takes them.
-        signals
-            .thread_block()
-            .map_err(|error| Failure::io("cannot block signals", &error.into()))?;
-        let seen = Arc::clone(&flag);
-        thread::spawn(move || {
-            // Relaxed: the flag says all there is to say.
-            if signals.wait().is_ok() {
-                seen.store(true, Ordering::Relaxed);
-            }
-            // From now on this thread takes them, in their usual way.
-            let _ = signals.thread_unblock();
-            loop {
-                thread::park();
-            }
-        });
-        Ok(Self { flag, watched: true })
-    }
-
-    fn happened(&self) -> bool {
-        // Relaxed: as above.
-        self.flag.load(Ordering::Relaxed)
-    }
 }
 
 /// Prints the next messages without taking them.

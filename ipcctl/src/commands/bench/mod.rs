@@ -1,7 +1,7 @@
 //! `bench`: mailboxes and the kernel's own message passing, on this machine, in one run.
 //!
 //! [`plan`] names loads and systems; [`sample`] takes one sample of a load on a system, with a process
-//! for each end ([`peer`]), which do what [`measure`] says through [`ours`] or [`rivals`], each message
+//! for each end ([`mod@peer`]), which do what [`measure`] says through [`ours`] or [`rivals`], each message
 //! checked ([`check`]); [`floor`] measures what the machine gives at best; [`report`] shows it all.
 
 mod check;
@@ -24,6 +24,7 @@ use nix::unistd::Pid;
 
 use crate::cli::{Bench, BenchPeer};
 use crate::exit_code::{ExitCode, Failure, Outcome};
+use crate::interrupt::Interrupted;
 use crate::output::Output;
 
 use plan::{Load, System};
@@ -32,7 +33,9 @@ use sample::Sampler;
 
 /// Measures, and shows the results.
 pub(crate) fn run(client: &Client, args: &Bench, output: &mut Output) -> Outcome {
-    let results = measure_all(client, args, output)
+    // An interrupt must not leave mailboxes and queues behind.
+    let interrupted = Interrupted::watch()?;
+    let results = measure_all(client, args, &interrupted, output)
         .map_err(|error| Failure::new(ExitCode::Failed, "cannot measure", format!("{error:#}")))?;
     if output.json {
         output.object(&results.json())?;
@@ -93,18 +96,19 @@ fn allowed_cores() -> Result<(usize, usize)> {
 }
 
 /// All runs: in each, every load on every system, so that all of them see the same moods of the machine.
-fn measure_all(client: &Client, args: &Bench, output: &Output) -> Result<Results> {
+fn measure_all(
+    client: &Client,
+    args: &Bench,
+    interrupted: &Interrupted,
+    output: &Output,
+) -> Result<Results> {
     let settings = Settings::of(args)?;
-    let chosen = |load: &&Load| args.only.as_ref().is_none_or(|only| load.name.contains(only));
-    let loads: Vec<&Load> = Load::ALL.iter().filter(chosen).collect();
-    if loads.is_empty() {
-        let names: Vec<_> = Load::ALL.iter().map(|load| load.name).collect();
-        bail!("no load is named so: there are {}", names.join("; "));
-    }
+    let loads = chosen_loads(args)?;
     let progress = progress(&settings, &loads, output);
     let mut results = Results::new(settings, &loads);
     let mut sampler = Sampler::new(client, settings);
-    for run in 1..=settings.runs {
+    results.note(busy());
+    'runs: for run in 1..=settings.runs {
         if !settings.same_core() {
             progress.set_message(format!("run {run}: the machine's floor"));
             results.add_floor(
@@ -117,6 +121,10 @@ fn measure_all(client: &Client, args: &Bench, output: &Output) -> Result<Results
             for system in System::ALL.into_iter().filter(|system| load.suits(*system)) {
                 progress.set_message(format!("run {run}: {}, {}", load.name, system.name()));
                 match sampler.sample(load, system) {
+                    _ if interrupted.happened() => {
+                        results.note(Some(format!("Interrupted in run {run}.")));
+                        break 'runs;
+                    }
                     Ok(sample) => results.add(load, system, sample),
                     Err(error) if system.is_ours() => {
                         return Err(error.context(format!("{}, {}", load.name, system.name())));
@@ -130,6 +138,27 @@ fn measure_all(client: &Client, args: &Bench, output: &Output) -> Result<Results
     progress.finish_and_clear();
     results.note(sampler.note());
     Ok(results)
+}
+
+/// The loads that `--only` leaves.
+fn chosen_loads(args: &Bench) -> Result<Vec<&'static Load>> {
+    let chosen = |load: &&Load| args.only.as_ref().is_none_or(|only| load.name.contains(only));
+    let loads: Vec<&Load> = Load::ALL.iter().filter(chosen).collect();
+    if loads.is_empty() {
+        let names: Vec<_> = Load::ALL.iter().map(|load| load.name).collect();
+        bail!("no load is named so: there are {}", names.join("; "));
+    }
+    Ok(loads)
+}
+
+/// A note if others keep the machine's cores busy: then no figure means much.
+fn busy() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/loadavg").ok()?;
+    let load: f64 = text.split(' ').next()?.parse().ok()?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (load > 0.5 * cores as f64).then(|| {
+        format!("This machine was busy before (load {load} on {cores} cores): figures suffer.")
+    })
 }
 
 fn progress(settings: &Settings, loads: &[&Load], output: &Output) -> ProgressBar {

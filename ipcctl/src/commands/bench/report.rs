@@ -78,7 +78,10 @@ impl Results {
     /// The table, and what it means.
     pub(super) fn text(&self) -> String {
         let mut table = Table::new();
-        table.load_style(presets::UTF8_FULL_CONDENSED);
+        table.load_style(match self.settings.runs {
+            1 => presets::UTF8_FULL_CONDENSED,
+            _ => presets::UTF8_FULL,
+        });
         let mut header = vec!["load".to_owned(), "unit".to_owned()];
         header.extend(System::ALL.map(|system| system.name().to_owned()));
         header.extend(["ours : mq".to_owned(), "single : mq".to_owned(), "bare ring".to_owned()]);
@@ -118,8 +121,8 @@ impl Results {
     fn machine(&self) -> String {
         let Settings { runs, duration, cores, .. } = self.settings;
         let runs = match runs {
-            1 => "one run".to_owned(),
-            runs => format!("medians of {runs} runs (lowest to highest)"),
+            1 => "One run".to_owned(),
+            runs => format!("Medians of {runs} runs (below them lowest to highest)"),
         };
         let where_to = match Spread::of(&self.bounce_ns) {
             None => format!("all on core {}", cores.0),
@@ -207,7 +210,7 @@ impl Row {
         match values.len() {
             1 => median,
             _ => format!(
-                "{median} ({} to {})",
+                "{median}\n{} to {}",
                 figure(spread.lowest / scale),
                 figure(spread.highest / scale)
             ),

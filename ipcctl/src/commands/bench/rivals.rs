@@ -42,7 +42,9 @@ pub(super) fn create_queue(name: &str, load: &Load) -> Result<Option<usize>> {
         }
     }
     let bytes = load.bytes;
-    bail!("no POSIX message queue may hold messages of {bytes} bytes here (fs.mqueue.msgsize_max)")
+    bail!(
+        "no POSIX message queue may hold messages of {bytes} bytes here (sysctl fs.mqueue.msgsize_max={bytes} would let it)"
+    )
 }
 
 fn open_new_queue(name: &str, depth: usize, bytes: usize) -> nix::Result<MqdT> {

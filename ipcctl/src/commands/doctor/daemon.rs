@@ -35,11 +35,7 @@ pub(super) fn checks(common: &Common) -> Vec<Check> {
     };
     let mut checks = vec![Check::ok("socket", format!("{} ({})", shown(&choice.path), choice.why))];
     if !choice.path.exists() && choice.starts {
-        checks.push(Check::warn(
-            "daemon",
-            "not running; a private one will be started on first use",
-            "for mailboxes between users, start the system's (systemctl start ipcd.socket)",
-        ));
+        checks.push(private_daemon());
         return checks;
     }
     checks.extend(socket_file(&choice.path));
@@ -66,6 +62,30 @@ fn choose(common: &Common) -> Option<Choice> {
     let directory = PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR")?);
     let why = "a private daemon's: there is no system daemon";
     Some(Choice { path: directory.join(PRIVATE_SOCKET), why, starts: true })
+}
+
+/// Whether the private daemon that first use would start is there to be started.
+fn private_daemon() -> Check {
+    let program = std::env::var_os("IPCD_PROGRAM").map(PathBuf::from);
+    let beside = std::env::current_exe().ok().and_then(|us| Some(us.parent()?.join("ipcd")));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).map(|directory| directory.join("ipcd"));
+    let found = match program {
+        Some(program) => Some(program).filter(|program| program.is_file()),
+        None => beside.into_iter().chain(on_path).find(|program| program.is_file()),
+    };
+    match found {
+        Some(program) => Check::warn(
+            "daemon",
+            format!("not running; first use will start {}", shown(&program)),
+            "for mailboxes between users, start the system's (systemctl start ipcd.socket)",
+        ),
+        None => Check::fail(
+            "daemon",
+            "not running, and the program ipcd is not found to start a private one",
+            "install ipcd, or name the program in IPCD_PROGRAM",
+        ),
+    }
 }
 
 fn shown(path: &Path) -> String {
