@@ -75,7 +75,7 @@ impl Neighbours {
     }
 
     /// All doorsteps with their uids; the home doorstep has uid `u32::MAX`.
-    pub(crate) fn doorsteps(&self) -> impl Iterator<Item = &(u32, Doorstep)> {
+    pub(crate) fn doorsteps(&self) -> impl Iterator<Item = &(u32, Doorstep)> + Clone {
         self.doorsteps.iter().flatten()
     }
 
@@ -109,13 +109,12 @@ impl Neighbours {
     pub(crate) fn update(
         &mut self,
         link: &Link,
-        access: Access,
         mut attach: impl FnMut(u16, LaneReader<RingMemory>),
     ) -> Result<(), RequestError> {
         loop {
             let (fetched, descriptors) = link.fetch(self.through)?;
             let more = fetched.more;
-            self.add(fetched, descriptors, access, &mut attach)?;
+            self.add(fetched, descriptors, &mut attach)?;
             if !more {
                 return Ok(());
             }
@@ -127,7 +126,6 @@ impl Neighbours {
         &mut self,
         fetched: Fetched,
         descriptors: Vec<OwnedFd>,
-        access: Access,
         mut attach: impl FnMut(u16, LaneReader<RingMemory>),
     ) -> Result<(), Fault> {
         let step = "map what ipcd handed over";
@@ -138,7 +136,8 @@ impl Neighbours {
         let lanes_max = self.lanes.len() as u16;
         for ((index, uid), fd) in fetched.doorsteps.into_iter().zip(&mut descriptors) {
             let index = usize::from(index);
-            let doorstep = Doorstep::map(fd, lanes_max, access).map_err(|e| Fault::new(step, e))?;
+            let doorstep =
+                Doorstep::map(fd, lanes_max, Access::ReadWrite).map_err(|e| Fault::new(step, e))?;
             if self.doorsteps.len() <= index {
                 self.doorsteps.resize_with(index + 1, || None);
             }
