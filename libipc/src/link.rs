@@ -37,7 +37,7 @@ impl Link {
 
     /// Tells the daemon that a lane whose sender is gone is empty.
     pub(crate) fn lane_drained(&self, lane: LaneTicket) -> Result<(), RequestError> {
-        self.session.request(&Request::LaneDrained { link: self.number, lane }).map(drop)
+        self.session.post(&Request::LaneDrained { link: self.number, lane })
     }
 }
 
@@ -45,7 +45,7 @@ impl Drop for Link {
     fn drop(&mut self) {
         // Whatever goes wrong here (the daemon is away, this is a fork's child), the daemon closes the
         // link when the session ends.
-        let _ = self.session.request(&Request::CloseLink { link: self.number });
+        let _ = self.session.post(&Request::CloseLink { link: self.number });
     }
 }
 
