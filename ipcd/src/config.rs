@@ -52,6 +52,12 @@ pub struct Arguments {
     /// Mode of the socket: who may connect; what they may do is each mailbox's own matter
     #[arg(long, value_name = "OCTAL", value_parser = parse_mode)]
     pub socket_mode: Option<u32>,
+    /// Go on in the background; return once a daemon, this or another, listens there
+    #[arg(long)]
+    pub detach: bool,
+    /// What --detach starts
+    #[arg(long, hide = true)]
+    pub detached: bool,
     /// Check the settings and exit
     #[arg(long)]
     pub check_config: bool,
@@ -82,6 +88,8 @@ pub struct Settings {
     pub first_position: u64,
     /// The barrier may be used where the kernel has it.
     pub use_barrier: bool,
+    /// In the background: whoever started it waits to hear that it is ready.
+    pub detached: bool,
 }
 
 impl Settings {
@@ -120,6 +128,7 @@ impl Settings {
             log: arguments.log.clone(),
             first_position: arguments.first_position,
             use_barrier: !arguments.no_barrier,
+            detached: arguments.detached,
         })
     }
 }

@@ -2,11 +2,12 @@
 //! never in the path of a message.
 //!
 //! One thread, one epoll loop. From the outside in: [`config`] settings, [`startup`] the socket and
-//! what the kernel must have, [`server`] the loop, [`session`] one client, [`service`] what each
+//! what the kernel must have, [`detach`] the background, [`server`] the loop, [`session`] one client, [`service`] what each
 //! request does, [`registry`] who has what (pure state), [`regions`] the shared memory, [`repair`] what
 //! members leave behind, [`report`] what people are told.
 
 pub mod config;
+pub mod detach;
 pub mod regions;
 pub mod registry;
 pub mod repair;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ipcd::config::{Arguments, Settings};
-use ipcd::startup;
+use ipcd::{detach, startup};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -13,6 +13,9 @@ fn main() -> ExitCode {
         if arguments.check_config {
             println!("the configuration is good");
             return Ok(());
+        }
+        if arguments.detach {
+            return detach::start();
         }
         startup::run(&settings)
     });

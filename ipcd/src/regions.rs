@@ -135,7 +135,6 @@ pub struct MailboxRegions {
     cursors: (Region, Cursors),
     doorsteps: Vec<(Region, Doorstep)>,
     lanes: BTreeMap<u16, LaneRegion>,
-    receivers_max: u16,
     lanes_max: u16,
 }
 
@@ -165,7 +164,6 @@ impl MailboxRegions {
             cursors: (cursors, cursors_words),
             doorsteps: Vec::new(),
             lanes: BTreeMap::new(),
-            receivers_max,
             lanes_max,
         };
         regions.add_doorstep(crate::registry::mailbox::HOME_UID)?;
@@ -242,16 +240,19 @@ impl MailboxRegions {
         self.lanes.remove(&index);
     }
 
-    /// Prepares a receiver slot and lets the members see it.
-    pub fn publish_receiver(&self, slot: u16, identity: Identity) {
-        let cursors = self.cursors();
+    /// Prepares a receiver slot and lets the members see it. In an inherited one the delivery that the
+    /// receiver before left stays, offered to whoever takes it over.
+    pub fn publish_receiver(&self, slot: u16, identity: Identity, inherited: bool) {
         let index = usize::from(slot);
-        self.clear_receiver_bits(slot);
-        if let Some(cell) = cursors.slots.get(index) {
-            cell.hold.store(0, Ordering::Relaxed);
-            cell.end.store(0, Ordering::Relaxed);
-            cell.taker.store(0, Ordering::Relaxed);
-            cell.attempts.store(0, Ordering::Relaxed);
+        self.clear_sleeping(slot);
+        if let Some(cell) = self.cursors().slots.get(index) {
+            if !inherited {
+                self.clear_offered(slot);
+                cell.hold.store(0, Ordering::Relaxed);
+                cell.end.store(0, Ordering::Relaxed);
+                cell.taker.store(0, Ordering::Relaxed);
+                cell.attempts.store(0, Ordering::Relaxed);
+            }
             cell.received.store(0, Ordering::Relaxed);
             cell.cpu.store(0, Ordering::Relaxed);
         }
@@ -266,14 +267,14 @@ impl MailboxRegions {
     /// Says in the roster whose a receiver slot is now.
     pub fn set_receiver_state(&self, slot: u16, state: SlotState) {
         if let Some(entry) = self.roster().receivers.get(usize::from(slot)) {
-            // Release: whoever sees the state sees the slot's words as they were prepared.
+            // PAIR(slots): Release here, Acquire in libipc's `ring::LaneWriter::refresh_limit`; whoever sees
+            // the state sees the slot's words as they were prepared.
             entry.state.store(state as u32, Ordering::Release);
         }
     }
 
-    /// Clears a receiver's marks: it neither sleeps nor offers anything.
-    pub fn clear_receiver_bits(&self, slot: u16) {
-        self.clear_sleeping(slot);
+    /// Clears the mark that a slot offers something.
+    fn clear_offered(&self, slot: u16) {
         let (word, bit) = (usize::from(slot / 64), 1 << (slot % 64));
         if let Some(offered) = self.cursors().header.offered.get(word) {
             offered.fetch_and(!bit, Ordering::Relaxed);
@@ -321,21 +322,29 @@ impl MailboxRegions {
 
     /// Makes all members keep their fences from now on.
     pub fn set_fences(&self) {
+        // PAIR(fences): the store, then a barrier in every running process (`Service::fence`); the
+        // other end is libipc's `park::light_barrier`.
         self.roster().header.fences.store(1, Ordering::SeqCst);
         self.announce();
     }
 
     /// Moves `changes` on, after whatever has changed.
     fn announce(&self) {
-        // Release: whoever sees the new count sees what was stored before it.
+        // PAIR(changes): Release here, Acquire in libipc's `Sender::check` and `Receiver::check`; whoever
+        // sees the new count sees what was stored before it.
         self.roster().header.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// Wakes the receivers.
+    pub fn ring_bells(&self) {
+        for (_, doorstep) in &self.doorsteps {
+            ring_word(&doorstep.header.bell);
+        }
     }
 
     /// Wakes everybody who may sleep on this mailbox, receivers and senders.
     pub fn ring(&self) {
-        for (_, doorstep) in &self.doorsteps {
-            ring_word(&doorstep.header.bell);
-        }
+        self.ring_bells();
         for (&index, lane) in &self.lanes {
             let doorstep = self.doorsteps.get(usize::from(lane.doorstep));
             if let Some(word) = doorstep.and_then(|(_, words)| words.freed.get(usize::from(index)))
@@ -384,12 +393,6 @@ impl MailboxRegions {
     /// A lane, to note things.
     pub fn lane_mut(&mut self, index: u16) -> Option<&mut LaneRegion> {
         self.lanes.get_mut(&index)
-    }
-
-    /// Receiver slots that it was made for.
-    #[must_use]
-    pub fn receivers_max(&self) -> u16 {
-        self.receivers_max
     }
 
     /// Bytes of it that are in memory.

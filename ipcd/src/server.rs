@@ -163,8 +163,12 @@ impl<'a> Server<'a> {
         let id = SessionId(self.last);
         let mut session = match Session::new(id, socket) {
             Ok(session) => session,
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
+                debug!("a client was gone before it was accepted");
+                return;
+            }
             Err(error) => {
-                debug!(%error, "a client was gone before it was accepted, or out of descriptors");
+                warn!(%error, "a connection was turned away");
                 return;
             }
         };

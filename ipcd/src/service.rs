@@ -1,7 +1,7 @@
 //! What each request does: the registry decides, the regions follow. One function a request, no socket
 //! in here.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -187,7 +187,7 @@ impl Service {
                 descriptors.push(doorstep.read_write());
                 OpenedRole::Send { lane: *lane }
             }
-            Got::Slot(slot) => {
+            Got::Slot { slot, .. } => {
                 descriptors.push(cursors.read_write());
                 OpenedRole::Receive { slot: *slot }
             }
@@ -198,7 +198,7 @@ impl Service {
         };
         let mut fetched = Fetched::default();
         if !matches!(admission.got, Got::Lane { .. }) {
-            let writable = matches!(admission.got, Got::Slot(_));
+            let writable = matches!(admission.got, Got::Slot { .. });
             fetched = self.attachments(id, 0, writable, &mut descriptors)?;
         }
         let attributes = mailbox.attributes;
@@ -211,8 +211,8 @@ impl Service {
         Ok(Reply { answer: Answer::Opened(opened), descriptors })
     }
 
-    fn publish(&self, admission: &Admission, asker: &Asker<'_>) {
-        let mailbox = self.registry.mailbox(admission.mailbox_id);
+    fn publish(&mut self, admission: &Admission, asker: &Asker<'_>) {
+        let mailbox = self.registry.mailbox_mut(admission.mailbox_id);
         let regions = self.regions.get(&admission.mailbox_id);
         let (Some(mailbox), Some(regions)) = (mailbox, regions) else { return };
         match &admission.got {
@@ -220,10 +220,14 @@ impl Service {
                 regions.publish_lane(lane);
                 regions.publish_counts(mailbox);
                 // A sleeping receiver learns of the lane.
-                regions.ring();
+                regions.ring_bells();
             }
-            Got::Slot(slot) => {
-                regions.publish_receiver(*slot, asker.caller.identity);
+            Got::Slot { slot, inherited } => {
+                if *inherited {
+                    let received = regions.received(*slot);
+                    mailbox.retired_received = mailbox.retired_received.saturating_add(received);
+                }
+                regions.publish_receiver(*slot, asker.caller.identity, *inherited);
                 regions.publish_counts(mailbox);
             }
             Got::Nothing => {}
@@ -374,7 +378,7 @@ impl Service {
 
     /// Mends what ended links have left, then tells each mailbox's members once.
     fn mend(&mut self, ended: &[Ended]) {
-        let mut touched = Vec::new();
+        let mut touched = BTreeSet::new();
         for Ended { mailbox_id, role } in ended {
             let mailbox = self.registry.mailbox(*mailbox_id);
             let (Some(mailbox), Some(regions)) = (mailbox, self.regions.get_mut(mailbox_id)) else {
@@ -385,8 +389,8 @@ impl Service {
                 let registry = &mut self.registry;
                 repair::free_lane_if_drained(registry, regions, *mailbox_id, lane.index);
             }
-            if !matches!(role, LinkRole::Observe) && !touched.contains(mailbox_id) {
-                touched.push(*mailbox_id);
+            if !matches!(role, LinkRole::Observe) {
+                touched.insert(*mailbox_id);
             }
         }
         for mailbox_id in touched {

@@ -10,12 +10,15 @@ use libipc::sys::{futex, process, socket};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::{Backlog, SockFlag, SockType, UnixAddr, bind, getsockopt, listen, sockopt};
+use nix::sys::socket::{
+    Backlog, SockFlag, SockType, UnixAddr, bind, getsockname, getsockopt, listen, sockopt,
+};
 use sd_notify::NotifyState;
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Settings;
+use crate::detach;
 use crate::regions::Region;
 use crate::registry::Registry;
 use crate::server::Server;
@@ -47,6 +50,10 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     let stop = stop_signals()?;
     let listener = match activated()? {
         Some(socket) => Listener { socket, own: None },
+        None if settings.detached => match detach::bind(settings)? {
+            Some(listener) => listener,
+            None => return detach::say_ready(),
+        },
         None => Listener::bind(&settings.socket, settings.socket_mode, settings.private)?,
     };
     let barrier = settings.use_barrier && futex::barrier_register();
@@ -56,8 +63,11 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         .context("cannot set up the event loop")?
         .exit_when_idle(settings.idle_exit);
     let activated = listener.own.is_none();
-    info!(socket = %settings.socket.display(), activated, barrier, version = crate::VERSION, "listening");
+    info!(socket = %listener.address(), activated, barrier, version = crate::VERSION, "listening");
     notify(NotifyState::Ready);
+    if settings.detached {
+        detach::say_ready()?;
+    }
     let result = server.run().context("the event loop failed");
     notify(NotifyState::Stopping);
     server.stop();
@@ -117,6 +127,13 @@ fn activated() -> anyhow::Result<Option<OwnedFd>> {
     Ok(Some(socket))
 }
 
+/// Another daemon holds the lock of the socket.
+#[derive(Debug, thiserror::Error)]
+#[error("another ipcd listens at {} already: stop it first, or use another --socket", .socket.display())]
+pub struct AnotherDaemon {
+    socket: PathBuf,
+}
+
 /// A listening socket. One that we made ourselves is unlinked when it is dropped.
 #[derive(Debug)]
 pub struct Listener {
@@ -141,6 +158,13 @@ impl Drop for OwnSocket {
 }
 
 impl Listener {
+    /// Where it listens, for people.
+    fn address(&self) -> String {
+        let address = getsockname::<UnixAddr>(self.socket.as_raw_fd());
+        let path = address.ok().and_then(|address| address.path().map(Path::to_owned));
+        path.map_or_else(|| "unnamed".into(), |path| path.display().to_string())
+    }
+
     /// Listens at `path`, unless another daemon does. A socket that a dead daemon left is replaced.
     ///
     /// # Errors
@@ -214,10 +238,9 @@ fn lock(socket: &Path) -> anyhow::Result<File> {
         .with_context(|| format!("cannot open {shown}: may this user listen there?"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => bail!(
-            "another ipcd listens at {} already: stop it first, or use another --socket",
-            socket.display()
-        ),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err(AnotherDaemon { socket: socket.to_owned() }.into())
+        }
         Err(std::fs::TryLockError::Error(error)) => {
             Err(error).with_context(|| format!("cannot lock {shown}"))
         }

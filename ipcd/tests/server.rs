@@ -125,7 +125,8 @@ fn bad_input_ends_its_session_with_a_reason_and_nothing_else() {
         ("truncated", good[..good.len() - 1].to_vec(), 0),
         ("truncated", good[..3].to_vec(), 0),
         ("truncated", Vec::new(), 0),
-        ("longer", vec![0; 65_537], 0),
+        ("too long", vec![0; 65_537], 0),
+        ("longer", vec![0; 70_000], 0),
         ("magic", changed(0, 0), 0),
         ("version", changed(4, 9), 0),
         ("too long", [good.clone(), vec![0]].concat(), 0),
@@ -143,7 +144,7 @@ fn bad_input_ends_its_session_with_a_reason_and_nothing_else() {
             panic!("{reason}: {answer:?}")
         };
         assert!(said.contains(reason), "{said:?} does not tell {reason:?}");
-        assert_eq!(number, if bytes.len() >= 24 && bytes.len() < 65_537 { 9 } else { 0 });
+        assert_eq!(number, if bytes.len() >= 24 && bytes.len() < 65_536 { 9 } else { 0 });
         assert!(client.receive().is_none(), "{reason}: the session goes on");
     }
     let mut early = Client::connect(&daemon.path);
@@ -363,6 +364,17 @@ fn a_gone_receivers_delivery_keeps_its_slot_until_someone_has_taken_it_over() {
     assert_eq!(cursors.header.sleeping[0].load(Ordering::Relaxed), 0);
     let (receiver, _) = client.open("small", Role::Receive);
     assert_eq!(receiver.role, OpenedRole::Receive { slot: 1 });
+    // With no other slot left, the next receiver inherits it, the delivery still offered.
+    let (heir, _) = client.open("small", Role::Receive);
+    assert_eq!(heir.role, OpenedRole::Receive { slot: 0 });
+    assert_eq!(cursors.header.offered[0].load(Ordering::Acquire), 1);
+    assert_eq!(cursors.slots[0].hold.load(Ordering::Acquire), hold.to_word());
+    let open = Request::Open { name: name("small"), role: Role::Receive };
+    assert!(matches!(client.refused(&open), Refusal::MailboxFull { .. }));
+    client.ask(&Request::CloseLink { link: heir.link });
+    assert_eq!(state(), SlotState::Gone);
+    // Somebody takes it over and acknowledges it.
+    cursors.header.offered[0].store(0, Ordering::Release);
     cursors.slots[0].hold.store(0, Ordering::Release);
     client.show("small");
     assert_eq!(state(), SlotState::Free);
@@ -413,13 +425,24 @@ fn a_client_that_does_not_read_holds_up_nobody() {
     let lazy = daemon.client();
     nix::fcntl::fcntl(&lazy.socket, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))
         .unwrap();
-    let status = encode(1, 0, &Request::Status).unwrap();
+    let mut asked = 0;
     // Until both directions are full: the daemon has stopped reading.
     wait_until("the lazy client's socket is full", || {
-        libipc::sys::socket::send(lazy.socket.as_fd(), &status, &[], true).is_err()
+        let status = encode(asked + 1, 0, &Request::Status).unwrap();
+        let sent = libipc::sys::socket::send(lazy.socket.as_fd(), &status, &[], true);
+        asked += u64::from(sent.is_ok());
+        sent.is_err()
     });
     let mut client = daemon.client();
     assert_eq!(client.status().sessions, 2);
+    // Each of its requests was kept, and is answered once it reads.
+    nix::fcntl::fcntl(&lazy.socket, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::empty()))
+        .unwrap();
+    for expected in 1..=asked {
+        let (number, answer, _) = lazy.receive().unwrap();
+        assert_eq!(number, expected);
+        assert!(matches!(answer, Answer::Status(_)), "{answer:?}");
+    }
     drop(lazy);
     wait_until("the lazy client is gone", || client.status().sessions == 1);
 }

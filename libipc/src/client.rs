@@ -289,7 +289,7 @@ pub(crate) struct Session {
     line: Mutex<Line>,
     /// The daemon has hung up, or broke the protocol.
     away: AtomicBool,
-    guard: &'static ForkGuard,
+    guard: ForkGuard,
 }
 
 #[derive(Debug)]

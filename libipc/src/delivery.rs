@@ -9,13 +9,12 @@ use crate::receiver::Receiver;
 #[must_use = "a delivery that is not acknowledged goes back to the mailbox"]
 pub struct Delivery<'a> {
     receiver: &'a mut Receiver,
-    lane: u16,
-    attempts: u32,
 }
 
 impl<'a> Delivery<'a> {
-    pub(crate) fn new(receiver: &'a mut Receiver, lane: u16, attempts: u32) -> Self {
-        Self { receiver, lane, attempts }
+    #[inline]
+    pub(crate) fn new(receiver: &'a mut Receiver) -> Self {
+        Self { receiver }
     }
 
     /// The message: 0 bytes up to the mailbox's longest. A copy of our own: the sender cannot change it.
@@ -28,13 +27,13 @@ impl<'a> Delivery<'a> {
     /// Who sent it, as the kernel attested when the sender opened the mailbox.
     #[must_use]
     pub fn sender(&self) -> Identity {
-        self.receiver.sender_of(self.lane)
+        self.receiver.sender()
     }
 
     /// How often it may have been handed out before: 0 unless a receiver died with it or returned it.
     #[must_use]
     pub fn attempts(&self) -> u32 {
-        self.attempts
+        self.receiver.attempts()
     }
 
     /// The work is done: the message is gone for good, its room is the sender's again.

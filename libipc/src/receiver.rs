@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::client::Session;
 use crate::delivery::Delivery;
 use crate::error::{Corrupt, Fault, ReceiveError, RequestError, TryReceiveError};
-use crate::lane::claim::{Claimant, Malformed, Taken};
+use crate::lane::claim::{Claimant, Malformed};
 use crate::lane::layout::{SlotState, Traffic};
 use crate::lane::memory::{Payload, RingMemory};
 use crate::lane::park::{self, SpinBudget, Woke};
@@ -43,7 +43,7 @@ pub struct Receiver {
     sleeping_words: usize,
     spin: SpinBudget,
     uid: u32,
-    guard: &'static ForkGuard,
+    guard: ForkGuard,
     link: Link,
 }
 
@@ -104,10 +104,10 @@ impl Receiver {
     /// [`TryReceiveError`].
     #[inline]
     pub fn try_receive(&mut self) -> Result<Delivery<'_>, TryReceiveError> {
-        match self.take()? {
-            Some(taken) => Ok(Delivery::new(self, taken.lane, taken.attempts)),
-            None => Err(self.why_nothing()),
+        if !self.take_quickly() && !self.take()? {
+            return Err(self.why_nothing());
         }
+        Ok(Delivery::new(self))
     }
 
     /// Receives a message; waits for one if none is there.
@@ -116,12 +116,10 @@ impl Receiver {
     /// [`ReceiveError`], never `TimedOut`.
     #[inline]
     pub fn receive(&mut self) -> Result<Delivery<'_>, ReceiveError> {
-        let taken = match self.take() {
-            Ok(Some(taken)) => taken,
-            Ok(None) => self.take_slowly(None)?,
-            Err(error) => return Err(without_empty(error)),
-        };
-        Ok(Delivery::new(self, taken.lane, taken.attempts))
+        if !self.take_quickly() {
+            self.take_slowly(None)?;
+        }
+        Ok(Delivery::new(self))
     }
 
     /// Receives a message; waits for one until the deadline if none is there.
@@ -130,12 +128,10 @@ impl Receiver {
     /// [`ReceiveError`].
     #[inline]
     pub fn receive_deadline(&mut self, deadline: Instant) -> Result<Delivery<'_>, ReceiveError> {
-        let taken = match self.take() {
-            Ok(Some(taken)) => taken,
-            Ok(None) => self.take_slowly(Some(deadline))?,
-            Err(error) => return Err(without_empty(error)),
-        };
-        Ok(Delivery::new(self, taken.lane, taken.attempts))
+        if !self.take_quickly() {
+            self.take_slowly(Some(deadline))?;
+        }
+        Ok(Delivery::new(self))
     }
 
     #[inline]
@@ -147,9 +143,16 @@ impl Receiver {
         self.payload.take()
     }
 
-    pub(crate) fn sender_of(&self, lane: u16) -> Identity {
+    /// The sender of the message in hand.
+    pub(crate) fn sender(&self) -> Identity {
         let nobody = Identity { pid: 0, uid: u32::MAX, gid: u32::MAX };
-        self.neighbours.lane(lane).map_or(nobody, |info| info.sender)
+        let lane = self.claimant.in_hand().and_then(|taken| self.neighbours.lane(taken.lane));
+        lane.map_or(nobody, |info| info.sender)
+    }
+
+    /// How often the message in hand has been handed out before.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.claimant.in_hand().map_or(0, |taken| taken.attempts)
     }
 
     #[inline]
@@ -158,7 +161,10 @@ impl Receiver {
             return;
         }
         let Some(lane) = self.claimant.acknowledge() else { return };
-        self.freed_some(lane);
+        let reader = self.claimant.lane(lane);
+        if reader.is_some_and(|reader| park::sender_waits(&self.roster.header, reader.header())) {
+            self.wake_sender(lane);
+        }
         if self.any_gone {
             self.report_if_drained(lane);
         }
@@ -173,32 +179,38 @@ impl Receiver {
         }
     }
 
-    /// Takes the next message, if there is one.
+    /// Takes the next message of the run in hand, or of the lane whose turn it is, if nothing else is to
+    /// be seen to. Whatever it does not do, [`Self::take`] does.
     #[inline]
-    fn take(&mut self) -> Result<Option<Taken>, TryReceiveError> {
+    fn take_quickly(&mut self) -> bool {
+        let undisturbed = self.guard.is_original()
+            && !self.claimant.has_in_hand()
+            // PAIR(changes): Acquire here, Release in `ipcd` behind every change of the roster.
+            && self.roster.header.changes.load(Acquire) == self.seen_changes
+            && self.traffic != Traffic::Deleted;
+        undisturbed && self.claimant.take_quickly(&mut self.payload)
+    }
+
+    /// Takes the next message, if there is one.
+    fn take(&mut self) -> Result<bool, TryReceiveError> {
         self.check()?;
-        if let Some(taken) = self.next_of_run()? {
-            return Ok(Some(taken));
+        if self.next_of_run()? {
+            return Ok(true);
         }
         if self.claimant.anything_offered() && self.claimant.take_over() {
             return self.next_of_run();
         }
         match self.claimant.claim_next() {
             Ok(true) => self.next_of_run(),
-            Ok(false) => Ok(None),
+            Ok(false) => Ok(false),
             Err(malformed) => Err(self.corrupt(malformed)),
         }
     }
 
-    #[inline]
-    fn next_of_run(&mut self) -> Result<Option<Taken>, TryReceiveError> {
-        match self.claimant.take_from_run(&mut self.payload) {
-            Ok(taken) => Ok(taken),
-            Err(malformed) => Err(self.corrupt(malformed)),
-        }
+    fn next_of_run(&mut self) -> Result<bool, TryReceiveError> {
+        self.claimant.take_from_run(&mut self.payload).map_err(|malformed| self.corrupt(malformed))
     }
 
-    #[inline]
     fn check(&mut self) -> Result<(), TryReceiveError> {
         if !self.guard.is_original() {
             return Err(TryReceiveError::Forked);
@@ -207,7 +219,6 @@ impl Receiver {
             // A delivery was forgotten without its destructor.
             self.return_to_queue();
         }
-        // PAIR(changes): Acquire here, Release in `ipcd` behind every change of the roster.
         if self.roster.header.changes.load(Acquire) != self.seen_changes {
             self.refresh();
         }
@@ -275,12 +286,12 @@ impl Receiver {
     }
 
     #[cold]
-    fn take_slowly(&mut self, deadline: Option<Instant>) -> Result<Taken, ReceiveError> {
+    fn take_slowly(&mut self, deadline: Option<Instant>) -> Result<(), ReceiveError> {
         let mut slept = false;
         let result = loop {
             match self.spin(deadline) {
-                Ok(Some(taken)) => break Ok(taken),
-                Ok(None) => {}
+                Ok(true) => break Ok(()),
+                Ok(false) => {}
                 Err(error) => break Err(without_empty(error)),
             }
             if self.traffic == Traffic::Closed {
@@ -292,9 +303,9 @@ impl Receiver {
             let woke = self.sleep(deadline);
             slept = true;
             match self.take() {
-                Ok(Some(taken)) => break Ok(taken),
-                Ok(None) if woke == Woke::TimedOut => break Err(ReceiveError::TimedOut),
-                Ok(None) => {}
+                Ok(true) => break Ok(()),
+                Ok(false) if woke == Woke::TimedOut => break Err(ReceiveError::TimedOut),
+                Ok(false) => {}
                 Err(error) => break Err(without_empty(error)),
             }
         };
@@ -306,20 +317,20 @@ impl Receiver {
     }
 
     /// Looks again and again, as long as that may pay.
-    fn spin(&mut self, deadline: Option<Instant>) -> Result<Option<Taken>, TryReceiveError> {
+    fn spin(&mut self, deadline: Option<Instant>) -> Result<bool, TryReceiveError> {
         let mut budget = self.spin.current();
         if budget.is_zero() {
             return self.take();
         }
         for _ in 0..LOOKS_BEFORE_ASKING {
-            if let Some(taken) = self.take()? {
+            if self.take_quickly() || self.take()? {
                 self.spin.paid();
-                return Ok(Some(taken));
+                return Ok(true);
             }
             spin_hint();
         }
         if !self.sender_runs_elsewhere() {
-            return Ok(None);
+            return Ok(false);
         }
         let start = Instant::now();
         if let Some(deadline) = deadline {
@@ -327,15 +338,15 @@ impl Receiver {
         }
         loop {
             for _ in 0..LOOKS_BETWEEN_CLOCKS {
-                if let Some(taken) = self.take()? {
+                if self.take_quickly() || self.take()? {
                     self.spin.paid();
-                    return Ok(Some(taken));
+                    return Ok(true);
                 }
                 spin_hint();
             }
             if self.traffic == Traffic::Closed || start.elapsed() >= budget {
                 self.spin.failed();
-                return Ok(None);
+                return Ok(false);
             }
         }
     }
@@ -393,15 +404,14 @@ impl Receiver {
     }
 
     /// Wakes the sender of a lane if it waits for the room that was just made.
-    #[inline]
-    fn freed_some(&self, lane: u16) {
+    #[cold]
+    fn wake_sender(&self, lane: u16) {
         let index = usize::from(lane);
         if let Some(reader) = self.claimant.lane(lane)
             && let Some(doorstep) = self.neighbours.doorstep_of(lane)
         {
             let claim = &self.claimant.cursors().claims[index].claim;
-            let freed = &doorstep.freed[index];
-            park::freed_some(&self.roster.header, reader.header(), claim, freed, &Futex);
+            park::wake_sender(reader.header(), claim, &doorstep.freed[index], &Futex);
         }
     }
 

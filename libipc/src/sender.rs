@@ -40,7 +40,7 @@ pub struct Sender {
     traffic: Traffic,
     message_bytes_max: usize,
     spin: SpinBudget,
-    guard: &'static ForkGuard,
+    guard: ForkGuard,
     _link: Link,
 }
 
@@ -117,6 +117,44 @@ impl Sender {
     /// [`TrySendError`]; the message is still the caller's.
     #[inline]
     pub fn try_send(&mut self, message: &[u8]) -> Result<(), TrySendError> {
+        if self.send_quickly(message) { Ok(()) } else { self.send_thoroughly(message) }
+    }
+
+    /// Sends; waits for room if there is none.
+    ///
+    /// # Errors
+    /// [`SendError`], never `TimedOut`; the message is still the caller's.
+    #[inline]
+    pub fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
+        if self.send_quickly(message) { Ok(()) } else { self.send_slowly(message, None) }
+    }
+
+    /// Sends; waits for room until the deadline if there is none.
+    ///
+    /// # Errors
+    /// [`SendError`]; the message is still the caller's.
+    #[inline]
+    pub fn send_deadline(&mut self, message: &[u8], deadline: Instant) -> Result<(), SendError> {
+        if self.send_quickly(message) { Ok(()) } else { self.send_slowly(message, Some(deadline)) }
+    }
+
+    /// Sends if nothing has to be seen to first. Whatever it does not do, [`Self::send_thoroughly`] does.
+    #[inline]
+    fn send_quickly(&mut self, message: &[u8]) -> bool {
+        let undisturbed = self.guard.is_original()
+            // PAIR(changes): Acquire here, Release in `ipcd` behind every change of the roster.
+            && self.roster.header.changes.load(Acquire) == self.seen_changes
+            && self.traffic == Traffic::Open
+            && message.len() <= self.message_bytes_max
+            && self.writer.has_room(record_granules(message.len()));
+        if undisturbed {
+            self.publish(message);
+        }
+        undisturbed
+    }
+
+    #[cold]
+    fn send_thoroughly(&mut self, message: &[u8]) -> Result<(), TrySendError> {
         self.check()?;
         if message.len() > self.message_bytes_max {
             return Err(TrySendError::TooLong { len: message.len(), max: self.message_bytes_max });
@@ -127,30 +165,6 @@ impl Sender {
         }
         self.publish(message);
         Ok(())
-    }
-
-    /// Sends; waits for room if there is none.
-    ///
-    /// # Errors
-    /// [`SendError`], never `TimedOut`; the message is still the caller's.
-    #[inline]
-    pub fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
-        match self.try_send(message) {
-            Ok(()) => Ok(()),
-            Err(error) => self.send_slowly(message, None, error),
-        }
-    }
-
-    /// Sends; waits for room until the deadline if there is none.
-    ///
-    /// # Errors
-    /// [`SendError`]; the message is still the caller's.
-    #[inline]
-    pub fn send_deadline(&mut self, message: &[u8], deadline: Instant) -> Result<(), SendError> {
-        match self.try_send(message) {
-            Ok(()) => Ok(()),
-            Err(error) => self.send_slowly(message, Some(deadline), error),
-        }
     }
 
     #[inline]
@@ -177,13 +191,11 @@ impl Sender {
         }
     }
 
-    /// What must be true before anything is sent: looked at only when the roster has changed.
-    #[inline]
+    /// What must be true before anything is sent: read anew only when the roster has changed.
     fn check(&mut self) -> Result<(), TrySendError> {
         if !self.guard.is_original() {
             return Err(TrySendError::Forked);
         }
-        // PAIR(changes): Acquire here, Release in `ipcd` behind every change of the roster.
         if self.roster.header.changes.load(Acquire) != self.seen_changes {
             self.refresh();
         }
@@ -213,32 +225,26 @@ impl Sender {
     }
 
     #[cold]
-    fn send_slowly(
-        &mut self,
-        message: &[u8],
-        deadline: Option<Instant>,
-        mut error: TrySendError,
-    ) -> Result<(), SendError> {
+    fn send_slowly(&mut self, message: &[u8], deadline: Option<Instant>) -> Result<(), SendError> {
         let granules = record_granules(message.len());
         let mut last_look = false;
         loop {
-            match error {
-                TrySendError::Full if last_look => return Err(SendError::TimedOut),
-                TrySendError::Full => {}
-                TrySendError::TooLong { len, max } => return Err(SendError::TooLong { len, max }),
-                TrySendError::Closed => return Err(SendError::Closed),
-                TrySendError::Deleted => return Err(SendError::Deleted),
-                TrySendError::Corrupt(corrupt) => return Err(SendError::Corrupt(corrupt)),
-                TrySendError::Forked => return Err(SendError::Forked),
-                TrySendError::Fault(fault) => return Err(SendError::Fault(fault)),
+            match self.send_thoroughly(message) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Full) if last_look => return Err(SendError::TimedOut),
+                Err(TrySendError::Full) => {}
+                Err(TrySendError::TooLong { len, max }) => {
+                    return Err(SendError::TooLong { len, max });
+                }
+                Err(TrySendError::Closed) => return Err(SendError::Closed),
+                Err(TrySendError::Deleted) => return Err(SendError::Deleted),
+                Err(TrySendError::Corrupt(corrupt)) => return Err(SendError::Corrupt(corrupt)),
+                Err(TrySendError::Forked) => return Err(SendError::Forked),
+                Err(TrySendError::Fault(fault)) => return Err(SendError::Fault(fault)),
             }
             let room = self.spin_for_room(granules, deadline);
             if !room && self.sleep_for_room(granules, deadline) == Woke::TimedOut {
                 last_look = true;
-            }
-            match self.try_send(message) {
-                Ok(()) => return Ok(()),
-                Err(next) => error = next,
             }
         }
     }

@@ -317,28 +317,32 @@ impl Mailbox {
         Some(slot.info.sender)
     }
 
-    /// Gives the lowest free receiver slot to a receiver.
+    /// Gives a slot to a receiver: the lowest free one, else a new one, else one whose receiver is gone
+    /// but whose delivery nobody has taken over yet (true): else the only slot of a mailbox could be
+    /// lost for good.
     ///
     /// # Errors
     /// [`Refusal::MailboxFull`].
-    pub fn add_receiver(&mut self, identity: Identity) -> Result<u16, Refusal> {
+    pub fn add_receiver(&mut self, identity: Identity) -> Result<(u16, bool), Refusal> {
         let taken = ReceiverSlot { state: SlotState::Active, identity };
         let limit = self.attributes.receivers_max;
         let mut free = self.receivers.iter_mut().enumerate();
         if let Some((index, slot)) = free.find(|(_, slot)| slot.state == SlotState::Free) {
             *slot = taken;
-            return Ok(index as u16);
+            return Ok((index as u16, false));
         }
-        if self.receivers.len() >= usize::from(limit) {
-            let name = self.name.to_string();
-            return Err(Refusal::MailboxFull {
-                name,
-                what: "receivers".into(),
-                limit: limit.into(),
-            });
+        if self.receivers.len() < usize::from(limit) {
+            self.receivers.push(taken);
+            return Ok(((self.receivers.len() - 1) as u16, false));
         }
-        self.receivers.push(taken);
-        Ok((self.receivers.len() - 1) as u16)
+        if let Some(index) = self.gone_receivers.pop_first()
+            && let Some(slot) = self.receivers.get_mut(usize::from(index))
+        {
+            *slot = taken;
+            return Ok((index, true));
+        }
+        let name = self.name.to_string();
+        Err(Refusal::MailboxFull { name, what: "receivers".into(), limit: limit.into() })
     }
 
     /// Notes that a slot's receiver is gone.

@@ -45,7 +45,12 @@ pub enum Got {
         doorstep_is_new: bool,
     },
     /// A receiver slot.
-    Slot(u16),
+    Slot {
+        /// Which.
+        slot: u16,
+        /// With the delivery that the receiver before left.
+        inherited: bool,
+    },
     /// Nothing.
     Nothing,
 }
@@ -241,13 +246,14 @@ impl Registry {
             Role::Send => self.admit_sender(mailbox_id, caller.identity)?,
             Role::Receive => {
                 let mailbox = self.mailboxes.get_mut(&mailbox_id).ok_or_else(no_session)?;
-                Got::Slot(mailbox.add_receiver(caller.identity)?)
+                let (slot, inherited) = mailbox.add_receiver(caller.identity)?;
+                Got::Slot { slot, inherited }
             }
             Role::Observe => Got::Nothing,
         };
         let role = match &got {
             Got::Lane { lane, .. } => LinkRole::Send { lane: lane.ticket },
-            Got::Slot(slot) => LinkRole::Receive { slot: *slot },
+            Got::Slot { slot, .. } => LinkRole::Receive { slot: *slot },
             Got::Nothing => LinkRole::Observe,
         };
         let entry = self.sessions.get_mut(&session).ok_or_else(no_session)?;
@@ -273,12 +279,12 @@ impl Registry {
                     self.quotas.release(owner, Usage { bytes, ..Usage::default() });
                 }
             }
-            Got::Slot(slot) => {
+            Got::Slot { slot, inherited: false } => {
                 if let Some(mailbox) = self.mailboxes.get_mut(&id) {
                     mailbox.free_receiver(*slot, 0);
                 }
             }
-            Got::Nothing => {}
+            Got::Slot { inherited: true, .. } | Got::Nothing => {}
         }
     }
 

@@ -1,6 +1,7 @@
 //! A daemon in a thread of the test, and a client that speaks to it over a real socket.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of it")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};

@@ -127,6 +127,8 @@ pub struct Claimant<S> {
     /// What this slot held is offered: until somebody has taken it over, nothing new can be claimed.
     returned: bool,
     received: u64,
+    /// Something impossible that the quick path came upon.
+    unreported: Option<Malformed>,
 }
 
 impl<S: Storage> Claimant<S> {
@@ -149,6 +151,7 @@ impl<S: Storage> Claimant<S> {
             in_hand: None,
             returned,
             received,
+            unreported: None,
         }
     }
 
@@ -208,9 +211,9 @@ impl<S: Storage> Claimant<S> {
     /// # Errors
     /// [`Malformed`]: the sender has overwritten the run; what is left of it is given up.
     #[inline]
-    pub fn take_from_run(&mut self, into: &mut S::Payload) -> Result<Option<Taken>, Malformed> {
+    pub fn take_from_run(&mut self, into: &mut S::Payload) -> Result<bool, Malformed> {
         debug_assert!(self.in_hand.is_none(), "one message in hand at a time");
-        let Some(run) = self.run else { return Ok(None) };
+        let Some(run) = self.run else { return Ok(false) };
         let lane = self.lanes[usize::from(run.lane)].as_ref().expect("a run keeps its lane");
         let left = run.end.since(run.next) as u64;
         let Some(header) = lane.record(run.next, left) else {
@@ -218,7 +221,40 @@ impl<S: Storage> Claimant<S> {
         };
         lane.storage.copy_out(run.next, header.len as usize, into);
         self.in_hand = Some(run.next.advance(header.granules()));
-        Ok(Some(Taken { lane: run.lane, attempts: run.attempts }))
+        Ok(true)
+    }
+
+    /// Takes the next message of the run in hand, or claims of the lane whose turn it is, if nothing is
+    /// offered. False says only that it did not: the thorough calls tell why.
+    #[inline]
+    pub fn take_quickly(&mut self, into: &mut S::Payload) -> bool {
+        if self.run.is_none() {
+            let undisturbed =
+                !self.returned && self.turn_records < TURN_RECORDS && !self.anything_offered();
+            let Some(lane) = self.order.get(self.turn).copied().filter(|_| undisturbed) else {
+                return false;
+            };
+            let claimed = self.claim_from(lane);
+            if !self.or_report_later(claimed) {
+                return false;
+            }
+        }
+        let taken = self.take_from_run(into);
+        self.or_report_later(taken)
+    }
+
+    #[inline]
+    fn or_report_later(&mut self, result: Result<bool, Malformed>) -> bool {
+        result.unwrap_or_else(|malformed| {
+            self.unreported = Some(malformed);
+            false
+        })
+    }
+
+    /// What is known of the message in hand; `None` if there is none.
+    pub fn in_hand(&self) -> Option<Taken> {
+        let run = self.run.filter(|_| self.in_hand.is_some())?;
+        Some(Taken { lane: run.lane, attempts: run.attempts })
     }
 
     /// Whether anything is offered that could be taken over.
@@ -256,6 +292,9 @@ impl<S: Storage> Claimant<S> {
     #[inline]
     pub fn claim_next(&mut self) -> Result<bool, Malformed> {
         debug_assert!(self.run.is_none(), "what is claimed is handed out before more is claimed");
+        if let Some(malformed) = self.unreported.take() {
+            return Err(malformed);
+        }
         if self.returned {
             self.notice_that_ours_was_taken();
             if self.returned {

@@ -259,17 +259,19 @@ impl Mailbox {
     /// Takes one message if there is one, without acknowledging it.
     fn take(&self, claimant: &mut Claimant<Model>) -> Option<u64> {
         let mut payload = 0;
-        let ready = claimant.take_from_run(&mut payload).unwrap().is_some()
+        let ready = claimant.take_from_run(&mut payload).unwrap()
             || ((claimant.anything_offered() && claimant.take_over()
                 || claimant.claim_next().unwrap())
-                && claimant.take_from_run(&mut payload).unwrap().is_some());
+                && claimant.take_from_run(&mut payload).unwrap());
         ready.then_some(payload)
     }
 
     fn acknowledge(&self, claimant: &mut Claimant<Model>) {
         claimant.acknowledge().expect("a message in hand");
         let claim = &self.cursors.claims[0].claim;
-        park::freed_some(&self.roster.header, &self.lane, claim, &self.freed, &self.park);
+        if park::sender_waits(&self.roster.header, &self.lane) {
+            park::wake_sender(&self.lane, claim, &self.freed, &self.park);
+        }
     }
 
     /// Receives, sleeping as a receiver does, and acknowledges.

@@ -132,28 +132,22 @@ pub fn announce(
     sleepers
 }
 
-/// The fast side of a receiver: a record of the lane was freed; if its sender sleeps and the claim has come
-/// as far as it wants, it is woken.
+/// The fast side of a receiver: a record of the lane was freed; whether its sender sleeps for room. If so,
+/// [`wake_sender`].
+#[inline]
+pub fn sender_waits(roster: &RosterHeader, lane: &LaneHeader) -> bool {
+    light_barrier(roster);
+    // PAIR(sleep): Relaxed, ordered by the light barrier.
+    lane.waiting.load(Relaxed) != Waiting::AWAKE
+}
+
+/// Wakes the sender of a lane if it still waits and the claim has come as far as it wants.
 ///
 /// The claim counts, not the record: with several receivers the one that frees the last record before
 /// the wanted position may be late, and it finds the claim beyond it all the same.
-#[inline]
-pub fn freed_some(
-    roster: &RosterHeader,
-    lane: &LaneHeader,
-    claim: &AtomicU64,
-    freed: &AtomicU32,
-    park: &impl Park,
-) {
-    light_barrier(roster);
-    // PAIR(sleep): Relaxed, ordered by the light barrier.
-    if let Some(waiting) = Waiting::from_word(lane.waiting.load(Relaxed)) {
-        wake_sender(waiting, claim, freed, park);
-    }
-}
-
 #[cold]
-fn wake_sender(waiting: Waiting, claim: &AtomicU64, freed: &AtomicU32, park: &impl Park) {
+pub fn wake_sender(lane: &LaneHeader, claim: &AtomicU64, freed: &AtomicU32, park: &impl Park) {
+    let Some(waiting) = Waiting::from_word(lane.waiting.load(Relaxed)) else { return };
     if Claim::from_word(claim.load(Acquire)).position.since(waiting.wanted) >= 0 {
         ring(freed, 1, park);
     }

@@ -83,11 +83,11 @@ pub fn inherited_fd(number: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// A page that the kernel wipes in the child of a fork: the word in it tells parent from child without
-/// a system call, however the child was made.
-#[derive(Debug)]
+/// A word that the kernel wipes in the child of a fork: it tells parent from child without a system call,
+/// however the child was made.
+#[derive(Clone, Copy, Debug)]
 pub struct ForkGuard {
-    page: MmapRaw,
+    word: &'static AtomicU32,
 }
 
 impl ForkGuard {
@@ -95,33 +95,29 @@ impl ForkGuard {
     ///
     /// # Panics
     /// If the kernel has no page for us.
-    pub fn get() -> &'static Self {
-        static GUARD: OnceLock<ForkGuard> = OnceLock::new();
-        GUARD.get_or_init(|| {
+    pub fn get() -> Self {
+        static PAGE: OnceLock<MmapRaw> = OnceLock::new();
+        let page = PAGE.get_or_init(|| {
             let page: io::Result<MmapMut> = MmapOptions::new().len(4096).map_anon();
             let page = MmapRaw::from(page.expect("one page of memory"));
             let start = page.as_mut_ptr().cast();
             // SAFETY: the advice covers the page that was mapped two lines above, and nothing else.
             let advised = unsafe { libc::madvise(start, page.len(), libc::MADV_WIPEONFORK) };
             assert_eq!(advised, 0, "MADV_WIPEONFORK needs Linux 4.14");
-            let guard = Self { page };
-            guard.word().store(1, Ordering::Relaxed);
-            guard
-        })
+            // SAFETY: the page is ours alone, writable, and page-aligned.
+            unsafe { page.as_mut_ptr().cast::<u32>().write(1) };
+            page
+        });
+        // SAFETY: a static keeps the page mapped for ever, it is page-aligned, and an AtomicU32 has no
+        // invalid bit pattern.
+        Self { word: unsafe { &*page.as_mut_ptr().cast::<AtomicU32>() } }
     }
 
     /// Whether this is the process that took the guard first. A child of fork is not, for good.
     #[inline]
     #[must_use]
-    pub fn is_original(&self) -> bool {
+    pub fn is_original(self) -> bool {
         // Relaxed: the kernel wiped the word before the child's first instruction.
-        self.word().load(Ordering::Relaxed) == 1
-    }
-
-    #[inline]
-    fn word(&self) -> &AtomicU32 {
-        // SAFETY: the page is mapped read-write as long as the static lives, and page-aligned; an
-        // AtomicU32 has no invalid bit pattern.
-        unsafe { &*self.page.as_mut_ptr().cast::<AtomicU32>() }
+        self.word.load(Ordering::Relaxed) == 1
     }
 }

@@ -1,0 +1,274 @@
+//! What can be typed. Help, man pages and completions all come from these definitions.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use libipc::protocol::MailboxName;
+
+use crate::exit_code::ExitCode;
+use crate::parse;
+
+/// Administer and try out mailboxes
+///
+/// Mailboxes carry messages between processes, of one or of several users. They belong to the daemon
+/// ipcd, which decides who may send and who may receive.
+#[derive(Debug, Parser)]
+#[command(name = "ipcctl", version, after_help = exit_codes(), propagate_version = true)]
+pub(crate) struct Cli {
+    /// What every command understands.
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command understands.
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// Print the result as JSON, one object a line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// The daemon's socket [default: $IPCD_SOCKET, else the system daemon's, else a private daemon's]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Print results and errors only, not what was done
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Create a mailbox
+    Create(Create),
+    /// Let traffic into a closed mailbox again
+    Open(Named),
+    /// Shut a mailbox to new sends and let it drain
+    Close(Named),
+    /// Delete a mailbox and what is queued in it
+    Delete(Named),
+    /// List the mailboxes that you may see
+    List,
+    /// Show a mailbox's attributes, counts and members
+    Show(Named),
+    /// Send messages to a mailbox
+    Send(Send),
+    /// Receive messages from a mailbox, and acknowledge them
+    Receive(Receive),
+    /// Look at the next messages of a mailbox without taking them
+    Peek(Peek),
+    /// Receive and throw away all that is queued in a mailbox now
+    Purge(Named),
+    /// Measure mailboxes and the kernel's own message passing on this machine
+    Bench(Bench),
+    /// Tell what is wrong on this machine, and what to do about it
+    Doctor,
+    /// Write man pages or shell completions
+    #[command(hide = true)]
+    Generate(Generate),
+    /// One end of a measurement; bench starts these itself
+    #[command(hide = true)]
+    BenchPeer(BenchPeer),
+}
+
+/// A command about one mailbox.
+#[derive(Debug, Args)]
+pub(crate) struct Named {
+    /// The mailbox
+    #[arg(value_parser = parse::mailbox_name)]
+    pub(crate) name: MailboxName,
+}
+
+/// `create`
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// The mailbox
+    #[arg(value_parser = parse::mailbox_name)]
+    pub(crate) name: MailboxName,
+    /// Room of each sender's lane, 4KiB to 1GiB, rounded up to a power of two [default: 256KiB]
+    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    pub(crate) capacity: Option<u64>,
+    /// Who may, in octal: read = receive, write = send, for owner, group and others [default: 0600]
+    #[arg(long, value_name = "MODE", value_parser = parse::mode)]
+    pub(crate) mode: Option<u16>,
+    /// Whose it is: USER or UID, with :GROUP or :GID [default: you]
+    #[arg(long, value_name = "OWNER", value_parser = parse::owner)]
+    pub(crate) owner: Option<parse::Owner>,
+    /// Receivers that may have it open at a time, 1 to 512 [default: 64]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_receivers: Option<u16>,
+    /// Senders that may have it open at a time, 1 to 32000 [default: 1024]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_lanes: Option<u16>,
+}
+
+/// `send`
+#[derive(Debug, Args)]
+pub(crate) struct Send {
+    /// The mailbox
+    #[arg(value_parser = parse::mailbox_name)]
+    pub(crate) name: MailboxName,
+    /// The message; without it, all of stdin is the message
+    #[arg(conflicts_with_all = ["lines", "file"])]
+    pub(crate) text: Option<OsString>,
+    /// Each line is a message, without its newline
+    #[arg(long)]
+    pub(crate) lines: bool,
+    /// Read this file in place of stdin
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Wait at most so long for room for a message, as in 500ms or 2s [default: as long as it takes]
+    #[arg(long, value_name = "TIME", value_parser = parse::duration)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// `receive`
+#[derive(Debug, Args)]
+pub(crate) struct Receive {
+    /// The mailbox
+    #[arg(value_parser = parse::mailbox_name)]
+    pub(crate) name: MailboxName,
+    /// Receive so many messages
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "follow")]
+    pub(crate) count: u64,
+    /// Receive until interrupted, or until the mailbox is closed and drained
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Wait at most so long for each message, as in 500ms or 2s [default: as long as it takes]
+    #[arg(long, value_name = "TIME", value_parser = parse::duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Print messages as they are, without a newline behind each
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) raw: bool,
+}
+
+/// `peek`
+#[derive(Debug, Args)]
+pub(crate) struct Peek {
+    /// The mailbox
+    #[arg(value_parser = parse::mailbox_name)]
+    pub(crate) name: MailboxName,
+    /// Look at so many messages
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) count: usize,
+}
+
+/// `bench`
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// Measure each load and system so often; medians are printed
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) runs: u32,
+    /// Measure each load and system for so long in a run
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = parse::duration)]
+    pub(crate) duration: Duration,
+    /// One short run
+    #[arg(long, conflicts_with_all = ["runs", "duration"])]
+    pub(crate) quick: bool,
+    /// Pin both processes on one core
+    #[arg(long)]
+    pub(crate) same_core: bool,
+    /// Pin the processes on these two cores [default: the first two allowed]
+    #[arg(long, value_name = "A,B", value_parser = parse::cores)]
+    pub(crate) cores: Option<(usize, usize)>,
+    /// Measure only loads whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) only: Option<String>,
+}
+
+/// `bench-peer`
+#[derive(Debug, Args)]
+pub(crate) struct BenchPeer {
+    /// The job, as JSON
+    pub(crate) job: String,
+}
+
+/// `generate`
+#[derive(Debug, Args)]
+pub(crate) struct Generate {
+    /// What to write.
+    #[command(subcommand)]
+    pub(crate) what: GenerateWhat,
+}
+
+/// What `generate` writes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum GenerateWhat {
+    /// Man pages, one a command
+    Man {
+        /// The folder to write them to
+        directory: PathBuf,
+    },
+    /// Completions for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+        /// The folder to write them to
+        directory: PathBuf,
+    },
+}
+
+/// The exit codes, as the help shows them.
+pub(crate) fn exit_codes() -> String {
+    let mut text = String::from("Exit codes:");
+    for code in ExitCode::ALL {
+        text.push_str(&format!("\n  {}  {}", code.number(), code.meaning()));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_parse_as_people_type_them() {
+        for line in [
+            "ipcctl create orders --capacity 1MiB --mode 0622",
+            "ipcctl create orders --owner root:0 --max-receivers 1 --max-lanes 5",
+            "ipcctl send orders text",
+            "ipcctl send orders --lines",
+            "ipcctl send orders --lines --file x --timeout 1s",
+            "ipcctl receive orders --count 3 --timeout 2s",
+            "ipcctl receive orders --follow --json",
+            "ipcctl list --json",
+            "ipcctl --json --socket /tmp/s list",
+            "ipcctl delete orders --quiet",
+            "ipcctl bench --quick --same-core",
+        ] {
+            assert!(parse(line).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in [
+            "ipcctl",
+            "ipcctl send",
+            "ipcctl create .hidden",
+            "ipcctl create orders --mode 0888",
+            "ipcctl send orders text --lines",
+            "ipcctl receive orders --follow --count 3",
+            "ipcctl receive orders --raw --json",
+            "ipcctl bench --quick --runs 3",
+        ] {
+            let error = parse(line).expect_err(line);
+            assert!(error.use_stderr(), "{line}");
+        }
+    }
+}

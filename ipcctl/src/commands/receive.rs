@@ -1,0 +1,153 @@
+//! `receive`, `peek`, `purge`: messages out of a mailbox.
+
+use std::time::{Duration, Instant};
+
+use libipc::protocol::MailboxName;
+use libipc::{Client, Delivery, ReceiveError, Receiver, TryReceiveError};
+
+use crate::cli::{Peek, Receive};
+use crate::exit_code::{ExitCode, Failure, Outcome, Stop};
+use crate::interrupt::Interrupted;
+use crate::json;
+use crate::output::Output;
+
+/// The longest sleep after which `--follow` looks whether it was interrupted.
+const INTERRUPT_LATENCY: Duration = Duration::from_millis(100);
+
+/// Receives messages, and acknowledges each once all of it is written to stdout.
+pub(crate) fn receive(client: &Client, args: &Receive, output: &mut Output) -> Outcome {
+    let mut receiver = open(client, &args.name)?;
+    let interrupted = if args.follow { Interrupted::watch()? } else { Interrupted::never() };
+    let wanted = if args.follow { u64::MAX } else { args.count };
+    let mut received = 0;
+    let mut deadline = deadline_of(args);
+    while received < wanted && !interrupted.happened() {
+        match wait(&mut receiver, deadline, &interrupted) {
+            Ok(delivery) => {
+                print(output, args, &delivery)?;
+                delivery.acknowledge();
+                received += 1;
+                deadline = deadline_of(args);
+            }
+            Err(ReceiveError::TimedOut) if !passed(deadline) => {}
+            Err(ReceiveError::Closed) if args.follow => {
+                output.tell(&format!("{} is closed and drained", args.name));
+                break;
+            }
+            Err(error) => return Err(failed(args, received, &error)),
+        }
+    }
+    Ok(ExitCode::Done)
+}
+
+fn open(client: &Client, name: &MailboxName) -> Result<Receiver, Stop> {
+    client
+        .receiver(name.as_str())
+        .map_err(|error| Failure::request(format!("cannot receive from {name}"), &error).into())
+}
+
+/// Until when the next message may take.
+fn deadline_of(args: &Receive) -> Option<Instant> {
+    args.timeout.map(|timeout| Instant::now() + timeout)
+}
+
+/// The next message; also comes back (timed out) before the deadline, to see an interrupt.
+fn wait<'a>(
+    receiver: &'a mut Receiver,
+    deadline: Option<Instant>,
+    interrupted: &Interrupted,
+) -> Result<Delivery<'a>, ReceiveError> {
+    let look = interrupted.is_watched().then(|| Instant::now() + INTERRUPT_LATENCY);
+    match [deadline, look].into_iter().flatten().min() {
+        Some(until) => receiver.receive_deadline(until),
+        None => receiver.receive(),
+    }
+}
+
+fn failed(args: &Receive, received: u64, error: &ReceiveError) -> Stop {
+    let mut what = format!("cannot receive from {}", args.name);
+    if received > 0 {
+        what.push_str(&format!(" (after {received} messages)"));
+    }
+    Failure::receive(what, error).into()
+}
+
+fn passed(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| Instant::now() >= deadline)
+}
+
+/// Brings a delivery to stdout. If that fails, the delivery is dropped, and so goes back to the queue.
+fn print(output: &mut Output, args: &Receive, delivery: &Delivery<'_>) -> Result<(), Stop> {
+    let bytes = delivery.bytes();
+    if output.json {
+        let attempts = Some(delivery.attempts());
+        let name = args.name.as_str();
+        return output.object(&json::Message::new(name, delivery.sender(), attempts, bytes));
+    }
+    output.message(bytes, !args.raw)
+}
+
+/// Prints the next messages without taking them.
+pub(crate) fn peek(client: &Client, args: &Peek, output: &mut Output) -> Outcome {
+    let what = || format!("cannot look into {}", args.name);
+    let mut observer =
+        client.observer(args.name.as_str()).map_err(|error| Failure::request(what(), &error))?;
+    let peeked = observer.peek(args.count).map_err(|error| Failure::request(what(), &error))?;
+    if peeked.is_empty() {
+        output.tell(&format!("{} is empty", args.name));
+    }
+    for message in &peeked {
+        if output.json {
+            let name = args.name.as_str();
+            output.object(&json::Message::new(name, message.sender, None, &message.bytes))?;
+        } else {
+            output.message(&message.bytes, true)?;
+        }
+    }
+    Ok(ExitCode::Done)
+}
+
+/// Receives and acknowledges all that is queued now, and tells how much that was.
+pub(crate) fn purge(client: &Client, name: &MailboxName, output: &mut Output) -> Outcome {
+    let what = || format!("cannot purge {name}");
+    let mut receiver = open(client, name)?;
+    let detail = client.show(name.as_str()).map_err(|error| Failure::request(what(), &error))?;
+    // Senders may go on while we work: what lies unclaimed now is what we remove, no more.
+    let mut remaining_bytes = detail.summary.queued_bytes;
+    let (mut messages, mut bytes) = (0, 0);
+    let mut done = false;
+    while !done {
+        let delivery = match receiver.try_receive() {
+            Ok(delivery) => delivery,
+            Err(TryReceiveError::Empty | TryReceiveError::Closed) => break,
+            Err(error) => return Err(Failure::try_receive(what(), &error).into()),
+        };
+        let len = delivery.bytes().len() as u64;
+        // A message offered again is no longer among the unclaimed bytes.
+        let unclaimed = delivery.attempts() == 0;
+        if unclaimed && remaining_bytes == 0 {
+            delivery.return_to_queue();
+            break;
+        }
+        delivery.acknowledge();
+        if unclaimed {
+            remaining_bytes = remaining_bytes.saturating_sub(record_bytes(len));
+            // What is offered again comes before what nobody has had: none of it is left.
+            done = remaining_bytes == 0;
+        }
+        messages += 1;
+        bytes += len;
+    }
+    if output.json {
+        let (messages, bytes) = (Some(messages), Some(bytes));
+        output.object(&json::Done { mailbox: name.as_str(), done: "purged", messages, bytes })?;
+    }
+    output.tell(&format!("purged {messages} messages ({bytes} bytes) from {name}"));
+    Ok(ExitCode::Done)
+}
+
+/// Bytes that a message takes in its lane: a header of one granule, and whole granules.
+fn record_bytes(len: u64) -> u64 {
+    const GRANULE_BYTES: u64 = 16;
+    GRANULE_BYTES + len.next_multiple_of(GRANULE_BYTES)
+}

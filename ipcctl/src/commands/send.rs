@@ -1,0 +1,178 @@
+//! `send`: an argument, all of stdin or of a file, or its lines, as messages.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal as _, Read};
+use std::os::unix::ffi::OsStrExt as _;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use libipc::{Client, Sender};
+
+use crate::cli::Send;
+use crate::exit_code::{ExitCode, Failure, Outcome, Stop};
+use crate::json;
+use crate::output::Output;
+
+/// Sends what was asked for, and tells how much it was.
+pub(crate) fn run(client: &Client, args: &Send, output: &mut Output) -> Outcome {
+    let what = format!("cannot send to {}", args.name);
+    // First the input, then the mailbox: a file that is not there shall not make a lane.
+    let input = Input::of(args, output)?;
+    let sender = client
+        .sender(args.name.as_str())
+        .map_err(|error| Failure::request(what.clone(), &error))?;
+    let mut sending = Sending { sender, timeout: args.timeout, what, messages: 0, bytes: 0 };
+    match input {
+        Input::Text(bytes) => sending.send(&bytes)?,
+        Input::Whole(reader) => sending.send_whole(reader)?,
+        Input::Lines(reader, progress) => sending.send_lines(reader, &progress)?,
+    }
+    let (messages, bytes) = (sending.messages, sending.bytes);
+    if output.json {
+        let mailbox = args.name.as_str();
+        let (messages, bytes) = (Some(messages), Some(bytes));
+        output.object(&json::Done { mailbox, done: "sent", messages, bytes })?;
+    }
+    let plural = if messages == 1 { "message" } else { "messages" };
+    output.tell(&format!("sent {messages} {plural} ({bytes} bytes) to {}", args.name));
+    Ok(ExitCode::Done)
+}
+
+/// Where the messages come from.
+enum Input {
+    /// The argument.
+    Text(Vec<u8>),
+    /// All of it is one message.
+    Whole(Box<dyn Read>),
+    /// Each line is one.
+    Lines(Box<dyn BufRead>, ProgressBar),
+}
+
+impl Input {
+    fn of(args: &Send, output: &Output) -> Result<Self, Stop> {
+        if let Some(text) = &args.text {
+            return Ok(Self::Text(text.as_bytes().to_vec()));
+        }
+        let (reader, len): (Box<dyn Read>, Option<u64>) = match &args.file {
+            Some(path) => {
+                let what = || format!("cannot read {}", path.display());
+                let file = File::open(path).map_err(|error| Failure::io(what(), &error))?;
+                let len = file.metadata().ok().filter(|data| data.is_file()).map(|data| data.len());
+                (Box::new(file), len)
+            }
+            None => {
+                if io::stdin().is_terminal() {
+                    output.tell("reading from the terminal: end with Ctrl-D");
+                }
+                (Box::new(io::stdin()), None)
+            }
+        };
+        if !args.lines {
+            return Ok(Self::Whole(reader));
+        }
+        let typed = args.file.is_none() && io::stdin().is_terminal();
+        let progress = progress(len, output.draws_progress() && !typed);
+        Ok(Self::Lines(Box::new(BufReader::with_capacity(64 << 10, reader)), progress))
+    }
+}
+
+/// A bar where the length is known, a count where it is not, nothing where nobody looks.
+fn progress(len: Option<u64>, draws: bool) -> ProgressBar {
+    if !draws {
+        return ProgressBar::hidden();
+    }
+    let (bar, style) = match len {
+        Some(len) => (
+            ProgressBar::new(len),
+            "{bar:30} {bytes}/{total_bytes} {binary_bytes_per_sec} {msg} eta {eta}",
+        ),
+        None => (ProgressBar::new_spinner(), "{spinner} {bytes} {binary_bytes_per_sec} {msg}"),
+    };
+    // The templates are constants; a wrong one would only look dull.
+    bar.with_style(ProgressStyle::with_template(style).unwrap_or(ProgressStyle::default_bar()))
+}
+
+/// A sender at work, and what it has sent.
+struct Sending {
+    sender: Sender,
+    timeout: Option<Duration>,
+    what: String,
+    messages: u64,
+    bytes: u64,
+}
+
+impl Sending {
+    fn send(&mut self, message: &[u8]) -> Result<(), Stop> {
+        let sent = match self.timeout {
+            Some(timeout) => self.sender.send_deadline(message, Instant::now() + timeout),
+            None => self.sender.send(message),
+        };
+        sent.map_err(|error| Failure::send(self.what(), &error))?;
+        self.messages += 1;
+        self.bytes += message.len() as u64;
+        Ok(())
+    }
+
+    /// What failed, and how far it came before.
+    fn what(&self) -> String {
+        match self.messages {
+            0 => self.what.clone(),
+            sent => format!("{} (the first {sent} messages are sent)", self.what),
+        }
+    }
+
+    fn send_whole(&mut self, reader: Box<dyn Read>) -> Result<(), Stop> {
+        let max = self.sender.message_bytes_max();
+        let mut message = Vec::new();
+        // One byte more than may be: that tells too long from just long enough.
+        reader
+            .take(max as u64 + 1)
+            .read_to_end(&mut message)
+            .map_err(|error| Failure::io("cannot read the message", &error))?;
+        if message.len() > max {
+            return Err(self.too_long("the message", max));
+        }
+        self.send(&message)
+    }
+
+    fn send_lines(
+        &mut self,
+        mut reader: Box<dyn BufRead>,
+        progress: &ProgressBar,
+    ) -> Result<(), Stop> {
+        let max = self.sender.message_bytes_max();
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            // The longest message, its newline, and one byte that tells that it goes on.
+            let len = reader
+                .by_ref()
+                .take(max as u64 + 1)
+                .read_until(b'\n', &mut line)
+                .map_err(|error| Failure::io(self.what(), &error))?;
+            if len == 0 {
+                break;
+            }
+            if line.last() == Some(&b'\n') {
+                line.pop();
+            }
+            if line.len() > max {
+                return Err(self.too_long(&format!("line {}", self.messages + 1), max));
+            }
+            self.send(&line)?;
+            progress.inc(len as u64);
+            if self.messages.is_multiple_of(1024) {
+                progress.set_message(format!("{} messages", self.messages));
+            }
+        }
+        progress.finish_and_clear();
+        Ok(())
+    }
+
+    fn too_long(&self, what: &str, max: usize) -> Stop {
+        let why = format!("{what} is longer than the {max} bytes that this mailbox takes");
+        Failure::new(ExitCode::Failed, self.what(), why)
+            .hint("create the mailbox with a larger --capacity")
+            .into()
+    }
+}

@@ -1,0 +1,251 @@
+//! How a command ends: the exit codes, and the failures that lead to them.
+
+use std::io;
+use std::process;
+
+use libipc::protocol::Refusal;
+use libipc::{ConnectError, ReceiveError, RequestError, SendError, TryReceiveError};
+
+/// The exit codes. Scripts depend on them: a number never changes its meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum ExitCode {
+    /// Everything asked for was done.
+    Done = 0,
+    /// It failed, for a reason that no other code names.
+    Failed = 1,
+    /// What was typed is no valid command.
+    Usage = 2,
+    /// No daemon could be reached.
+    NoDaemon = 3,
+    /// The caller may not do that.
+    PermissionDenied = 4,
+    /// The time allowed passed first.
+    TimedOut = 5,
+    /// There is no mailbox of that name (any more).
+    NoSuchMailbox = 6,
+}
+
+impl ExitCode {
+    /// Every code, in order.
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Done,
+        Self::Failed,
+        Self::Usage,
+        Self::NoDaemon,
+        Self::PermissionDenied,
+        Self::TimedOut,
+        Self::NoSuchMailbox,
+    ];
+
+    /// The number that the shell sees.
+    pub(crate) fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// What it means, for the help and the man page.
+    pub(crate) fn meaning(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Usage => "wrong usage",
+            Self::NoDaemon => "no daemon could be reached",
+            Self::PermissionDenied => "permission denied",
+            Self::TimedOut => "timed out",
+            Self::NoSuchMailbox => "no such mailbox",
+        }
+    }
+}
+
+impl From<ExitCode> for process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        code.number().into()
+    }
+}
+
+/// What a command comes to: how it ended, or why it stopped early.
+pub(crate) type Outcome = Result<ExitCode, Stop>;
+
+/// Why a command stopped early.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// Whoever read our stdout has gone: nothing is left to do, and nothing is wrong.
+    ReaderGone,
+    /// It failed.
+    Failed(Box<Failure>),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(Box::new(failure))
+    }
+}
+
+/// A failure as a person reads it: `ipcctl: what: why`, and a hint where there is one.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// What was being done.
+    pub(crate) what: String,
+    /// Why it did not succeed.
+    pub(crate) why: String,
+    /// What to do about it.
+    pub(crate) hint: Option<String>,
+    /// The exit code that it leads to.
+    pub(crate) code: ExitCode,
+}
+
+impl Failure {
+    /// A failure without a hint.
+    pub(crate) fn new(code: ExitCode, what: impl Into<String>, why: impl ToString) -> Self {
+        Self { what: what.into(), why: why.to_string(), hint: None, code }
+    }
+
+    /// Adds what a person can do about it.
+    #[must_use]
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// A system call or file that failed.
+    pub(crate) fn io(what: impl Into<String>, error: &io::Error) -> Self {
+        let code = match error.kind() {
+            io::ErrorKind::PermissionDenied => ExitCode::PermissionDenied,
+            _ => ExitCode::Failed,
+        };
+        Self::new(code, what, error)
+    }
+
+    /// The daemon said no.
+    pub(crate) fn refused(what: impl Into<String>, refusal: &Refusal) -> Self {
+        let code = match refusal {
+            Refusal::NoSuchMailbox { .. } | Refusal::Deleted { .. } => ExitCode::NoSuchMailbox,
+            Refusal::PermissionDenied { .. } => ExitCode::PermissionDenied,
+            Refusal::InvalidName { .. } | Refusal::InvalidAttribute { .. } => ExitCode::Usage,
+            _ => ExitCode::Failed,
+        };
+        Self::new(code, what, refusal).hint(refusal.advice())
+    }
+
+    /// No daemon was reached.
+    pub(crate) fn connect(error: &ConnectError) -> Self {
+        let what = "cannot reach ipcd";
+        let code = match error {
+            ConnectError::Refused(refusal) => return Self::refused(what, refusal),
+            ConnectError::NoDaemon { .. }
+            | ConnectError::NoRuntimeDirectory { .. }
+            | ConnectError::PrivateDaemon { .. }
+            | ConnectError::WrongOwner { .. } => ExitCode::NoDaemon,
+            ConnectError::PermissionDenied { .. } => ExitCode::PermissionDenied,
+            _ => ExitCode::Failed,
+        };
+        Self::new(code, what, error).hint("ipcctl doctor tells what is wrong and what to do")
+    }
+
+    /// A request to the daemon had no success.
+    pub(crate) fn request(what: impl Into<String>, error: &RequestError) -> Self {
+        match error {
+            RequestError::Refused(refusal) => Self::refused(what, refusal),
+            RequestError::DaemonAway => Self::new(ExitCode::NoDaemon, what, error)
+                .hint("start ipcd again, or wait for its restart, and repeat the command"),
+            _ => Self::new(ExitCode::Failed, what, error),
+        }
+    }
+
+    /// A message was not sent.
+    pub(crate) fn send(what: impl Into<String>, error: &SendError) -> Self {
+        let (code, hint) = match error {
+            SendError::TimedOut => {
+                (ExitCode::TimedOut, "receivers must take messages first, or allow more --timeout")
+            }
+            SendError::TooLong { .. } => {
+                (ExitCode::Failed, "create the mailbox with a larger --capacity")
+            }
+            SendError::Closed => {
+                (ExitCode::Failed, "its owner can let traffic in again (ipcctl open NAME)")
+            }
+            SendError::Deleted => (ExitCode::NoSuchMailbox, "create it again (ipcctl create NAME)"),
+            _ => return Self::new(ExitCode::Failed, what, error),
+        };
+        Self::new(code, what, error).hint(hint)
+    }
+
+    /// No message was received.
+    pub(crate) fn receive(what: impl Into<String>, error: &ReceiveError) -> Self {
+        let (code, hint) = match error {
+            ReceiveError::TimedOut => {
+                (ExitCode::TimedOut, "allow more --timeout, or look who sends (ipcctl show NAME)")
+            }
+            ReceiveError::Closed => {
+                (ExitCode::Failed, "its owner can let traffic in again (ipcctl open NAME)")
+            }
+            ReceiveError::Deleted => {
+                (ExitCode::NoSuchMailbox, "create it again (ipcctl create NAME)")
+            }
+            _ => return Self::new(ExitCode::Failed, what, error),
+        };
+        Self::new(code, what, error).hint(hint)
+    }
+
+    /// No message was received or seen without waiting.
+    pub(crate) fn try_receive(what: impl Into<String>, error: &TryReceiveError) -> Self {
+        match error {
+            TryReceiveError::Deleted => Self::new(ExitCode::NoSuchMailbox, what, error)
+                .hint("create it again (ipcctl create NAME)"),
+            _ => Self::new(ExitCode::Failed, what, error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_are_the_documented_numbers() {
+        let numbers: Vec<u8> = ExitCode::ALL.iter().map(|code| code.number()).collect();
+        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6]);
+        assert_eq!(ExitCode::NoDaemon.number(), 3);
+        assert_eq!(ExitCode::PermissionDenied.number(), 4);
+        assert_eq!(ExitCode::TimedOut.number(), 5);
+        assert_eq!(ExitCode::NoSuchMailbox.number(), 6);
+    }
+
+    #[test]
+    fn refusals_lead_to_their_codes_and_bring_advice() {
+        let missing = Refusal::NoSuchMailbox { name: "orders".into() };
+        let failure = Failure::refused("cannot send to orders", &missing);
+        assert_eq!(failure.code, ExitCode::NoSuchMailbox);
+        assert!(failure.hint.is_some_and(|hint| hint.contains("ipcctl create")));
+
+        let denied = Refusal::PermissionDenied {
+            name: "orders".into(),
+            wanted: "send".into(),
+            uid: 1,
+            owner_uid: 0,
+            owner_gid: 0,
+            mode: 0o600,
+        };
+        assert_eq!(Failure::refused("x", &denied).code, ExitCode::PermissionDenied);
+        let closed = Refusal::Closed { name: "orders".into() };
+        assert_eq!(Failure::refused("x", &closed).code, ExitCode::Failed);
+    }
+
+    #[test]
+    fn errors_of_each_operation_lead_to_their_codes() {
+        let path = std::path::PathBuf::from("/nowhere");
+        let none = ConnectError::NoDaemon { path: path.clone() };
+        assert_eq!(Failure::connect(&none).code, ExitCode::NoDaemon);
+        let denied = ConnectError::PermissionDenied { path };
+        assert_eq!(Failure::connect(&denied).code, ExitCode::PermissionDenied);
+        assert_eq!(Failure::request("x", &RequestError::DaemonAway).code, ExitCode::NoDaemon);
+        assert_eq!(Failure::send("x", &SendError::TimedOut).code, ExitCode::TimedOut);
+        assert_eq!(Failure::send("x", &SendError::Deleted).code, ExitCode::NoSuchMailbox);
+        assert_eq!(Failure::receive("x", &ReceiveError::TimedOut).code, ExitCode::TimedOut);
+        assert_eq!(Failure::receive("x", &ReceiveError::Closed).code, ExitCode::Failed);
+        assert_eq!(
+            Failure::try_receive("x", &TryReceiveError::Deleted).code,
+            ExitCode::NoSuchMailbox
+        );
+    }
+}

@@ -1,0 +1,219 @@
+//! The one JSON schema of `--json`; `JSON.md` beside this crate's sources documents it for people.
+
+use libipc::protocol::{Identity, MailboxDetail, MailboxSummary, MemberInfo, Role};
+use serde::Serialize;
+
+/// Something was done to a mailbox.
+#[derive(Debug, Serialize)]
+pub(crate) struct Done<'a> {
+    /// The mailbox.
+    pub(crate) mailbox: &'a str,
+    /// What was done to it.
+    pub(crate) done: &'static str,
+    /// Messages that it was done to, where that can be said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) messages: Option<u64>,
+    /// Their bytes, where that can be said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bytes: Option<u64>,
+}
+
+/// The answer to `list`.
+#[derive(Debug, Serialize)]
+pub(crate) struct List {
+    /// The mailboxes that the caller may see, in order of their names.
+    pub(crate) mailboxes: Vec<Mailbox>,
+}
+
+/// A mailbox, in `list` and `show`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Mailbox {
+    name: String,
+    id: u64,
+    open: bool,
+    owner: Owner,
+    mode: String,
+    capacity_bytes: u64,
+    message_bytes_max: u64,
+    receivers_max: u16,
+    lanes_max: u16,
+    senders: u32,
+    receivers: u32,
+    queued_messages: u64,
+    queued_bytes: u64,
+    sent_messages: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Owner {
+    uid: Option<u32>,
+    gid: Option<u32>,
+}
+
+impl From<&MailboxSummary> for Mailbox {
+    fn from(summary: &MailboxSummary) -> Self {
+        let attributes = &summary.attributes;
+        Self {
+            name: summary.name.to_string(),
+            id: summary.mailbox_id,
+            open: summary.open,
+            owner: Owner { uid: attributes.owner_uid, gid: attributes.owner_gid },
+            mode: format!("{:04o}", attributes.mode),
+            capacity_bytes: attributes.capacity_bytes,
+            message_bytes_max: attributes.message_bytes_max(),
+            receivers_max: attributes.receivers_max,
+            lanes_max: attributes.lanes_max,
+            senders: summary.senders,
+            receivers: summary.receivers,
+            queued_messages: summary.queued_messages,
+            queued_bytes: summary.queued_bytes,
+            sent_messages: summary.sent_messages,
+        }
+    }
+}
+
+/// The answer to `show`: a mailbox and its members.
+#[derive(Debug, Serialize)]
+pub(crate) struct Detail {
+    #[serde(flatten)]
+    mailbox: Mailbox,
+    reserved_bytes: u64,
+    fences: bool,
+    members: Vec<Member>,
+}
+
+impl From<&MailboxDetail> for Detail {
+    fn from(detail: &MailboxDetail) -> Self {
+        Self {
+            mailbox: (&detail.summary).into(),
+            reserved_bytes: detail.reserved_bytes,
+            fences: detail.fences,
+            members: detail.members.iter().map(Member::from).collect(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Member {
+    role: &'static str,
+    index: u16,
+    identity: Person,
+    alive: bool,
+    messages: u64,
+    queued_bytes: u64,
+}
+
+impl From<&MemberInfo> for Member {
+    fn from(member: &MemberInfo) -> Self {
+        Self {
+            role: role(member.role),
+            index: member.index,
+            identity: member.identity.into(),
+            alive: member.alive,
+            messages: member.messages,
+            queued_bytes: member.queued_bytes,
+        }
+    }
+}
+
+/// A role's name, as we show it.
+pub(crate) fn role(role: Role) -> &'static str {
+    match role {
+        Role::Send => "sender",
+        Role::Receive => "receiver",
+        Role::Observe => "observer",
+    }
+}
+
+/// Who, as the kernel attests it.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Person {
+    pid: u32,
+    uid: u32,
+    gid: u32,
+}
+
+impl From<Identity> for Person {
+    fn from(identity: Identity) -> Self {
+        Self { pid: identity.pid, uid: identity.uid, gid: identity.gid }
+    }
+}
+
+/// A message, in `receive` and `peek`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Message<'a> {
+    mailbox: &'a str,
+    sender: Person,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<u32>,
+    length: usize,
+    #[serde(flatten)]
+    content: Content<'a>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Content<'a> {
+    Text(&'a str),
+    Base64(String),
+}
+
+impl<'a> Message<'a> {
+    /// A message from a sender; `attempts` where it was received, not only looked at.
+    pub(crate) fn new(
+        mailbox: &'a str,
+        sender: Identity,
+        attempts: Option<u32>,
+        bytes: &'a [u8],
+    ) -> Self {
+        let content = match std::str::from_utf8(bytes) {
+            Ok(text) => Content::Text(text),
+            Err(_) => Content::Base64(base64(bytes)),
+        };
+        Self { mailbox, sender: sender.into(), attempts, length: bytes.len(), content }
+    }
+}
+
+/// Base64 with padding (RFC 4648, section 4).
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let byte = |index: usize| u32::from(chunk.get(index).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for position in 0..4 {
+            let digit = (bits >> (18 - 6 * position)) as usize & 63;
+            text.push(if position <= chunk.len() { ALPHABET[digit] as char } else { '=' });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_that_of_the_rfc() {
+        let pairs =
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")];
+        for (plain, coded) in pairs {
+            assert_eq!(base64(plain.as_bytes()), coded);
+        }
+        assert_eq!(base64(&[0xff, 0xfe]), "//4=");
+    }
+
+    #[test]
+    fn a_message_is_text_where_it_can_be() {
+        let sender = Identity { pid: 7, uid: 1, gid: 2 };
+        let text = serde_json::to_value(Message::new("m", sender, Some(0), b"hi")).unwrap();
+        assert_eq!(
+            text,
+            serde_json::json!({"mailbox": "m", "sender": {"pid": 7, "uid": 1, "gid": 2},
+                "attempts": 0, "length": 2, "text": "hi"})
+        );
+        let bytes = serde_json::to_value(Message::new("m", sender, None, b"\xff")).unwrap();
+        assert_eq!(bytes["base64"], "/w==");
+        assert!(bytes.get("text").is_none() && bytes.get("attempts").is_none());
+    }
+}
