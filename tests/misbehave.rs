@@ -5,7 +5,8 @@
 //! ends with its standard input, or with the process that started it.
 //!
 //! ```text
-//! create NAME | delete NAME | status                            ask the daemon
+//! create NAME | create_for UID NAME | delete NAME               ask the daemon
+//! list | status                                                 the same
 //! sender NAME | receiver NAME | close_sender | close_receiver   open and close the ends
 //! send TEXT | try_send TEXT | send_within MS TEXT               send one message
 //! receive | try_receive | receive_within MS                     got ATTEMPTS PID UID GID TEXT
@@ -27,9 +28,9 @@ use std::time::{Duration, Instant};
 use libipc::{Client, ClientOptions, Delivery, MailboxOptions, ReceiveError, Receiver, Sender};
 use tests::numbered;
 
-#[path = "attacks.rs"]
+#[path = "misbehave/attacks.rs"]
 mod attacks;
-#[path = "scribbles.rs"]
+#[path = "misbehave/scribbles.rs"]
 mod scribbles;
 
 /// What a command came to: what to answer behind `ok`, or what behind `error`.
@@ -105,6 +106,16 @@ impl State {
             "close_sender" => self.sender = None,
             "close_receiver" => self.receiver = None,
             "create" => self.client.create(rest, &MailboxOptions::new()).map_err(said)?,
+            "create_for" => {
+                let (uid, name) = rest.split_once(' ').unwrap_or((rest, ""));
+                let options = MailboxOptions::new().owner(Some(number(Some(uid))?), None);
+                self.client.create(name, &options).map_err(said)?;
+            }
+            "list" => {
+                let list = self.client.list().map_err(said)?;
+                let names: Vec<_> = list.iter().map(|mailbox| mailbox.name.as_str()).collect();
+                return Ok(names.join(" "));
+            }
             "delete" => drop(self.client.delete(rest).map_err(said)?),
             "status" => return Ok(self.client.status().map_err(said)?.pid.to_string()),
             "send" => self.sender()?.send(rest.as_bytes()).map_err(said)?,

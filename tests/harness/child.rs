@@ -19,7 +19,6 @@ pub struct Child {
     process: std::process::Child,
     commands: Option<ChildStdin>,
     answers: Receiver<String>,
-    greeting: String,
 }
 
 /// A message as a child received it.
@@ -49,12 +48,13 @@ impl Child {
         if let Some((uid, gid)) = who {
             command.uid(uid).gid(gid);
         }
-        let child = Self::spawn(command);
-        assert_eq!(child.greeting, "ok", "the child does not connect");
+        let mut child = Self::spawn(command);
+        assert_eq!(child.answer(), "ok", "the child does not connect");
         child
     }
 
-    /// Starts the program without a socket: it looks for a daemon itself. Its greeting says how that went.
+    /// Starts the program without a socket: it looks for a daemon itself. Its first answer, `ok` or an
+    /// error, says how that went; it is not waited for.
     #[must_use]
     pub fn start_alone<K: AsRef<OsStr>, V: AsRef<OsStr>>(
         program: &Path,
@@ -78,15 +78,7 @@ impl Child {
                 }
             }
         });
-        let mut child = Self { process, commands, answers, greeting: String::new() };
-        child.greeting = child.answer();
-        child
-    }
-
-    /// What it said first: `ok`, or why it could not connect.
-    #[must_use]
-    pub fn greeting(&self) -> &str {
-        &self.greeting
+        Self { process, commands, answers }
     }
 
     /// Its process.
@@ -175,6 +167,20 @@ impl Child {
         let wait = std::fs::read_to_string(format!("/proc/{}/wchan", self.pid()));
         let asleep = stat.is_ok_and(|stat| stat.contains(") S "));
         asleep && wait.is_ok_and(|wait| wait.contains("futex"))
+    }
+
+    /// How long it has run, in the kernel's ticks: it is stuck if that stays the same.
+    ///
+    /// # Panics
+    /// If it has ended.
+    #[must_use]
+    pub fn processor_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()));
+        let stat = stat.expect("a process of ours");
+        // Behind the name, which is in brackets: state is field 3, utime 14, stime 15.
+        let behind = stat.rsplit(')').next().unwrap_or_default();
+        let ticks = behind.split_whitespace().skip(11).take(2);
+        ticks.filter_map(|word| word.parse::<u64>().ok()).sum()
     }
 
     /// Kills the child as no process can prevent, and waits for its end.

@@ -165,10 +165,8 @@ pub(crate) fn rob(socket: &Path, name: &str) -> Outcome {
     let mut client = RawClient::greet(socket);
     let (opened, descriptors) = client.open(name, Role::Send).map_err(said)?;
     let regions = regions_of_sender(&opened, descriptors)?;
-    let mappings: Result<Vec<_>, _> = regions
-        .iter()
-        .map(|region| map(&region.file, region.len, libc::PROT_READ))
-        .collect();
+    let mappings: Result<Vec<_>, _> =
+        regions.iter().map(|region| map(&region.file, region.len, libc::PROT_READ)).collect();
     let mappings = mappings.map_err(said)?;
     let den = map_anonymous().map_err(said)?;
     crate::answer("ok robbing");
@@ -232,10 +230,13 @@ impl Drop for Mapped {
 
 fn map(file: &File, len: usize, protection: libc::c_int) -> io::Result<Mapped> {
     // SAFETY: the kernel chooses the place, so no memory that is in use is replaced.
-    let start = unsafe {
-        libc::mmap(null_mut(), len, protection, libc::MAP_SHARED, file.as_raw_fd(), 0)
-    };
-    if start == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Mapped { start, len }) }
+    let start =
+        unsafe { libc::mmap(null_mut(), len, protection, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+    if start == libc::MAP_FAILED {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(Mapped { start, len })
+    }
 }
 
 fn map_anonymous() -> io::Result<Mapped> {
@@ -243,7 +244,11 @@ fn map_anonymous() -> io::Result<Mapped> {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: as in `map`.
     let start = unsafe { libc::mmap(null_mut(), len, protection, flags, -1, 0) };
-    if start == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Mapped { start, len }) }
+    if start == libc::MAP_FAILED {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(Mapped { start, len })
+    }
 }
 
 /// Runs something in a child of fork; returns what it said, joined by `|`.

@@ -51,9 +51,9 @@ pub(crate) fn scribble(socket: &Path, rest: &str) -> Result<Kept, String> {
             let ones = vec![0xff; doorstep_map(opened.attributes.lanes_max).len];
             doorstep.write_all_at(&ones, 0)
         }
-        "bell_hammered" => (0..1000).try_for_each(|value| {
-            put(doorstep, offset_of!(DoorstepHeader, bell), value)
-        }),
+        "bell_hammered" => {
+            (0..1000).try_for_each(|value| put(doorstep, offset_of!(DoorstepHeader, bell), value))
+        }
         _ => return Err(format!("usage: nothing called {what}")),
     }
     .map_err(said)?;
@@ -76,7 +76,9 @@ pub(crate) fn derange(socket: &Path, rest: &str) -> Result<Kept, String> {
     let mine = map.first + usize::from(slot) * size_of::<SlotCell>();
     match what {
         "claims_far_ahead" => claims.map(claim).try_for_each(|at| put(cursors, at, u64::MAX)),
-        "claims_back" => claims.map(claim).try_for_each(|at| put(cursors, at, (u64::MAX / 2) << 16)),
+        "claims_back" => {
+            claims.map(claim).try_for_each(|at| put(cursors, at, (u64::MAX / 2) << 16))
+        }
         "hold_of_everything" => put(cursors, mine, u64::MAX),
         "offers_nothing" => put(cursors, offset_of!(CursorsHeader, offered), u64::MAX),
         "all_sleep" => put(cursors, offset_of!(CursorsHeader, sleeping), u64::MAX),
