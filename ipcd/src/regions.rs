@@ -250,7 +250,6 @@ impl MailboxRegions {
                 self.clear_offered(slot);
                 cell.hold.store(0, Ordering::Relaxed);
                 cell.end.store(0, Ordering::Relaxed);
-                cell.taker.store(0, Ordering::Relaxed);
                 cell.attempts.store(0, Ordering::Relaxed);
             }
             cell.received.store(0, Ordering::Relaxed);

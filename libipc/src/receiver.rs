@@ -10,7 +10,7 @@ use crate::error::{Corrupt, Fault, ReceiveError, RequestError, TryReceiveError};
 use crate::lane::claim::{Claimant, Malformed};
 use crate::lane::layout::{SlotState, Traffic};
 use crate::lane::memory::{Payload, RingMemory};
-use crate::lane::park::{self, SpinBudget, Woke};
+use crate::lane::park::{self, Lull, SpinBudget, Woke};
 use crate::link::{Link, Neighbours};
 use crate::protocol::{Identity, Opened, OpenedRole};
 use crate::regions::{Cursors, Roster};
@@ -42,6 +42,7 @@ pub struct Receiver {
     any_gone: bool,
     sleeping_words: usize,
     spin: SpinBudget,
+    lull: Lull,
     uid: u32,
     guard: ForkGuard,
     link: Link,
@@ -81,6 +82,7 @@ impl Receiver {
             any_gone: false,
             sleeping_words: usize::from(receivers).div_ceil(64),
             spin: SpinBudget::new(SpinBudget::DEFAULT),
+            lull: Lull::default(),
             uid: nix::unistd::geteuid().as_raw(),
             guard: ForkGuard::get(),
             link,
@@ -294,6 +296,11 @@ impl Receiver {
 
     #[cold]
     fn take_slowly(&mut self, deadline: Option<Instant>) -> Result<(), ReceiveError> {
+        match self.take() {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(error) => return Err(without_empty(error)),
+        }
         let mut slept = false;
         let result = loop {
             match self.spin(deadline) {
@@ -329,9 +336,16 @@ impl Receiver {
         if budget.is_zero() {
             return self.take();
         }
-        for _ in 0..LOOKS_BEFORE_ASKING {
+        let lull = self.lull.pauses();
+        for _ in 0..lull {
+            spin_hint();
+        }
+        for look in 0..LOOKS_BEFORE_ASKING {
             if self.take_quickly() || self.take()? {
                 self.spin.paid();
+                if lull > 0 {
+                    self.lull.ended(if look == 0 { self.claimant.backlog() } else { 0 });
+                }
                 return Ok(true);
             }
             spin_hint();
@@ -434,6 +448,14 @@ impl Receiver {
         let slot = usize::from(self.claimant.slot());
         self.claimant.cursors().slots[slot].cpu.store(here, Relaxed);
         here
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        if self.guard.is_original() {
+            self.claimant.leave();
+        }
     }
 }
 

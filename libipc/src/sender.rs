@@ -24,6 +24,11 @@ use crate::sys::process::{self, ForkGuard};
 /// alone, or it slows them down tenfold.
 const PAUSES_BETWEEN_LOOKS: u32 = 100;
 
+/// Room for which a sender that spins anyway waits a little longer, in granules.
+const PLENTY_GRANULES: u64 = 1024;
+/// Looks after which a spinning sender contents itself with the room there is.
+const LOOKS_FOR_PLENTY: u32 = 4;
+
 /// Sends messages into one mailbox, through a lane of its own. One process's, one thread's at a time.
 ///
 /// Messages of one sender are received in the order in which they were sent.
@@ -259,13 +264,19 @@ impl Sender {
         if let Some(deadline) = deadline {
             budget = budget.min(deadline.saturating_duration_since(start));
         }
+        // A sender that takes up each record's room at once looks once a record: it waits for some more.
+        let plenty = granules.max((self.writer.capacity() / 8).min(PLENTY_GRANULES));
+        let mut looks_with_room = 0;
         loop {
             for _ in 0..PAUSES_BETWEEN_LOOKS {
                 spin_hint();
             }
             if !matches!(self.writer.find_room(granules), Err(NoRoom::Full)) {
-                self.spin.paid();
-                return true;
+                looks_with_room += 1;
+                if self.writer.room() >= plenty || looks_with_room == LOOKS_FOR_PLENTY {
+                    self.spin.paid();
+                    return true;
+                }
             }
             if self.roster.header.changes.load(Relaxed) != self.seen_changes {
                 return true;

@@ -229,8 +229,9 @@ impl<S: Storage> Claimant<S> {
     #[inline]
     pub fn take_quickly(&mut self, into: &mut S::Payload) -> bool {
         if self.run.is_none() {
-            let undisturbed =
-                !self.returned && self.turn_records < TURN_RECORDS && !self.anything_offered();
+            let undisturbed = !self.returned
+                && (self.turn_records < TURN_RECORDS || self.order.len() == 1)
+                && !self.anything_offered();
             let Some(lane) = self.order.get(self.turn).copied().filter(|_| undisturbed) else {
                 return false;
             };
@@ -249,6 +250,13 @@ impl<S: Storage> Claimant<S> {
             self.unreported = Some(malformed);
             false
         })
+    }
+
+    /// Granules that were seen published behind the message in hand, in its lane.
+    pub fn backlog(&self) -> u64 {
+        let lane = self.run.as_ref().and_then(|run| self.lane(run.lane));
+        let behind = lane.zip(self.in_hand).map_or(0, |(lane, next)| lane.tail.since(next));
+        behind.max(0) as u64
     }
 
     /// What is known of the message in hand; `None` if there is none.
@@ -405,10 +413,12 @@ impl<S: Storage> Claimant<S> {
         self.received += 1;
         // Relaxed: a counter for people.
         mine.received.store(self.received, Relaxed);
+        if run.attempts != 0 {
+            // Only the first record of what was taken over had been in another's hand.
+            run.attempts = 0;
+            mine.attempts.store(0, Relaxed);
+        }
         let hold = if next == run.end {
-            if run.attempts != 0 {
-                mine.attempts.store(0, Relaxed);
-            }
             self.run = None;
             Hold::IDLE
         } else {
@@ -430,6 +440,15 @@ impl<S: Storage> Claimant<S> {
         // PAIR(offer): Release here and in `mend_slot`, Acquire in `take_over`; the hold is seen.
         self.cursors.header.offered[word].fetch_or(bit, Release);
         Some(run.lane)
+    }
+
+    /// Before this receiver's slot is given up: notes that the first record of what is left of a run was
+    /// never handed out, so that whoever takes it over does not count that.
+    pub fn leave(&mut self) {
+        if let (Some(run), None) = (self.run, self.in_hand) {
+            let mine = &self.cursors.slots[usize::from(self.slot)];
+            mine.attempts.store(run.attempts.wrapping_sub(1), Relaxed);
+        }
     }
 
     /// The claim of a lane, as it is now.
@@ -491,7 +510,7 @@ impl<S: Storage> Claimant<S> {
             overwrite(&theirs.taker, 0);
             return false;
         };
-        let attempts = theirs.attempts.load(Relaxed).saturating_add(1);
+        let attempts = theirs.attempts.load(Relaxed).wrapping_add(1);
         let end = Position::new(theirs.end.load(Relaxed));
         let mine = &self.cursors.slots[usize::from(self.slot)];
         mine.attempts.store(attempts, Relaxed);

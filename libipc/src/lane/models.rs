@@ -193,6 +193,9 @@ impl Mailbox {
     fn new(receivers: usize, granules: usize) -> Self {
         let first = Position::new(0).back(3);
         let header = RosterHeader::default();
+        // No kernel runs a barrier in the other threads here, so both sides must fence: without this the
+        // models lose wake-ups on real threads, and under Miri, which shows it at once.
+        header.fences.store(1, Relaxed);
         header.receivers_high.store(receivers as u32, Relaxed);
         let roster = Roster {
             header: shared(header),

@@ -259,3 +259,50 @@ impl SpinBudget {
         self.now = (self.now / 2).clamp(SPIN_FLOOR.min(self.max), self.max);
     }
 }
+
+/// How long a receiver that has just emptied a lane leaves it alone before it looks again.
+///
+/// Each look takes the cache line in which the sender publishes away from it, so a receiver that looks at
+/// once slows a stream down to a message a look. If a lull ends with a backlog the messages come in a
+/// stream, and a longer lull may bring more; if it ends with a single message, the sender waits for us and
+/// a lull only delays. Tried again from time to time.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lull {
+    pauses: u32,
+    quiet: u32,
+}
+
+/// Longest lull, in pauses of the processor.
+const LULL_PAUSES_MAX: u32 = 32;
+/// The lull that is tried from time to time.
+const LULL_PAUSES_TRIED: u32 = 4;
+/// Waits without a lull between two tries.
+const LULL_TRIED_EVERY: u32 = 64;
+
+impl Lull {
+    /// Pauses to make before the first look.
+    #[inline]
+    pub fn pauses(&mut self) -> u32 {
+        if self.pauses == 0 {
+            self.quiet += 1;
+            if self.quiet == LULL_TRIED_EVERY {
+                self.quiet = 0;
+                self.pauses = LULL_PAUSES_TRIED;
+            }
+        }
+        self.pauses
+    }
+
+    /// The first look after a lull found so many granules behind the message that it took.
+    #[inline]
+    pub fn ended(&mut self, backlog_granules: u64) {
+        if backlog_granules >= LULL_BACKLOG_GRANULES {
+            self.pauses = (self.pauses * 2).min(LULL_PAUSES_MAX);
+        } else {
+            self.pauses /= 2;
+        }
+    }
+}
+
+/// A backlog of so many granules says that messages come in a stream.
+const LULL_BACKLOG_GRANULES: u64 = 8;
