@@ -509,3 +509,24 @@ fn ends_that_are_dropped_are_closed_and_their_places_are_free() {
     let after = daemon.status(&client);
     assert_eq!((after.usage, after.descriptors), (before.usage, before.descriptors));
 }
+
+#[test]
+fn each_promise_names_tests_that_exist() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let contract = std::fs::read_to_string(folder.join("../docs/contract.md")).unwrap();
+    let files = ["contract", "isolation", "traffic", "kill", "hostile", "daemon"];
+    let tests: String = files
+        .map(|file| std::fs::read_to_string(folder.join(file).with_extension("rs")).unwrap())
+        .concat();
+    let is_test = |name: &&str| name.matches('_').count() > 2 && !name.contains('/');
+    let named: Vec<_> = contract.split('`').filter(is_test).collect();
+    assert!(named.len() > 20, "{named:?}");
+    for name in named {
+        assert!(tests.contains(&format!("fn {name}()")), "no test is called {name}");
+    }
+    let numbers = 1..=30;
+    for number in numbers {
+        let promise = format!("\n{number}. ");
+        assert_eq!(contract.matches(&promise).count(), 1, "promise {number} stands there once");
+    }
+}

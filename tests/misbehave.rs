@@ -8,6 +8,7 @@
 //! create NAME | create_for UID NAME | delete NAME               ask the daemon
 //! list | status                                                 the same
 //! sender NAME | receiver NAME | close_sender | close_receiver   open and close the ends
+//! never_spin                                                    the ends sleep at once
 //! send TEXT | try_send TEXT | send_within MS TEXT               send one message
 //! receive | try_receive | receive_within MS                     got ATTEMPTS PID UID GID TEXT
 //! hold                                                          as receive; then ack | return
@@ -115,6 +116,10 @@ impl State {
                 let list = self.client.list().map_err(said)?;
                 let names: Vec<_> = list.iter().map(|mailbox| mailbox.name.as_str()).collect();
                 return Ok(names.join(" "));
+            }
+            "never_spin" => {
+                self.sender.iter_mut().for_each(|sender| sender.set_spin_max(Duration::ZERO));
+                self.receiver.iter_mut().for_each(|receiver| receiver.set_spin_max(Duration::ZERO));
             }
             "delete" => drop(self.client.delete(rest).map_err(said)?),
             "status" => return Ok(self.client.status().map_err(said)?.pid.to_string()),

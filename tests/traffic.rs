@@ -31,6 +31,14 @@ impl<'a> Crowd<'a> {
         Self { daemon, client, senders, receivers }
     }
 
+    /// Has everyone sleep at once where there is nothing to do, so that all depends on the wake-ups.
+    fn sleepy(mut self) -> Self {
+        for child in self.senders.iter_mut().chain(&mut self.receivers) {
+            child.done("never_spin");
+        }
+        self
+    }
+
     fn log(&self, receiver: usize) -> PathBuf {
         self.daemon.folder().join(format!("log{receiver}"))
     }
@@ -115,7 +123,21 @@ fn no_wake_up_is_lost_between_ten_senders_and_ten_receivers_of_one_record_lanes(
 }
 
 #[test]
+fn no_wake_up_is_lost_where_nobody_spins() {
+    let daemon = TestDaemon::start(&[]);
+    Crowd::gather(&daemon, &one_record(), [10, 10]).sleepy().moves(10_000, FILLS_A_LANE);
+}
+
+#[test]
 fn no_wake_up_is_lost_where_the_kernel_refuses_the_barrier() {
     let daemon = TestDaemon::start(&["--no-barrier"]);
-    Crowd::gather(&daemon, &one_record(), [10, 10]).moves(10_000, FILLS_A_LANE);
+    Crowd::gather(&daemon, &one_record(), [10, 10]).sleepy().moves(10_000, FILLS_A_LANE);
+}
+
+#[test]
+fn no_wake_up_is_lost_between_one_sender_and_one_receiver_where_nobody_spins() {
+    let daemon = TestDaemon::start(&[]);
+    Crowd::gather(&daemon, &one_record().receivers_max(1), [1, 1])
+        .sleepy()
+        .moves(20_000, FILLS_A_LANE);
 }
