@@ -1,5 +1,7 @@
 //! Peers that send and write nonsense: it ends with them, and nobody else notices.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 

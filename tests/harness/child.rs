@@ -5,11 +5,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
-
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 use crate::patience;
 
@@ -108,13 +105,10 @@ impl Child {
     /// The next answer, if one comes before the deadline and before the child's end.
     #[must_use]
     pub fn answer_by(&mut self, deadline: Instant) -> Option<String> {
-        match self.answers.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(answer) => Some(answer),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        self.answers.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
     }
 
-    /// Whether an answer is there; it is left for [`Child::answer`] only if it is not taken here.
+    /// The next answer, if it is there already.
     #[must_use]
     pub fn try_answer(&mut self) -> Option<String> {
         self.answers.try_recv().ok()
@@ -190,24 +184,6 @@ impl Child {
     pub fn kill(&mut self) -> ExitStatus {
         self.process.kill().expect("our child");
         self.process.wait().expect("our child")
-    }
-
-    /// Sends it a signal.
-    ///
-    /// # Panics
-    /// If it is no child of ours.
-    pub fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.pid().cast_signed()), signal).expect("our child");
-    }
-
-    /// Lets it end of itself.
-    ///
-    /// # Panics
-    /// If it does not end well.
-    pub fn finish(mut self) {
-        self.commands = None;
-        let status = self.process.wait().expect("our child");
-        assert!(status.success(), "the child ended with {status}");
     }
 }
 
