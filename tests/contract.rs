@@ -474,18 +474,27 @@ fn users_without_a_system_daemon_get_one_private_daemon_on_first_use() {
     // Both are at it before either has answered.
     let (mut one, mut other) = (start(), start());
     assert_eq!((one.answer().as_str(), other.answer().as_str()), ("ok", "ok"));
-    let daemon: i32 = one.done("status").parse().unwrap();
-    assert_eq!(other.done("status"), daemon.to_string(), "both talk to the same daemon");
+    let daemon = Stopped(nix::unistd::Pid::from_raw(one.done("status").parse().unwrap()));
+    assert_eq!(other.done("status"), daemon.0.to_string(), "both talk to the same daemon");
     one.done("create orders");
     one.done("sender orders");
     one.done("send to my other half");
     other.done("receiver orders");
     assert_eq!(other.got("receive").text, "to my other half");
-    let daemon = nix::unistd::Pid::from_raw(daemon);
-    nix::sys::signal::kill(daemon, nix::sys::signal::Signal::SIGTERM).unwrap();
-    other.refused("try_receive", "Deleted");
+    drop(daemon);
     let socket = folder.path().join(libipc::protocol::PRIVATE_SOCKET);
     wait_until("the private daemon has gone", || !socket.exists());
+    other.refused("try_receive", "Deleted");
+}
+
+/// A private daemon, which is no child of ours; asked to stop when dropped.
+struct Stopped(nix::unistd::Pid);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // It may have stopped already.
+        let _ = nix::sys::signal::kill(self.0, nix::sys::signal::Signal::SIGTERM);
+    }
 }
 
 /// Promise 22.
