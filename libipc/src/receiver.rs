@@ -177,7 +177,11 @@ impl Receiver {
             && let Some(lane) = self.claimant.return_to_queue()
         {
             park::light_barrier(&self.roster.header);
-            self.pass_the_baton(Some(lane));
+            let slot = self.claimant.slot();
+            let cursors = &self.claimant.cursors().header;
+            if park::another_sleeps(cursors, self.sleeping_words, slot) {
+                self.ring_bell_of(Some(lane));
+            }
         }
     }
 
@@ -324,8 +328,8 @@ impl Receiver {
             }
         };
         // Woken for a message that is left to others, or with more behind it: somebody else's turn.
-        if slept && self.claimant.anything_to_take() {
-            self.pass_the_baton(None);
+        if slept {
+            self.pass_the_baton();
         }
         result
     }
@@ -404,22 +408,22 @@ impl Receiver {
         )
     }
 
-    /// Wakes another sleeper, if there is one, for a lane with something in it.
+    /// Wakes another sleeper, if there is one and something to take for it.
     #[cold]
-    fn pass_the_baton(&self, lane: Option<u16>) {
-        let (cursors, slot) = (self.claimant.cursors(), self.claimant.slot());
-        if !park::another_sleeps(&cursors.header, self.sleeping_words, slot) {
-            return;
+    fn pass_the_baton(&self) {
+        let (claimant, roster) = (&self.claimant, &self.roster.header);
+        let (cursors, slot) = (&claimant.cursors().header, claimant.slot());
+        let look = || claimant.anything_to_take();
+        if park::pass_on(roster, cursors, self.sleeping_words, slot, &Futex, look) {
+            self.ring_bell_of(None);
         }
-        let something = |&&lane: &&u16| {
-            let claim = self.claimant.claim_position(lane);
-            self.claimant.lane(lane).is_some_and(|l| l.published(claim) != Some(0))
-        };
-        // Every receiver listens to every sender's bell.
-        let lane = lane.or_else(|| self.claimant.lanes().iter().find(something).copied());
-        let any = || self.claimant.lanes().first().copied();
-        if let Some(doorstep) = lane.or_else(any).and_then(|lane| self.neighbours.doorstep_of(lane))
-        {
+    }
+
+    /// Rings the bell of a lane's sender, or of any lane's: every receiver listens to every sender's bell.
+    #[cold]
+    fn ring_bell_of(&self, lane: Option<u16>) {
+        let lane = lane.or_else(|| self.claimant.lanes().first().copied());
+        if let Some(doorstep) = lane.and_then(|lane| self.neighbours.doorstep_of(lane)) {
             park::ring(&doorstep.header.bell, 1, &Futex);
         }
     }

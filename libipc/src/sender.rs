@@ -8,7 +8,7 @@ use crate::client::Session;
 use crate::error::{Corrupt, Fault, RequestError, SendError, TrySendError};
 use crate::lane::layout::{SlotState, Traffic};
 use crate::lane::memory::RingMemory;
-use crate::lane::park::{self, SpinBudget, Woke};
+use crate::lane::park::{self, Rung, SpinBudget, Woke};
 use crate::lane::position::{Position, record_granules};
 use crate::lane::ring::{LaneWriter, NoRoom};
 use crate::link::Link;
@@ -40,6 +40,7 @@ pub struct Sender {
     doorstep: Doorstep,
     /// Words of sleeping bits that the mailbox's receivers need.
     sleeping_words: usize,
+    rung: Rung,
     /// The roster's `changes` when `state` was read.
     seen_changes: u32,
     traffic: Traffic,
@@ -92,6 +93,7 @@ impl Sender {
             cursors,
             doorstep,
             sleeping_words: usize::from(receivers).div_ceil(64),
+            rung: Rung::default(),
             seen_changes: 0,
             traffic: Traffic::Open,
             message_bytes_max: usize::try_from(attributes.message_bytes_max())
@@ -178,7 +180,8 @@ impl Sender {
         self.hint();
         let (roster, cursors) = (&self.roster.header, &self.cursors.header);
         let bell = &self.doorstep.header.bell;
-        if park::announce(roster, cursors, self.sleeping_words, bell, &Futex) {
+        let (words, rung) = (self.sleeping_words, &mut self.rung);
+        if park::announce(roster, cursors, words, rung, bell, &Futex) {
             self.note_processor();
         }
     }

@@ -209,7 +209,10 @@ pub struct CursorsHeader {
     constants_end: Padding<14>,
     /// One bit a receiver slot: it is about to sleep, or sleeps.
     pub sleeping: [AtomicU64; RECEIVER_WORDS],
-    sleeping_end: Padding<8>,
+    /// Grows whenever a receiver sets or clears its bit: a sender rings once for each state of the sleepers.
+    pub sleep_changes: AtomicU32,
+    sleeping_padding: AtomicU32,
+    sleeping_end: Padding<7>,
     /// One bit a receiver slot: what its hold names is offered to whoever takes it over.
     pub offered: [AtomicU64; RECEIVER_WORDS],
     offered_end: Padding<8>,
@@ -439,6 +442,7 @@ const _: () = {
     assert!(size_of::<LaneEntry>() == 64);
     assert!(size_of::<CursorsHeader>() == 384);
     assert!(offset_of!(CursorsHeader, sleeping) == 128);
+    assert!(offset_of!(CursorsHeader, sleep_changes) == 192);
     assert!(offset_of!(CursorsHeader, offered) == 256);
     assert!(size_of::<SlotCell>() == 128);
     assert!(offset_of!(SlotCell, end) == 8);

@@ -14,7 +14,7 @@ use crate::lane::layout::{
     ClaimCell, CursorsHeader, LaneEntry, LaneHeader, ReceiverEntry, RosterHeader, SlotCell,
     SlotState,
 };
-use crate::lane::park::{self, Park, Woke};
+use crate::lane::park::{self, Park, Rung, Woke};
 use crate::lane::position::{Position, record_granules};
 use crate::lane::ring::{LaneWriter, NoRoom, RecordHeader, Storage};
 use crate::regions::{Cursors, Roster};
@@ -131,41 +131,48 @@ impl Storage for Model {
     }
 }
 
-/// Futexes as they are documented: compare and sleep are one step.
+/// Futexes as they are documented: compare and sleep are one step. Two queues: the bell's, and the other
+/// word's.
 #[derive(Clone)]
 struct ModelPark {
-    queue: Arc<(Mutex<u32>, Condvar)>,
+    queues: Arc<(Mutex<()>, [Condvar; 2])>,
+    bell: Arc<AtomicU32>,
 }
 
 impl ModelPark {
-    fn new() -> Self {
-        Self { queue: Arc::new((Mutex::new(0), Condvar::new())) }
+    fn new(bell: Arc<AtomicU32>) -> Self {
+        Self { queues: Arc::new((Mutex::new(()), [Condvar::new(), Condvar::new()])), bell }
+    }
+
+    fn queue(&self, word: &AtomicU32) -> &Condvar {
+        &self.queues.1[usize::from(std::ptr::eq(word, &raw const *self.bell))]
     }
 }
 
 impl Park for ModelPark {
     fn wait(&self, words: &[(&AtomicU32, u32)], _deadline: Option<Instant>) -> Woke {
-        let (lock, wakes) = &*self.queue;
-        let mut rung = lock.lock().unwrap();
-        if words.iter().all(|(word, expected)| word.load(Relaxed) == *expected) {
-            rung = wakes.wait(rung).unwrap();
+        let [(word, expected)] = words else { panic!("the models wait on one word") };
+        let guard = self.queues.0.lock().unwrap();
+        if word.load(Relaxed) == *expected {
+            drop(self.queue(word).wait(guard).unwrap());
         }
-        drop(rung);
         Woke::Perhaps
     }
 
-    fn wake(&self, _word: &AtomicU32, count: u32) {
-        let (lock, wakes) = &*self.queue;
-        let mut rung = lock.lock().unwrap();
-        *rung += 1;
-        drop(rung);
-        if count == 1 { wakes.notify_one() } else { wakes.notify_all() }
+    fn wake(&self, word: &AtomicU32, count: u32) {
+        let guard = self.queues.0.lock().unwrap();
+        drop(guard);
+        let queue = self.queue(word);
+        if count == 1 { queue.notify_one() } else { queue.notify_all() }
     }
 
     fn barrier(&self) -> bool {
         true
     }
 }
+
+/// The writing end, and what it remembers of the sleepers.
+type Writer = (LaneWriter<Model>, Rung);
 
 /// A mailbox with one lane, as its members see it.
 #[derive(Clone)]
@@ -211,6 +218,7 @@ impl Mailbox {
             claims: shared_slice::<ClaimCell>(1),
         };
         cursors.claims[0].claim.store(first.get() << 16, Relaxed);
+        let bell = Arc::new(AtomicU32::new(0));
         let lane = LaneHeader::default();
         lane.tail.store(first.get(), Relaxed);
         Self {
@@ -218,16 +226,17 @@ impl Mailbox {
             cursors,
             lane: shared(lane),
             model: Model::new(granules),
-            bell: Arc::new(AtomicU32::new(0)),
+            bell: bell.clone(),
             freed: Arc::new(AtomicU32::new(0)),
-            park: ModelPark::new(),
+            park: ModelPark::new(bell),
             first,
         }
     }
 
-    fn writer(&self) -> LaneWriter<Model> {
+    fn writer(&self) -> Writer {
         let (roster, cursors) = (self.roster.clone(), self.cursors.clone());
-        LaneWriter::new(self.model.clone(), self.lane.clone(), roster, cursors, 0, self.first)
+        let (model, lane) = (self.model.clone(), self.lane.clone());
+        (LaneWriter::new(model, lane, roster, cursors, 0, self.first), Rung::default())
     }
 
     fn claimant(&self, slot: u16, single: bool) -> Claimant<Model> {
@@ -241,7 +250,7 @@ impl Mailbox {
     }
 
     /// Sends, sleeping for room as a sender does.
-    fn send(&self, writer: &mut LaneWriter<Model>, message: u8) {
+    fn send(&self, (writer, rung): &mut Writer, message: u8) {
         let granules = record_granules(1);
         while !writer.has_room(granules) {
             match writer.find_room(granules) {
@@ -256,7 +265,8 @@ impl Mailbox {
             park::sleep_for_room(roster, &header, freed, wanted, None, &self.park, look);
         }
         writer.publish(&[message]);
-        park::announce(&self.roster.header, &self.cursors.header, 1, &self.bell, &self.park);
+        let (roster, cursors) = (&self.roster.header, &self.cursors.header);
+        park::announce(roster, cursors, 1, rung, &self.bell, &self.park);
     }
 
     /// Takes one message if there is one, without acknowledging it.
@@ -279,13 +289,19 @@ impl Mailbox {
 
     /// Receives, sleeping as a receiver does, and acknowledges.
     fn receive(&self, claimant: &mut Claimant<Model>) -> u64 {
+        let (roster, cursors) = (&self.roster.header, &self.cursors.header);
+        let slot = claimant.slot();
+        let mut slept = false;
         loop {
             if let Some(message) = self.take(claimant) {
                 self.acknowledge(claimant);
+                let look = || claimant.anything_to_take();
+                if slept && park::pass_on(roster, cursors, 1, slot, &self.park, look) {
+                    park::ring(&self.bell, 1, &self.park);
+                }
                 return message;
             }
-            let (roster, cursors) = (&self.roster.header, &self.cursors.header);
-            let (slot, look) = (claimant.slot(), || claimant.anything_to_take());
+            let look = || claimant.anything_to_take();
             park::sleep_on_bells(
                 roster,
                 cursors,
@@ -295,10 +311,7 @@ impl Mailbox {
                 &self.park,
                 look,
             );
-            let more = claimant.anything_to_take();
-            if more && park::another_sleeps(cursors, 1, claimant.slot()) {
-                park::ring(&self.bell, 1, &self.park);
-            }
+            slept = true;
         }
     }
 }
@@ -382,11 +395,11 @@ fn loom_competing_receivers_get_each_message_once() {
         got.sort_unstable();
         assert_eq!(got, [1, 2]);
         assert!(
-            lane_is_drained(&mailbox.cursors, 0, writer.tail()),
+            lane_is_drained(&mailbox.cursors, 0, writer.0.tail()),
             "{:?} {:?} {:?}",
             mailbox.cursors.claims[0].claim.load(Relaxed),
             mailbox.cursors.slots.iter().map(|s| s.hold.load(Relaxed)).collect::<Vec<_>>(),
-            writer.tail()
+            writer.0.tail()
         );
     });
 }
@@ -461,7 +474,7 @@ fn loom_a_death_at_any_step_of_a_claim_loses_and_doubles_nothing() {
             got.sort_unstable();
             assert_eq!(got, [1, 2], "death at checkpoint {checkpoint}: {mended:?}");
             assert!(slot_is_idle(&mailbox.cursors, 1));
-            assert!(lane_is_drained(&mailbox.cursors, 0, writer.tail()));
+            assert!(lane_is_drained(&mailbox.cursors, 0, writer.0.tail()));
         });
     }
 }

@@ -114,22 +114,67 @@ pub fn ring(word: &AtomicU32, count: u32, park: &impl Park) {
     park.wake(word, count);
 }
 
-/// The fast side of a sender: something was published; if any receiver sleeps, one is woken. Says whether
-/// the bell was rung.
+/// What a sender remembers of the sleepers: it rings once for each state of theirs.
+///
+/// Whoever was rung for is on its way, and changes that state when it comes: it looks for messages
+/// after that, and passes the baton on. Until then a second ring would only cost system calls.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rung {
+    /// The cursors' `sleep_changes` when the bell was last rung.
+    at: Option<u32>,
+    /// Messages announced since without ringing.
+    silent: u32,
+}
+
+/// Messages after which a sender rings again although no sleeper has come: one may have been stopped on
+/// its way.
+const SILENT_MAX: u32 = 64;
+
+/// The fast side of a sender: something was published; if any receiver sleeps that has not been rung for,
+/// one is woken. Says whether the bell was rung.
 #[inline]
 pub fn announce(
     roster: &RosterHeader,
     cursors: &CursorsHeader,
     words: usize,
+    rung: &mut Rung,
     bell: &AtomicU32,
     park: &impl Park,
 ) -> bool {
     light_barrier(roster);
-    let sleepers = anyone_sleeps(cursors, words);
-    if sleepers {
-        ring(bell, 1, park);
+    anyone_sleeps(cursors, words) && ring_once(cursors, rung, bell, park)
+}
+
+#[cold]
+fn ring_once(cursors: &CursorsHeader, rung: &mut Rung, bell: &AtomicU32, park: &impl Park) -> bool {
+    // PAIR(sleep): Relaxed, ordered by the light barrier.
+    let now = cursors.sleep_changes.load(Relaxed);
+    if rung.at == Some(now) && rung.silent < SILENT_MAX {
+        rung.silent += 1;
+        return false;
     }
-    sleepers
+    *rung = Rung { at: Some(now), silent: 0 };
+    ring(bell, 1, park);
+    true
+}
+
+/// The baton: a receiver that has slept, and has taken a message or leaves without one, wakes the next
+/// sleeper if there is more to take. `look` says whether there is.
+pub fn pass_on(
+    roster: &RosterHeader,
+    cursors: &CursorsHeader,
+    words: usize,
+    slot: u16,
+    park: &impl Park,
+    look: impl FnOnce() -> bool,
+) -> bool {
+    if !another_sleeps(cursors, words, slot) {
+        return false;
+    }
+    // PAIR(sleep): a sender that has not rung again since we were rung for published before it read that we
+    // had not come yet: what it published is seen behind this barrier.
+    heavy_barrier(roster, park);
+    look()
 }
 
 /// The fast side of a receiver: a record of the lane was freed; whether its sender sleeps for room. If so,
@@ -195,9 +240,11 @@ pub fn sleep_on_bells(
     let (word, bit) = slot_bit(slot);
     // PAIR(sleep): ordered by the heavy barrier.
     cursors.sleeping[word].fetch_or(bit, Relaxed);
+    cursors.sleep_changes.fetch_add(1, Relaxed);
     let at_most = heavy_barrier(roster, park).or(at_most);
     let woke = if look() { Woke::Perhaps } else { bounded_wait(&words, deadline, at_most, park) };
     cursors.sleeping[word].fetch_and(!bit, Relaxed);
+    cursors.sleep_changes.fetch_add(1, Relaxed);
     // PAIR(bell): what was published before the bell was rung is seen from here on.
     fence(Acquire);
     woke
