@@ -1,1 +1,128 @@
-//! harness
+//! What every test here stands on: a private daemon, child processes that misbehave on request, and
+//! waiting for a condition instead of for a time.
+//!
+//! - [`TestDaemon`]: an `ipcd` of one test, in a folder of its own, gone when the test ends.
+//! - [`Child`]: the program `misbehave`, as any uid, told what to do line by line.
+//! - [`RawClient`]: the control protocol without the library that keeps to its rules.
+//! - [`numbered`]: messages that tell who sent them and which they are, and the logs of those who got them.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+#[path = "harness/child.rs"]
+mod child;
+#[path = "harness/daemon.rs"]
+mod daemon;
+#[path = "harness/numbered.rs"]
+pub mod numbered;
+#[path = "harness/raw_client.rs"]
+mod raw_client;
+
+pub use child::{Child, Got};
+pub use daemon::{TestDaemon, descriptors_of};
+pub use raw_client::RawClient;
+
+/// Two uids that own nothing and need no entry anywhere.
+pub const UIDS: [u32; 2] = [64001, 64002];
+
+/// How long anything may take before a test calls it stuck. No test passes or fails by being faster.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The instant at which patience ends.
+#[must_use]
+pub fn patience() -> Instant {
+    Instant::now() + PATIENCE
+}
+
+/// Waits until a condition holds.
+///
+/// # Panics
+/// When patience has ended, naming what never came.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = patience();
+    while !condition() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Whether this test may go on: it needs several uids, so it needs root. Says so aloud, and counts, where
+/// it may not.
+#[must_use]
+pub fn skip_unless_root(test: &str) -> bool {
+    static SKIPPED: AtomicU32 = AtomicU32::new(0);
+    if nix::unistd::geteuid().is_root() {
+        return false;
+    }
+    let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
+    // Past the test runner, which keeps the output of tests that pass.
+    let said = writeln!(std::io::stderr(), "SKIPPED ({count}): {test}: needs root for other uids");
+    said.expect("stderr takes a line");
+    true
+}
+
+/// The path of one of the workspace's programs, all of which are built at the first call with the profile
+/// of this very test.
+///
+/// # Panics
+/// If they do not build.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(build_programs).join(name)
+}
+
+fn build_programs() -> PathBuf {
+    let us = std::env::current_exe().expect("the path of this test");
+    // target/PROFILE/deps/TEST
+    let folder = us.ancestors().nth(2).expect("a test lies in target/PROFILE/deps");
+    let profile = match folder.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(profile) => profile,
+    };
+    let target = folder.parent().expect("a profile lies in target");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = Command::new(cargo)
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))
+        .args(["build", "--workspace", "--bins", "--quiet", "--profile", profile, "--target-dir"])
+        .arg(target)
+        .status()
+        .expect("cargo runs");
+    assert!(built.success(), "the programs do not build");
+    folder.to_owned()
+}
+
+/// A seed for a test's dice: from `SEED` if set, so that a failure can be repeated; said aloud.
+#[must_use]
+pub fn seed() -> u64 {
+    let given = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
+    let now = || std::time::UNIX_EPOCH.elapsed().map_or(1, |time| time.as_nanos() as u64);
+    let seed = given.unwrap_or_else(now);
+    println!("SEED={seed} repeats these dice");
+    seed
+}
+
+/// Dice that a seed determines.
+#[derive(Clone, Debug)]
+pub struct Dice(u64);
+
+impl Dice {
+    /// Dice for a seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// A number below `bound`. Source: splitmix64, Steele, Lea and Flood 2014.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+}

@@ -1,2 +1,277 @@
-//! misbehave
-fn main() {}
+//! A program that does with mailboxes whatever a test tells it to, and worse.
+//!
+//! `misbehave SOCKET` connects (without SOCKET it looks for a daemon itself), says `ok` or `error WHY`, and
+//! then answers each line on its standard input with one line, beginning with `ok`, `got` or `error`. It
+//! ends with its standard input, or with the process that started it.
+//!
+//! ```text
+//! create NAME | create_for UID NAME | delete NAME               ask the daemon
+//! list | status                                                 the same
+//! sender NAME | receiver NAME | close_sender | close_receiver   open and close the ends
+//! never_spin                                                    the ends sleep at once
+//! send TEXT | try_send TEXT | send_within MS TEXT               send one message
+//! receive | try_receive | receive_within MS                     got ATTEMPTS PID UID GID TEXT
+//! hold                                                          as receive; then ack | return
+//! send_numbered ID FIRST COUNT BYTES [PROGRESS]                 see tests::numbered
+//! take COUNT LOG | drain LOG | drain_logged LOG                 receive numbered messages
+//! fork                                                          use everything in a child of fork
+//! attack ROLE NAME | rob NAME                                   see attacks.rs
+//! scribble NAME WHAT | derange NAME WHAT                        see scribbles.rs
+//! ```
+
+use std::fmt::Debug;
+use std::fs::File;
+use std::io::{self, BufRead, BufWriter, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use libipc::{Client, ClientOptions, Delivery, MailboxOptions, ReceiveError, Receiver, Sender};
+use tests::numbered;
+
+#[path = "misbehave/attacks.rs"]
+mod attacks;
+#[path = "misbehave/scribbles.rs"]
+mod scribbles;
+
+/// What a command came to: what to answer behind `ok`, or what behind `error`.
+type Outcome = Result<String, String>;
+
+fn main() {
+    let killed_with_parent = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+    killed_with_parent.expect("the kernel takes a signal's number");
+    let socket = std::env::args_os().nth(1).map(PathBuf::from);
+    let options = ClientOptions::new();
+    let client = match &socket {
+        Some(path) => options.socket(path).connect(),
+        None => options.connect(),
+    };
+    let client = match client {
+        Ok(client) => client,
+        Err(error) => return answer(&format!("error {error:?}: {error}")),
+    };
+    answer("ok");
+    let socket = client.socket_path().to_owned();
+    let mut state = State { client, socket, sender: None, receiver: None, kept: Vec::new() };
+    while let Some(line) = next_line() {
+        let (verb, rest) = line.split_once(' ').unwrap_or((&line, ""));
+        match state.obey(verb, rest) {
+            Ok(text) if text.starts_with("got ") => answer(&text),
+            Ok(text) => answer(format!("ok {text}").trim_end()),
+            Err(error) => answer(&format!("error {error}").replace('\n', " ")),
+        }
+    }
+}
+
+fn next_line() -> Option<String> {
+    let mut line = String::new();
+    let read = io::stdin().lock().read_line(&mut line);
+    let more = read.is_ok_and(|len| len > 0);
+    more.then(|| line.trim_end().to_owned())
+}
+
+fn answer(line: &str) {
+    let mut output = io::stdout().lock();
+    // Whoever asked may be gone; then so are we, soon.
+    let _ = writeln!(output, "{line}").and_then(|()| output.flush());
+}
+
+fn said(error: impl Debug) -> String {
+    format!("{error:?}")
+}
+
+fn number<T: std::str::FromStr>(word: Option<&str>) -> Result<T, String> {
+    word.and_then(|word| word.parse().ok()).ok_or_else(|| "usage: a number is missing".to_owned())
+}
+
+fn path(word: Option<&str>) -> Result<&Path, String> {
+    word.map(Path::new).ok_or_else(|| "usage: a path is missing".to_owned())
+}
+
+struct State {
+    client: Client,
+    socket: PathBuf,
+    sender: Option<Sender>,
+    receiver: Option<Receiver>,
+    /// Whatever must stay open.
+    kept: Vec<scribbles::Kept>,
+}
+
+impl State {
+    fn obey(&mut self, verb: &str, rest: &str) -> Outcome {
+        let mut words = rest.split(' ');
+        match verb {
+            "sender" => self.sender = Some(self.client.sender(rest).map_err(said)?),
+            "receiver" => self.receiver = Some(self.client.receiver(rest).map_err(said)?),
+            "observer" => drop(self.client.observer(rest).map_err(said)?),
+            "close_sender" => self.sender = None,
+            "close_receiver" => self.receiver = None,
+            "create" => self.client.create(rest, &MailboxOptions::new()).map_err(said)?,
+            "create_for" => {
+                let (uid, name) = rest.split_once(' ').unwrap_or((rest, ""));
+                let options = MailboxOptions::new().owner(Some(number(Some(uid))?), None);
+                self.client.create(name, &options).map_err(said)?;
+            }
+            "list" => {
+                let list = self.client.list().map_err(said)?;
+                let names: Vec<_> = list.iter().map(|mailbox| mailbox.name.as_str()).collect();
+                return Ok(names.join(" "));
+            }
+            "never_spin" => {
+                self.sender.iter_mut().for_each(|sender| sender.set_spin_max(Duration::ZERO));
+                self.receiver.iter_mut().for_each(|receiver| receiver.set_spin_max(Duration::ZERO));
+            }
+            "delete" => drop(self.client.delete(rest).map_err(said)?),
+            "status" => return Ok(self.client.status().map_err(said)?.pid.to_string()),
+            "send" => self.sender()?.send(rest.as_bytes()).map_err(said)?,
+            "try_send" => self.sender()?.try_send(rest.as_bytes()).map_err(said)?,
+            "send_within" => {
+                let (ms, text) = rest.split_once(' ').unwrap_or((rest, ""));
+                let deadline = within(number(Some(ms))?);
+                self.sender()?.send_deadline(text.as_bytes(), deadline).map_err(said)?;
+            }
+            "receive" => return Ok(take(self.receiver()?.receive().map_err(said)?)),
+            "try_receive" => return Ok(take(self.receiver()?.try_receive().map_err(said)?)),
+            "receive_within" => {
+                let deadline = within(number(words.next())?);
+                return Ok(take(self.receiver()?.receive_deadline(deadline).map_err(said)?));
+            }
+            "hold" => return hold(self.receiver()?.receive().map_err(said)?),
+            "send_numbered" => return self.send_numbered(&mut words),
+            "take" => return self.take_some(number(words.next())?, path(words.next())?),
+            "drain" => return self.drain(path(words.next())?, false),
+            "drain_logged" => return self.drain(path(words.next())?, true),
+            "fork" => return self.fork(),
+            "attack" => return self.attack(rest),
+            "rob" => return attacks::rob(&self.socket, rest),
+            "scribble" => self.kept.push(scribbles::scribble(&self.socket, rest)?),
+            "derange" => self.kept.push(scribbles::derange(&self.socket, rest)?),
+            _ => return Err(format!("usage: no command {verb}")),
+        }
+        Ok(String::new())
+    }
+
+    fn sender(&mut self) -> Result<&mut Sender, String> {
+        self.sender.as_mut().ok_or_else(|| "usage: no sender is open".to_owned())
+    }
+
+    fn receiver(&mut self) -> Result<&mut Receiver, String> {
+        self.receiver.as_mut().ok_or_else(|| "usage: no receiver is open".to_owned())
+    }
+
+    fn attack(&self, rest: &str) -> Outcome {
+        let (role, name) = rest.split_once(' ').unwrap_or((rest, ""));
+        match role {
+            "send" => attacks::as_sender(&self.socket, name),
+            "receive" => attacks::as_receiver(&self.socket, name),
+            _ => Err(format!("usage: no role {role}")),
+        }
+    }
+
+    /// Sends numbered messages; with a progress file, writes there how many have been sent, after each.
+    fn send_numbered<'a>(&mut self, words: &mut impl Iterator<Item = &'a str>) -> Outcome {
+        let id = number(words.next())?;
+        let (first, count): (u64, u64) = (number(words.next())?, number(words.next())?);
+        let len = number(words.next())?;
+        let progress = words.next().map(File::create).transpose().map_err(said)?;
+        let sender = self.sender()?;
+        let mut message = Vec::new();
+        for n in first..first + count {
+            numbered::write(id, n, len, &mut message);
+            sender.send(&message).map_err(said)?;
+            if let Some(progress) = &progress {
+                progress.write_all_at(&(n + 1).to_le_bytes(), 0).map_err(said)?;
+            }
+        }
+        Ok(String::new())
+    }
+
+    /// Receives so many numbered messages, each in the log before it is acknowledged.
+    fn take_some(&mut self, count: u64, log: &Path) -> Outcome {
+        let mut log = numbered::open_log(log).map_err(said)?;
+        let receiver = self.receiver()?;
+        for _ in 0..count {
+            let delivery = receiver.receive().map_err(said)?;
+            let entry = numbered::read(delivery.bytes(), delivery.attempts());
+            numbered::log(entry, &mut log).map_err(said)?;
+            delivery.acknowledge();
+        }
+        Ok(String::new())
+    }
+
+    /// Receives numbered messages until the mailbox is closed and empty. `at_once`: each is in the log before
+    /// it is acknowledged.
+    fn drain(&mut self, log: &Path, at_once: bool) -> Outcome {
+        let mut log = BufWriter::new(numbered::open_log(log).map_err(said)?);
+        let receiver = self.receiver()?;
+        let mut count = 0u64;
+        loop {
+            let delivery = match receiver.receive() {
+                Ok(delivery) => delivery,
+                Err(ReceiveError::Closed) => break,
+                Err(error) => return Err(said(error)),
+            };
+            let entry = numbered::read(delivery.bytes(), delivery.attempts());
+            numbered::log(entry, &mut log).map_err(said)?;
+            if at_once {
+                log.flush().map_err(said)?;
+            }
+            delivery.acknowledge();
+            count += 1;
+        }
+        log.flush().map_err(said)?;
+        Ok(count.to_string())
+    }
+
+    /// What a child of fork gets that uses what its parent has open.
+    fn fork(&mut self) -> Outcome {
+        let (client, sender, receiver) = (&self.client, &mut self.sender, &mut self.receiver);
+        let mut raw = tests::RawClient::greet(&self.socket);
+        let said = attacks::in_child_of_fork(|| {
+            let mut errors = Vec::new();
+            errors.push(client.status().map(drop).map_err(said));
+            if let Some(sender) = sender.as_mut() {
+                errors.push(sender.try_send(b"from the child").map_err(said));
+            }
+            if let Some(receiver) = receiver.as_mut() {
+                errors.push(receiver.try_receive().map(drop).map_err(said));
+            }
+            errors.push(match raw.ask(&libipc::protocol::Request::Status) {
+                (libipc::protocol::Answer::Refused(refusal), _) => Err(said(refusal)),
+                _ => Ok(()),
+            });
+            // What a child does that ends in an orderly way: it closes everything.
+            drop(sender.take());
+            drop(receiver.take());
+            errors.into_iter().map(|error| error.err().unwrap_or("allowed".into())).collect()
+        })?;
+        Ok(said)
+    }
+}
+
+fn within(ms: u64) -> Instant {
+    Instant::now() + Duration::from_millis(ms)
+}
+
+fn describe(delivery: &Delivery<'_>) -> String {
+    let libipc::Identity { pid, uid, gid } = delivery.sender();
+    let text = String::from_utf8_lossy(delivery.bytes());
+    format!("got {} {pid} {uid} {gid} {text}", delivery.attempts())
+}
+
+fn take(delivery: Delivery<'_>) -> String {
+    let text = describe(&delivery);
+    delivery.acknowledge();
+    text
+}
+
+/// Shows the delivery, and keeps it in hand until told what to do with it.
+fn hold(delivery: Delivery<'_>) -> Outcome {
+    answer(&describe(&delivery));
+    match next_line().as_deref() {
+        Some("ack") => delivery.acknowledge(),
+        Some("return") => delivery.return_to_queue(),
+        other => return Err(format!("usage: ack or return, not {other:?}")),
+    }
+    Ok(String::new())
+}

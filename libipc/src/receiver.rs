@@ -283,6 +283,20 @@ impl Receiver {
         if self.traffic == Traffic::Deleted {
             return;
         }
+        self.look_for_gone_senders();
+        if self.neighbours.lacks_any(&self.roster) {
+            let claimant = &mut self.claimant;
+            let attach = |index, lane| claimant.attach(index, lane);
+            let updated = self.neighbours.update(&self.link, attach);
+            // The daemon is away: what is mapped flows on; ask again when nothing else is to do.
+            self.stale = updated.is_err();
+            // A sender may be gone before its lane is known here.
+            self.look_for_gone_senders();
+        }
+    }
+
+    /// Forgets the lanes that are freed, and notes those that are to be reported once they are empty.
+    fn look_for_gone_senders(&mut self) {
         self.any_gone = false;
         for lane in self.claimant.lanes().to_vec() {
             match self.neighbours.status(&self.roster, lane) {
@@ -297,13 +311,6 @@ impl Receiver {
                     }
                 }
             }
-        }
-        if self.neighbours.lacks_any(&self.roster) {
-            let claimant = &mut self.claimant;
-            let attach = |index, lane| claimant.attach(index, lane);
-            let updated = self.neighbours.update(&self.link, attach);
-            // The daemon is away: what is mapped flows on; ask again when nothing else is to do.
-            self.stale = updated.is_err();
         }
     }
 

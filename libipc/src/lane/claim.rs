@@ -388,8 +388,12 @@ impl<S: Storage> Claimant<S> {
                     continue;
                 }
                 lane.corrupt = true;
-                let (what, by_sender) =
-                    if possible { ("a record", true) } else { ("tail or claim", false) };
+                // A claim that nobody else moves is as it should be: then it is the tail.
+                let (what, by_sender) = match (possible, self.single) {
+                    (true, _) => ("a record", true),
+                    (false, true) => ("the tail", true),
+                    (false, false) => ("tail or claim", false),
+                };
                 return Err(Malformed { what, lane: index, by_sender });
             };
             let mut end = claim.position.advance(header.granules());

@@ -1,0 +1,200 @@
+//! A private `ipcd` for one test.
+
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+
+use libipc::{Client, ClientOptions, MailboxOptions, ServerStatus};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::{Child, program, wait_until};
+
+/// A running daemon. Dropped: stopped, in order if it can be, and its folder removed. What it said is
+/// shown if the test has failed.
+#[derive(Debug)]
+pub struct TestDaemon {
+    folder: TempDir,
+    process: std::process::Child,
+}
+
+impl TestDaemon {
+    /// Starts a daemon with further flags, and waits until it answers.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start(flags: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        // Other uids must reach the socket; what they may do is the daemon's matter.
+        let open = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(folder.path(), open).expect("a folder's mode");
+        let process = spawn(folder.path(), flags).expect("ipcd starts");
+        let mut daemon = Self { folder, process };
+        daemon.await_ready();
+        daemon
+    }
+
+    /// Starts the daemon anew at the same socket, after it has been stopped or killed.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn restart(&mut self, flags: &[&str]) {
+        self.process = spawn(self.folder.path(), flags).expect("ipcd starts");
+        self.await_ready();
+    }
+
+    fn await_ready(&mut self) {
+        let socket = self.socket();
+        wait_until("ipcd answers", || {
+            let gone = self.process.try_wait().expect("our child").is_some();
+            assert!(!gone, "ipcd ended at its start:\n{}", self.log());
+            ClientOptions::new().socket(&socket).connect().is_ok()
+        });
+    }
+
+    /// The daemon's folder: other uids may look into it.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The daemon's socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("ipcd.sock")
+    }
+
+    /// What the daemon has said so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("ipcd.log")).unwrap_or_default()
+    }
+
+    /// The daemon's process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// A session of this test with the daemon.
+    ///
+    /// # Panics
+    /// If there is none to be had.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        ClientOptions::new().socket(self.socket()).connect().expect("a session")
+    }
+
+    /// A session of this test, and a mailbox created in it.
+    ///
+    /// # Panics
+    /// If the daemon refuses.
+    #[must_use]
+    pub fn client_with(&self, mailbox: &str, options: &MailboxOptions) -> Client {
+        let client = self.client();
+        client.create(mailbox, options).expect("a mailbox");
+        client
+    }
+
+    /// A child process connected to the daemon.
+    #[must_use]
+    pub fn child(&self) -> Child {
+        Child::start(&program("misbehave"), &self.socket(), None)
+    }
+
+    /// A child process of another uid, and of the gid with the same number.
+    #[must_use]
+    pub fn child_as(&self, uid: u32) -> Child {
+        self.child_in_group(uid, uid)
+    }
+
+    /// A child process of another uid and gid.
+    ///
+    /// # Panics
+    /// If the program cannot be laid where that uid reaches it.
+    #[must_use]
+    pub fn child_in_group(&self, uid: u32, gid: u32) -> Child {
+        let reachable = self.folder.path().join("misbehave");
+        if !reachable.exists() {
+            // By another process: a descriptor of ours, open for writing, would leak into children that
+            // other threads start, and the kernel executes no file that is open for writing.
+            let copied = Command::new("cp").arg(program("misbehave")).arg(&reachable).status();
+            assert!(copied.expect("cp runs").success(), "cannot copy the program");
+        }
+        Child::start(&reachable, &self.socket(), Some((uid, gid)))
+    }
+
+    /// What the daemon says of itself to a client.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    #[must_use]
+    pub fn status(&self, client: &Client) -> ServerStatus {
+        client.status().expect("a status")
+    }
+
+    /// Asks the daemon to stop, and waits until it has.
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        let mut status = None;
+        wait_until("ipcd stops", || {
+            status = self.process.try_wait().expect("our child");
+            status.is_some()
+        });
+        status.expect("it has ended")
+    }
+
+    /// Kills the daemon, as the kernel does when memory is short.
+    ///
+    /// # Panics
+    /// If it is no child of ours.
+    pub fn kill(&mut self) {
+        self.process.kill().expect("our child");
+        self.process.wait().expect("our child");
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.process.id().cast_signed());
+        kill(pid, signal).expect("our child");
+    }
+}
+
+impl Drop for TestDaemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("ipcd said:\n{}", self.log());
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+        } else if let Ok(None) = self.process.try_wait() {
+            self.stop();
+        }
+    }
+}
+
+fn spawn(folder: &Path, flags: &[&str]) -> std::io::Result<std::process::Child> {
+    let log = File::options().create(true).append(true).open(folder.join("ipcd.log"))?;
+    Command::new(program("ipcd"))
+        .arg("--socket")
+        .arg(folder.join("ipcd.sock"))
+        .args(flags)
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+}
+
+/// Descriptors that a process has open.
+///
+/// # Panics
+/// If the process is gone, or not ours to look at.
+#[must_use]
+pub fn descriptors_of(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).expect("a process of ours").count()
+}

@@ -1,0 +1,165 @@
+//! Messages that say who sent them and which they are, the logs of those who received them, and what a
+//! pile of logs must show.
+//!
+//! ```text
+//! message   sender u32 | length u32 | number u64 | filling, which sender and number determine
+//! log       sender u32 | attempts u32 | number u64, one after the other
+//! ```
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Bytes of the shortest numbered message, and of a log's entry.
+pub const BYTES_MIN: usize = 16;
+
+/// One entry of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Who sent it, by its own number.
+    pub sender: u32,
+    /// How often it had been handed out before.
+    pub attempts: u32,
+    /// Which of the sender's messages it is, from 0.
+    pub number: u64,
+}
+
+/// Writes a message of `len` bytes.
+///
+/// # Panics
+/// If it is shorter than [`BYTES_MIN`].
+pub fn write(sender: u32, number: u64, len: usize, into: &mut Vec<u8>) {
+    assert!(len >= BYTES_MIN, "a numbered message has {BYTES_MIN} bytes or more");
+    into.clear();
+    into.extend_from_slice(&sender.to_le_bytes());
+    into.extend_from_slice(&(len as u32).to_le_bytes());
+    into.extend_from_slice(&number.to_le_bytes());
+    into.resize(len, filling(sender, number));
+}
+
+/// Reads a message, every byte of it.
+///
+/// # Panics
+/// If it is not what [`write()`] wrote: torn, mixed or of another length.
+#[must_use]
+pub fn read(bytes: &[u8], attempts: u32) -> Entry {
+    assert!(bytes.len() >= BYTES_MIN, "a message of {} bytes", bytes.len());
+    let (sender, number) = (le_u32(&bytes[..4]), le_u64(&bytes[8..16]));
+    assert_eq!(le_u32(&bytes[4..8]) as usize, bytes.len(), "a message of another length");
+    let expected = filling(sender, number);
+    assert!(bytes[BYTES_MIN..].iter().all(|&byte| byte == expected), "a torn message");
+    Entry { sender, attempts, number }
+}
+
+fn filling(sender: u32, number: u64) -> u8 {
+    (number as u8).wrapping_mul(31) ^ sender as u8
+}
+
+/// Appends an entry to a log.
+///
+/// # Errors
+/// What the kernel said.
+pub fn log(entry: Entry, into: &mut impl Write) -> io::Result<()> {
+    let mut bytes = [0; BYTES_MIN];
+    bytes[..4].copy_from_slice(&entry.sender.to_le_bytes());
+    bytes[4..8].copy_from_slice(&entry.attempts.to_le_bytes());
+    bytes[8..].copy_from_slice(&entry.number.to_le_bytes());
+    into.write_all(&bytes)
+}
+
+/// Reads a log; a receiver that was never heard of has an empty one.
+///
+/// # Panics
+/// If it is no log.
+#[must_use]
+pub fn read_log(path: &Path) -> Vec<Entry> {
+    let bytes = std::fs::read(path).unwrap_or_default();
+    assert_eq!(bytes.len() % BYTES_MIN, 0, "{} is cut off", path.display());
+    let entry = |bytes: &[u8]| Entry {
+        sender: le_u32(&bytes[..4]),
+        attempts: le_u32(&bytes[4..8]),
+        number: le_u64(&bytes[8..]),
+    };
+    bytes.chunks_exact(BYTES_MIN).map(entry).collect()
+}
+
+/// Opens a log to append to: each entry is in the file when the write has returned, whatever happens to
+/// the process afterwards.
+///
+/// # Errors
+/// What the kernel said.
+pub fn open_log(path: &Path) -> io::Result<File> {
+    File::options().create(true).append(true).open(path)
+}
+
+/// Holds that in one receiver's log each sender's messages stand in the order in which they were sent.
+///
+/// # Panics
+/// Naming the first that does not.
+pub fn check_order(log: &[Entry]) {
+    let mut last: HashMap<u32, u64> = HashMap::new();
+    for entry in log {
+        let before = last.insert(entry.sender, entry.number);
+        let ordered = before.is_none_or(|before| before < entry.number);
+        assert!(ordered, "{entry:?} came after number {before:?} of the same sender");
+    }
+}
+
+/// How often each sender's messages stand in some logs.
+#[derive(Clone, Debug, Default)]
+pub struct Census {
+    counts: HashMap<u32, Vec<u32>>,
+    /// Messages that came a second time without a mark.
+    pub unmarked_duplicates: Vec<Entry>,
+}
+
+impl Census {
+    /// Counts the entries of all logs.
+    #[must_use]
+    pub fn of(logs: &[Vec<Entry>]) -> Self {
+        let mut unmarked: HashMap<(u32, u64), u32> = HashMap::new();
+        let mut census = Self::default();
+        for entry in logs.iter().flatten() {
+            let counts = census.counts.entry(entry.sender).or_default();
+            let index = entry.number as usize;
+            if counts.len() <= index {
+                counts.resize(index + 1, 0);
+            }
+            counts[index] += 1;
+            if entry.attempts == 0 {
+                let seen = unmarked.entry((entry.sender, entry.number)).or_default();
+                *seen += 1;
+                if *seen > 1 {
+                    census.unmarked_duplicates.push(*entry);
+                }
+            }
+        }
+        census
+    }
+
+    /// Of one sender's messages, how often each came, in order of their numbers.
+    #[must_use]
+    pub fn counts(&self, sender: u32) -> &[u32] {
+        self.counts.get(&sender).map_or(&[], Vec::as_slice)
+    }
+
+    /// Holds that each of the first `sent` messages of a sender came exactly once and no other came.
+    ///
+    /// # Panics
+    /// Naming one that did not.
+    pub fn check_exactly_once(&self, sender: u32, sent: u64) {
+        let counts = self.counts(sender);
+        assert_eq!(counts.len() as u64, sent, "sender {sender}: the last messages");
+        let odd = counts.iter().position(|&count| count != 1);
+        assert_eq!(odd, None, "sender {sender}: a message that came not once");
+    }
+}
+
+fn le_u32(bytes: &[u8]) -> u32 {
+    bytes.iter().rev().fold(0, |value, &byte| value << 8 | u32::from(byte))
+}
+
+fn le_u64(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte))
+}

@@ -1,0 +1,293 @@
+//! Peers that send and write nonsense: it ends with them, and nobody else notices.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use libipc::protocol::{Answer, LaneTicket, MESSAGE_BYTES_MAX, Refresh, Request, encode};
+use libipc::{
+    Client, Corrupt, MailboxName, MailboxOptions, ReceiveError, Refusal, Role, SendError,
+    TryReceiveError,
+};
+use tests::{RawClient, TestDaemon, descriptors_of, patience, wait_until};
+
+fn small() -> MailboxOptions {
+    MailboxOptions::new().capacity_bytes(4096).receivers_max(8).lanes_max(8)
+}
+
+fn name() -> MailboxName {
+    MailboxName::new("orders").expect("a name")
+}
+
+/// Bytes that are no request, with what is wrong with them.
+fn nonsense() -> Vec<(&'static str, Vec<u8>)> {
+    let good = encode(1, 0, &Request::Open { name: name(), role: Role::Send }).expect("it fits");
+    let changed = |at: usize, byte: u8| {
+        let mut bytes = good.clone();
+        bytes[at] ^= byte;
+        bytes
+    };
+    vec![
+        ("empty", Vec::new()),
+        ("one byte", vec![0]),
+        ("half a header", good[..12].to_vec()),
+        ("truncated", good[..good.len() - 1].to_vec()),
+        ("another magic", changed(0, 1)),
+        ("another version", changed(4, 8)),
+        ("descriptors announced that do not come", changed(6, 1)),
+        ("length too small", changed(8, 1)),
+        ("length far too large", changed(11, 0x80)),
+        ("reserved bits", changed(12, 1)),
+        ("no such request", changed(24, 0x40)),
+        ("something behind the body", [good.as_slice(), &[0; 9]].concat()),
+        ("the largest message, of ones", vec![0xff; MESSAGE_BYTES_MAX]),
+        ("oversized", vec![0xff; MESSAGE_BYTES_MAX + 1]),
+        ("oversized, well begun", [good.as_slice(), &vec![0; MESSAGE_BYTES_MAX]].concat()),
+    ]
+}
+
+/// Holds that a session is told that it broke the protocol, and is then closed.
+fn expect_the_end(client: &RawClient, what: &str) {
+    match client.receive() {
+        Some((Answer::Refused(Refusal::Protocol { reason }), fds)) => {
+            assert!(!reason.is_empty() && fds.is_empty(), "{what}");
+        }
+        other => panic!("{what}: {other:?}"),
+    }
+    assert!(client.receive().is_none(), "{what}: the session goes on");
+}
+
+#[test]
+fn nonsense_on_the_control_socket_ends_that_session_alone_and_leaves_no_descriptor() {
+    let daemon = TestDaemon::start(&[]);
+    let client = daemon.client_with("orders", &small());
+    let (mut sender, mut receiver) =
+        (client.sender("orders").unwrap(), client.receiver("orders").unwrap());
+    wait_until("only we are there", || daemon.status(&client).sessions == 1);
+    let before = (descriptors_of(daemon.pid()), daemon.status(&client).usage);
+    let gift = std::fs::File::open("/dev/null").expect("a descriptor to give away");
+    for (what, bytes) in nonsense() {
+        for gifts in [0, 1, 3, 253] {
+            for greeted in [true, false] {
+                let raw = if greeted { RawClient::greet } else { RawClient::connect };
+                let raw = raw(&daemon.socket());
+                let gifts: Vec<_> = (0..gifts).map(|_| gift.as_fd()).collect();
+                // The kernel itself refuses what is too long for a socket.
+                if raw.send(&bytes, &gifts).is_ok() {
+                    expect_the_end(&raw, what);
+                }
+            }
+        }
+        sender.send(what.as_bytes()).expect("others do not notice");
+        let delivery = receiver.receive_deadline(patience()).expect("others do not notice");
+        assert_eq!(delivery.into_bytes(), what.as_bytes());
+    }
+    wait_until("all of them are gone", || daemon.status(&client).sessions == 1);
+    wait_until("their descriptors are closed", || descriptors_of(daemon.pid()) == before.0);
+    assert_eq!(daemon.status(&client).usage, before.1);
+}
+
+#[test]
+fn descriptors_that_come_with_a_good_request_end_the_session() {
+    let daemon = TestDaemon::start(&[]);
+    let client = daemon.client();
+    wait_until("only we are there", || daemon.status(&client).sessions == 1);
+    let before = descriptors_of(daemon.pid());
+    let gift = std::fs::File::open("/dev/null").expect("a descriptor to give away");
+    for announced in [0, 2] {
+        let raw = RawClient::greet(&daemon.socket());
+        let bytes = encode(1, announced, &Request::Status).expect("it fits");
+        raw.send(&bytes, &[gift.as_fd(), gift.as_fd()]).expect("the kernel takes it");
+        expect_the_end(&raw, "descriptors");
+    }
+    wait_until("their descriptors are closed", || descriptors_of(daemon.pid()) == before);
+}
+
+#[test]
+fn requests_out_of_order_are_refused() {
+    let daemon = TestDaemon::start(&[]);
+    let client = daemon.client_with("orders", &small());
+    let early = [Request::Status, Request::CloseLink { link: 0 }, Request::List { after: None }];
+    for request in early {
+        let raw = RawClient::connect(&daemon.socket());
+        let bytes = encode(1, 0, &request).expect("it fits");
+        raw.send(&bytes, &[]).expect("the daemon listens");
+        expect_the_end(&raw, "before the hello");
+    }
+    let mut raw = RawClient::greet(&daemon.socket());
+    let lane = LaneTicket { index: u16::MAX, generation: u32::MAX };
+    let strangers = [
+        Request::CloseLink { link: u32::MAX },
+        Request::Fetch(Refresh { link: 7, after: u64::MAX }),
+        Request::LaneDrained { link: 7, lane },
+    ];
+    for request in strangers {
+        let (answer, fds) = raw.ask(&request);
+        let refused = matches!(answer, Answer::Refused(Refusal::NoSuchLink { .. }));
+        assert!(refused && fds.is_empty(), "{request:?}: {answer:?}");
+    }
+    let (opened, _) = raw.open("orders", Role::Receive).expect("the session goes on");
+    let (answer, _) = raw.ask(&Request::LaneDrained { link: opened.link, lane });
+    assert_eq!(answer, Answer::Done, "a lane that is not there is not freed");
+    let (answer, _) = raw.ask(&Request::Fetch(Refresh { link: opened.link, after: u64::MAX }));
+    assert!(matches!(answer, Answer::Fetched(_) | Answer::Refused(_)), "{answer:?}");
+    assert_eq!(client.show("orders").unwrap().summary.receivers, 1);
+}
+
+/// What a hostile sender writes into its lane that a receiver cannot believe.
+const SCRIBBLES: [&str; 6] = [
+    "tail_too_far",
+    "tail_far_too_far",
+    "tail_back",
+    "record_longer_than_the_lane",
+    "record_longer_than_published",
+    "lane_full_of_ones",
+];
+
+/// Receives until so many good messages have come; returns what was found corrupt.
+fn receive_among_nonsense(receiver: &mut libipc::Receiver, good: usize) -> Vec<Corrupt> {
+    let mut corrupt = Vec::new();
+    let mut texts = Vec::new();
+    let mut more_looks = 8;
+    while texts.len() < good || more_looks > 0 {
+        let deadline = if texts.len() < good { patience() } else { Instant::now() };
+        match receiver.receive_deadline(deadline) {
+            Ok(delivery) => texts.push(delivery.into_bytes()),
+            Err(ReceiveError::Corrupt(found)) => corrupt.push(found),
+            Err(ReceiveError::TimedOut) => more_looks -= 1,
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    let expected: Vec<_> = (0..good).map(|n| n.to_string().into_bytes()).collect();
+    assert_eq!(texts, expected, "the honest lane goes on, whole and in order");
+    corrupt
+}
+
+#[test]
+fn a_scribbled_lane_is_corrupt_by_name_once_and_the_other_lanes_go_on() {
+    let daemon = TestDaemon::start(&[]);
+    let hostile_uid = nix::unistd::geteuid().as_raw();
+    for receivers in [1, 8] {
+        for what in SCRIBBLES {
+            let options = small().receivers_max(receivers);
+            let client = daemon.client_with("orders", &options);
+            let mut receiver = client.receiver("orders").unwrap();
+            let mut honest = client.sender("orders").unwrap();
+            let mut hostile = daemon.child();
+            hostile.done(&format!("scribble orders {what}"));
+            for n in 0..20 {
+                honest.send(n.to_string().as_bytes()).unwrap();
+            }
+            let corrupt = receive_among_nonsense(&mut receiver, 20);
+            let [found] = &corrupt[..] else { panic!("{what} to {receivers}: {corrupt:?}") };
+            assert_eq!(found.lane, 1, "{what} to {receivers}");
+            match found.peer {
+                Some(peer) => {
+                    assert_eq!((peer.pid, peer.uid), (hostile.pid(), hostile_uid), "{what}");
+                    assert!(found.to_string().contains(&format!("pid {}", peer.pid)), "{found}");
+                }
+                // Another receiver may have moved the claim: nobody is blamed who may be innocent.
+                None => assert!(receivers > 1 && found.what == "tail or claim", "{what}: {found}"),
+            }
+            // The dead scribbler's lane is no burden for ever.
+            drop(hostile);
+            wait_until("the scribbled lane is given back", || {
+                let _ = receiver.try_receive();
+                client.show("orders").is_ok_and(|detail| detail.summary.senders == 1)
+            });
+            client.delete("orders").unwrap();
+        }
+    }
+    let client = daemon.client();
+    wait_until("all is given back", || daemon.status(&client).sessions == 1);
+    let status = daemon.status(&client);
+    assert_eq!((status.usage.lanes, status.usage.bytes, status.resident_bytes), (0, 0, 0));
+}
+
+#[test]
+fn a_doorstep_full_of_nonsense_stops_nobody_of_another_handle() {
+    let daemon = TestDaemon::start(&[]);
+    for what in ["doorstep_full_of_ones", "bell_hammered"] {
+        let client = daemon.client_with("orders", &small());
+        let mut receiver = client.receiver("orders").unwrap();
+        let mut honest = client.sender("orders").unwrap();
+        let mut hostile = daemon.child();
+        hostile.done(&format!("scribble orders {what}"));
+        for n in 0..500u32 {
+            honest.send(&n.to_le_bytes()).unwrap();
+            let delivery = receiver.receive_deadline(patience()).unwrap();
+            assert_eq!(delivery.into_bytes(), n.to_le_bytes(), "{what}");
+        }
+        client.delete("orders").unwrap();
+    }
+}
+
+/// What a hostile receiver writes into the cursors.
+const DERANGEMENTS: [&str; 8] = [
+    "claims_far_ahead",
+    "claims_back",
+    "hold_of_everything",
+    "offers_nothing",
+    "all_sleep",
+    "all_taken",
+    "all_ones",
+    "all_zeros",
+];
+
+#[test]
+fn nonsense_in_the_cursors_ends_in_errors_and_never_in_a_panic_or_a_hang() {
+    let daemon = TestDaemon::start(&[]);
+    for what in DERANGEMENTS {
+        for queued in [0, 5] {
+            deranged(&daemon, what, queued);
+        }
+    }
+    // Other mailboxes have not noticed, and nothing is left.
+    let client = daemon.client_with("other", &small());
+    client.sender("other").unwrap().send(b"fine").unwrap();
+    let mut receiver = client.receiver("other").unwrap();
+    assert_eq!(receiver.receive_deadline(patience()).unwrap().into_bytes(), b"fine");
+    drop(receiver);
+    client.delete("other").unwrap();
+    wait_until("all sessions are over", || daemon.status(&client).sessions == 1);
+    let status = daemon.status(&client);
+    assert_eq!((status.mailboxes, status.usage.lanes, status.resident_bytes), (0, 0, 0));
+}
+
+/// One mailbox with an honest sender and an honest receiver, whose cursors a hostile one deranges.
+fn deranged(daemon: &TestDaemon, what: &str, queued: u64) {
+    let client = daemon.client_with("orders", &small());
+    let mut sender = client.sender("orders").unwrap();
+    let mut send = |deadline: Instant| sender.send_deadline(&[7; 64], deadline);
+    (0..queued).for_each(|_| send(patience()).unwrap());
+    let mut honest = client.receiver("orders").unwrap();
+    let mut hostile = daemon.child();
+    hostile.done(&format!("derange orders {what}"));
+    let soon = || Instant::now() + Duration::from_millis(20);
+    for _ in 0..100 {
+        match send(soon()) {
+            Ok(()) | Err(SendError::TimedOut | SendError::Corrupt(_)) => {}
+            Err(error) => panic!("{what}: the sender fails with {error:?}"),
+        }
+        take_what_there_is(&mut honest, what);
+    }
+    drop(hostile);
+    wait_until("the daemon has mended it", || receivers(&client) == 1);
+    client.delete("orders").unwrap();
+}
+
+/// What the messages say is not looked at: whoever may receive may spoil what other receivers get.
+fn take_what_there_is(receiver: &mut libipc::Receiver, what: &str) {
+    for _ in 0..4 {
+        match receiver.try_receive() {
+            Ok(delivery) => delivery.acknowledge(),
+            Err(TryReceiveError::Empty | TryReceiveError::Corrupt(_)) => {}
+            Err(error) => panic!("{what}: the receiver fails with {error:?}"),
+        }
+    }
+}
+
+fn receivers(client: &Client) -> u32 {
+    client.show("orders").map_or(0, |detail| detail.summary.receivers)
+}

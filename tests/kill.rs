@@ -1,0 +1,203 @@
+//! SIGKILL at any moment: nothing is lost but what was never sent, nothing comes twice unmarked, and
+//! nothing is left behind.
+//!
+//! `SEED=n` repeats the dice; which instruction a kill hits is the kernel's choice all the same.
+
+use std::path::PathBuf;
+
+use libipc::{Client, MailboxOptions, ServerStatus};
+use tests::numbered::{BYTES_MIN, Census, Entry, check_order, read_log};
+use tests::{Child, Dice, TestDaemon, descriptors_of, seed, wait_until};
+
+const MESSAGE_BYTES: usize = 48;
+/// More than any sender sends before it is killed or told that the mailbox is closed.
+const WITHOUT_END: u64 = 1 << 40;
+
+/// A mailbox under load: senders that send without end, receivers that log what they take.
+struct Load<'a> {
+    daemon: &'a TestDaemon,
+    client: Client,
+    dice: Dice,
+    senders: Vec<(u32, Child)>,
+    senders_made: u32,
+    logs: Vec<PathBuf>,
+}
+
+impl<'a> Load<'a> {
+    fn new(daemon: &'a TestDaemon) -> Self {
+        let options = MailboxOptions::new().capacity_bytes(4096).receivers_max(16).lanes_max(64);
+        let client = daemon.client_with("busy", &options);
+        let dice = Dice::new(seed());
+        Self { daemon, client, dice, senders: Vec::new(), senders_made: 0, logs: Vec::new() }
+    }
+
+    fn progress(&self, sender: u32) -> PathBuf {
+        self.daemon.folder().join(format!("progress{sender}"))
+    }
+
+    /// How many messages a sender has been told that it sent.
+    fn sent(&self, sender: u32) -> u64 {
+        let bytes = std::fs::read(self.progress(sender)).unwrap_or_default();
+        <[u8; 8]>::try_from(bytes).map_or(0, u64::from_le_bytes)
+    }
+
+    fn add_sender(&mut self) {
+        let id = self.senders_made;
+        self.senders_made += 1;
+        let mut child = self.daemon.child();
+        child.done("sender busy");
+        let progress = self.progress(id);
+        let command = format!("send_numbered {id} 0 {WITHOUT_END} {MESSAGE_BYTES}");
+        child.tell(&format!("{command} {}", progress.display()));
+        self.senders.push((id, child));
+    }
+
+    fn receiver(&mut self) -> (Child, PathBuf) {
+        let mut child = self.daemon.child();
+        child.done("receiver busy");
+        let log = self.daemon.folder().join(format!("log{}", self.logs.len()));
+        self.logs.push(log.clone());
+        (child, log)
+    }
+
+    fn draining_receiver(&mut self) -> (Child, PathBuf) {
+        let (mut child, log) = self.receiver();
+        child.tell(&format!("drain_logged {}", log.display()));
+        (child, log)
+    }
+
+    /// Kills one of the senders, once it has sent at least something.
+    fn kill_a_sender(&mut self) {
+        let victim = self.dice.below(self.senders.len() as u64) as usize;
+        let (id, mut child) = self.senders.swap_remove(victim);
+        let enough = 1 + self.dice.below(50);
+        wait_until("it has sent some", || self.sent(id) >= enough);
+        let status = child.kill();
+        assert!(!status.success(), "it was killed: {status}");
+    }
+
+    /// Ends the load: no sender is left, everything is taken. Returns all that was received.
+    fn end(&mut self, receivers: Vec<(Child, PathBuf)>) -> Vec<Vec<Entry>> {
+        for (_, mut child) in self.senders.drain(..) {
+            child.kill();
+        }
+        let living = (0, receivers.len() as u32);
+        wait_until("the daemon knows who is dead", || {
+            let summary = self.summary();
+            (summary.senders, summary.receivers) == living
+        });
+        self.client.close("busy").expect("ours to close");
+        for (mut receiver, _) in receivers {
+            let answer = receiver.answer();
+            assert!(answer.starts_with("ok"), "{answer}");
+        }
+        wait_until("everything is taken", || self.summary().queued_bytes == 0);
+        self.logs.iter().map(|log| read_log(log)).collect()
+    }
+
+    fn summary(&self) -> libipc::MailboxSummary {
+        self.client.show("busy").expect("ours to see").summary
+    }
+
+    /// Of every sender: all that it was told to have sent came, and at most one message more, which it was
+    /// not told of before it died.
+    fn check_nothing_lost(&self, census: &Census) {
+        for id in 0..self.senders_made {
+            let (sent, came) = (self.sent(id), census.counts(id));
+            let missing = came.iter().position(|&count| count == 0);
+            assert_eq!(missing, None, "sender {id}: a message is lost");
+            let last = came.len() as u64;
+            assert!(sent <= last && last <= sent + 1, "sender {id}: {sent} sent, {last} came");
+        }
+    }
+}
+
+/// What must be as it was: sessions, descriptors, lanes, bytes reserved and resident.
+fn settled(daemon: &TestDaemon, client: &Client, before: &(ServerStatus, usize)) {
+    let (before, descriptors) = before;
+    wait_until("all sessions of the dead are over", || daemon.status(client).sessions == 1);
+    wait_until("all descriptors are closed", || descriptors_of(daemon.pid()) == *descriptors);
+    let now = daemon.status(client);
+    assert_eq!(now.usage, before.usage);
+    assert_eq!((now.mailboxes, now.descriptors), (before.mailboxes, before.descriptors));
+    assert_eq!(now.resident_bytes, before.resident_bytes);
+}
+
+fn baseline(daemon: &TestDaemon, client: &Client) -> (ServerStatus, usize) {
+    wait_until("only we are there", || daemon.status(client).sessions == 1);
+    (daemon.status(client), descriptors_of(daemon.pid()))
+}
+
+/// Memory that the daemon itself holds, in pages.
+fn daemon_pages(daemon: &TestDaemon) -> u64 {
+    let statm = std::fs::read_to_string(format!("/proc/{}/statm", daemon.pid()));
+    let statm = statm.expect("a process of ours");
+    statm.split(' ').nth(1).and_then(|word| word.parse().ok()).expect("a number of pages")
+}
+
+#[test]
+fn senders_and_idle_receivers_killed_200_times_under_load_lose_nothing_and_leave_nothing() {
+    let daemon = TestDaemon::start(&["--log", "warn"]);
+    let client = daemon.client();
+    let before = baseline(&daemon, &client);
+    let mut load = Load::new(&daemon);
+    drop(client);
+    let pages = daemon_pages(&daemon);
+    let receivers = vec![load.draining_receiver(), load.draining_receiver()];
+    for _ in 0..3 {
+        load.add_sender();
+    }
+    for kill in 0..200 {
+        if load.dice.below(3) < 2 {
+            load.kill_a_sender();
+            load.add_sender();
+        } else {
+            // It has taken some, and has nothing in hand: every message that it took is in its log.
+            let (mut idle, log) = load.receiver();
+            let count = load.dice.below(20);
+            idle.done(&format!("take {count} {}", log.display()));
+            let status = idle.kill();
+            assert!(!status.success(), "kill {kill}: {status}");
+        }
+    }
+    let logs = load.end(receivers);
+    logs.iter().for_each(|log| check_order(log));
+    let census = Census::of(&logs);
+    load.check_nothing_lost(&census);
+    for id in 0..load.senders_made {
+        let twice = census.counts(id).iter().position(|&count| count > 1);
+        assert_eq!(twice, None, "sender {id}: a message came twice though nobody held it");
+    }
+    load.client.delete("busy").expect("ours to delete");
+    settled(&daemon, &load.client, &before);
+    let grown = daemon_pages(&daemon).saturating_sub(pages);
+    assert!(grown < 1024, "the daemon has grown by {grown} pages");
+}
+
+#[test]
+fn receivers_killed_at_work_lose_nothing_and_what_comes_again_is_marked() {
+    let daemon = TestDaemon::start(&["--log", "warn"]);
+    let client = daemon.client();
+    let before = baseline(&daemon, &client);
+    let mut load = Load::new(&daemon);
+    drop(client);
+    for _ in 0..3 {
+        load.add_sender();
+    }
+    let mut receivers: Vec<_> = (0..3).map(|_| load.draining_receiver()).collect();
+    for _ in 0..100 {
+        let victim = load.dice.below(3) as usize;
+        let (child, log) = &mut receivers[victim];
+        let taken = || std::fs::metadata(&log).map_or(0, |file| file.len() / BYTES_MIN as u64);
+        let enough = taken() + 1 + load.dice.below(20);
+        wait_until("it has taken some", || taken() >= enough);
+        child.kill();
+        receivers[victim] = load.draining_receiver();
+    }
+    let logs = load.end(receivers);
+    let census = Census::of(&logs);
+    load.check_nothing_lost(&census);
+    assert_eq!(census.unmarked_duplicates, [], "what comes again says so");
+    load.client.delete("busy").expect("ours to delete");
+    settled(&daemon, &load.client, &before);
+}

@@ -1,0 +1,143 @@
+//! Much traffic between many processes: everything arrives, once, in order, and nobody sleeps through it.
+
+use std::path::PathBuf;
+
+use libipc::{Client, MailboxOptions};
+use tests::numbered::{Census, check_order, read_log};
+use tests::{Child, TestDaemon, patience};
+
+/// Senders and receivers at one mailbox, each a process.
+struct Crowd<'a> {
+    daemon: &'a TestDaemon,
+    client: Client,
+    senders: Vec<Child>,
+    receivers: Vec<Child>,
+}
+
+impl<'a> Crowd<'a> {
+    fn gather(daemon: &'a TestDaemon, options: &MailboxOptions, each: [usize; 2]) -> Self {
+        let client = daemon.client_with("crowded", options);
+        let children = |count, open: &str| {
+            let child = || {
+                let mut child = daemon.child();
+                child.done(open);
+                child
+            };
+            std::iter::repeat_with(child).take(count).collect()
+        };
+        let [senders, receivers] = each;
+        let (senders, receivers) =
+            (children(senders, "sender crowded"), children(receivers, "receiver crowded"));
+        Self { daemon, client, senders, receivers }
+    }
+
+    /// Has everyone sleep at once where there is nothing to do, so that all depends on the wake-ups.
+    fn sleepy(mut self) -> Self {
+        for child in self.senders.iter_mut().chain(&mut self.receivers) {
+            child.done("never_spin");
+        }
+        self
+    }
+
+    fn log(&self, receiver: usize) -> PathBuf {
+        self.daemon.folder().join(format!("log{receiver}"))
+    }
+
+    /// Every sender sends so many messages; the receivers take them all; nothing is amiss.
+    fn moves(mut self, messages: u64, bytes: usize) {
+        for index in 0..self.receivers.len() {
+            let log = self.log(index);
+            self.receivers[index].tell(&format!("drain {}", log.display()));
+        }
+        for (id, sender) in self.senders.iter_mut().enumerate() {
+            sender.tell(&format!("send_numbered {id} 0 {messages} {bytes}"));
+        }
+        for sender in &mut self.senders {
+            assert_eq!(slow_answer(sender), "ok");
+        }
+        self.client.close("crowded").expect("ours to close");
+        for receiver in &mut self.receivers {
+            let answer = slow_answer(receiver);
+            assert!(answer.starts_with("ok"), "{answer}");
+        }
+        let logs: Vec<_> = (0..self.receivers.len()).map(|i| read_log(&self.log(i))).collect();
+        logs.iter().for_each(|log| check_order(log));
+        let census = Census::of(&logs);
+        for id in 0..self.senders.len() {
+            census.check_exactly_once(id as u32, messages);
+        }
+        let summary = self.client.show("crowded").expect("ours to see").summary;
+        assert_eq!(summary.sent_messages, messages * self.senders.len() as u64);
+        assert_eq!((summary.queued_messages, summary.queued_bytes), (0, 0));
+    }
+}
+
+/// An answer that may take long, for a busy machine's sake: patience starts anew while the child runs.
+fn slow_answer(child: &mut Child) -> String {
+    let mut before = None;
+    loop {
+        if let Some(answer) = child.answer_by(patience()) {
+            return answer;
+        }
+        let progress = child.processor_ticks();
+        assert_ne!(before, Some(progress), "a child is stuck: it has not run for a minute");
+        before = Some(progress);
+    }
+}
+
+#[test]
+fn four_senders_and_four_receivers_move_a_million_messages_exactly_once_and_in_order() {
+    let daemon = TestDaemon::start(&[]);
+    let options = MailboxOptions::new().capacity_bytes(64 << 10);
+    Crowd::gather(&daemon, &options, [4, 4]).moves(250_000, 32);
+}
+
+#[test]
+fn a_lane_that_starts_100_records_before_its_position_wraps_carries_on() {
+    // A record of a 32-byte message takes 3 granules; position has 48 bits.
+    let first = (1u64 << 48) - 300;
+    let daemon = TestDaemon::start(&["--first-position", &first.to_string()]);
+    let options = MailboxOptions::new().capacity_bytes(4 << 10);
+    Crowd::gather(&daemon, &options, [2, 2]).moves(10_000, 32);
+}
+
+#[test]
+fn a_single_receiver_across_the_wrap_gets_all() {
+    let first = (1u64 << 48) - 300;
+    let daemon = TestDaemon::start(&["--first-position", &first.to_string()]);
+    let options = MailboxOptions::new().capacity_bytes(4 << 10).receivers_max(1);
+    Crowd::gather(&daemon, &options, [2, 1]).moves(10_000, 32);
+}
+
+/// A lane that holds one message at a time: every message needs both sides to wake each other.
+fn one_record() -> MailboxOptions {
+    MailboxOptions::new().capacity_bytes(4 << 10).receivers_max(16).lanes_max(16)
+}
+
+const FILLS_A_LANE: usize = 4080;
+
+#[test]
+fn no_wake_up_is_lost_between_ten_senders_and_ten_receivers_of_one_record_lanes() {
+    let daemon = TestDaemon::start(&[]);
+    Crowd::gather(&daemon, &one_record(), [10, 10]).moves(10_000, FILLS_A_LANE);
+}
+
+#[test]
+fn no_wake_up_is_lost_where_nobody_spins() {
+    let daemon = TestDaemon::start(&[]);
+    Crowd::gather(&daemon, &one_record(), [10, 10]).sleepy().moves(10_000, FILLS_A_LANE);
+}
+
+#[test]
+fn no_wake_up_is_lost_where_the_kernel_refuses_the_barrier() {
+    let daemon = TestDaemon::start(&["--no-barrier"]);
+    Crowd::gather(&daemon, &one_record(), [10, 10]).sleepy().moves(10_000, FILLS_A_LANE);
+}
+
+#[test]
+fn no_wake_up_is_lost_between_one_sender_and_one_receiver_where_nobody_spins() {
+    let daemon = TestDaemon::start(&[]);
+    Crowd::gather(&daemon, &one_record().receivers_max(1), [1, 1])
+        .sleepy()
+        .moves(20_000, FILLS_A_LANE);
+}
