@@ -39,6 +39,8 @@ pub struct Receiver {
     neighbours: Neighbours,
     /// The roster's `changes` at the last refresh.
     seen_changes: u32,
+    /// The same while there is nothing to see to; else a value that it never has.
+    undisturbed_changes: u64,
     traffic: Traffic,
     /// The daemon was away when it should have told of new lanes: ask again before sleeping.
     stale: bool,
@@ -83,6 +85,7 @@ impl Receiver {
             roster,
             neighbours: Neighbours::new(lanes),
             seen_changes: 0,
+            undisturbed_changes: u64::MAX,
             traffic: Traffic::Open,
             stale: false,
             claims: 0,
@@ -199,8 +202,7 @@ impl Receiver {
         let undisturbed = self.guard.is_original()
             && !self.claimant.has_in_hand()
             // PAIR(changes): Acquire here, Release in `ipcd` behind every change of the roster.
-            && self.roster.header.changes.load(Acquire) == self.seen_changes
-            && self.traffic != Traffic::Deleted;
+            && u64::from(self.roster.header.changes.load(Acquire)) == self.undisturbed_changes;
         undisturbed && self.claimant.take_quickly(&mut self.payload)
     }
 
@@ -279,8 +281,10 @@ impl Receiver {
         let header = &self.roster.header;
         self.seen_changes = header.changes.load(Acquire);
         self.traffic = Traffic::from_word(header.traffic.load(Relaxed));
+        let deleted = self.traffic == Traffic::Deleted;
+        self.undisturbed_changes = if deleted { u64::MAX } else { self.seen_changes.into() };
         self.claimant.set_alone(header.receivers.load(Relaxed) == 1);
-        if self.traffic == Traffic::Deleted {
+        if deleted {
             return;
         }
         self.look_for_gone_senders();

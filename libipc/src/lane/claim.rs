@@ -17,9 +17,9 @@
 //! Killed in between, [`mend_slot`] either gives it back to the old slot or finishes the step.
 
 use crate::lane::hints;
-use crate::lane::layout::{Claim, Hold, LaneHeader};
+use crate::lane::layout::{Claim, Hold, LaneHeader, SlotCell};
 use crate::lane::park::slot_bit;
-use crate::lane::position::Position;
+use crate::lane::position::{Position, record_granules};
 use crate::lane::ring::{RecordHeader, Storage};
 use crate::regions::Cursors;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -101,20 +101,43 @@ pub struct Taken {
     pub attempts: u32,
 }
 
-/// Records of one lane that this receiver owns and has not acknowledged.
-#[derive(Clone, Copy, Debug)]
+/// Records of one lane that this receiver owns and has not acknowledged: those from `next` to `end`.
+#[derive(Clone, Copy, Debug, Default)]
 struct Run {
-    lane: u16,
     next: Position,
+    /// Behind the record in hand; `next` if none is.
+    in_hand: Position,
+    /// `next` if there is no run.
     end: Position,
+    lane: u16,
+    /// How often the record at `next` has been handed out before.
     attempts: u32,
+}
+
+impl Run {
+    fn new(lane: u16, next: Position, end: Position, attempts: u32) -> Self {
+        Self { next, in_hand: next, end, lane, attempts }
+    }
+
+    #[inline]
+    fn is_over(&self) -> bool {
+        self.next == self.end
+    }
+
+    /// Gives up what is left: nothing in hand, nothing to come.
+    fn finish(&mut self) {
+        self.next = self.end;
+        self.in_hand = self.end;
+    }
 }
 
 /// The taking end of one receiver, over all lanes of its mailbox.
 #[derive(Debug)]
 pub struct Claimant<S> {
     cursors: Cursors,
+    /// This receiver's slot, and the words in it.
     slot: u16,
+    mine: Shared<SlotCell>,
     /// The mailbox admits one receiver: the claim is ours alone to move.
     single: bool,
     /// No other receiver is there now: several records may be claimed in one step.
@@ -124,9 +147,7 @@ pub struct Claimant<S> {
     order: Vec<u16>,
     turn: usize,
     turn_records: u32,
-    run: Option<Run>,
-    /// Position behind the record in hand.
-    in_hand: Option<Position>,
+    run: Run,
     /// What this slot held is offered: until somebody has taken it over, nothing new can be claimed.
     returned: bool,
     received: u64,
@@ -138,20 +159,20 @@ impl<S: Storage> Claimant<S> {
     /// The taking end of a slot. The slot may still offer what a receiver before us left.
     pub fn new(cursors: Cursors, slot: u16, single: bool) -> Self {
         let lanes = (0..cursors.claims.len()).map(|_| None).collect();
-        let cell = &cursors.slots[usize::from(slot)];
-        let returned = cell.hold.load(Acquire) != Hold::IDLE;
-        let received = cell.received.load(Relaxed);
+        let mine = cursors.slots.element(slot.into());
+        let returned = mine.hold.load(Acquire) != Hold::IDLE;
+        let received = mine.received.load(Relaxed);
         Self {
             cursors,
             slot,
+            mine,
             single,
             runs: false,
             lanes,
             order: Vec::new(),
             turn: 0,
             turn_records: 0,
-            run: None,
-            in_hand: None,
+            run: Run::default(),
             returned,
             received,
             unreported: None,
@@ -184,7 +205,7 @@ impl<S: Storage> Claimant<S> {
 
     /// Removes a lane, unless a message of it is in hand: false, ask again later.
     pub fn detach(&mut self, lane: u16) -> bool {
-        if self.run.is_some_and(|run| run.lane == lane) {
+        if !self.run.is_over() && self.run.lane == lane {
             return false;
         }
         if let Some(slot) = self.lanes.get_mut(usize::from(lane)) {
@@ -210,51 +231,53 @@ impl<S: Storage> Claimant<S> {
     }
 
     /// Whether a message is in hand.
+    #[inline]
     pub fn has_in_hand(&self) -> bool {
-        self.in_hand.is_some()
+        self.run.in_hand != self.run.next
     }
 
     /// The next message of a run that is ours already, copied out.
     ///
     /// # Errors
     /// [`Malformed`]: the sender has overwritten the run; what is left of it is given up.
-    #[inline]
     pub fn take_from_run(&mut self, into: &mut S::Payload) -> Result<bool, Malformed> {
-        debug_assert!(self.in_hand.is_none(), "one message in hand at a time");
-        let Some(run) = self.run else { return Ok(false) };
-        let lane = self.lanes[usize::from(run.lane)].as_ref().expect("a run keeps its lane");
-        let left = run.end.since(run.next) as u64;
-        let Some(header) = lane.record(run.next, left) else {
-            return Err(self.give_up_run(run.lane));
-        };
-        lane.storage.copy_out(run.next, header.len as usize, into);
-        self.in_hand = Some(run.next.advance(header.granules()));
-        Ok(true)
+        if self.run.is_over() {
+            return Ok(false);
+        }
+        if self.copy_next(into) { Ok(true) } else { Err(self.give_up_run()) }
+    }
+
+    /// Copies out the record at the run's beginning, if it is what a record can be.
+    #[inline]
+    fn copy_next(&mut self, into: &mut S::Payload) -> bool {
+        let run = self.run;
+        let Some(Some(lane)) = self.lanes.get(usize::from(run.lane)) else { return false };
+        let len = lane.storage.payload_len(run.next);
+        let granules = record_granules(len);
+        if granules > run.end.since(run.next) as u64 {
+            return false;
+        }
+        lane.storage.copy_out(run.next, len, into);
+        self.run.in_hand = run.next.advance(granules);
+        true
     }
 
     /// Takes the next message of the run in hand, or claims of the lane whose turn it is, if nothing is
     /// offered. False says only that it did not: the thorough calls tell why.
     #[inline]
     pub fn take_quickly(&mut self, into: &mut S::Payload) -> bool {
-        if self.run.is_none() {
-            let undisturbed = !self.returned
-                && (self.turn_records < TURN_RECORDS || self.order.len() == 1)
-                && !self.anything_offered();
-            let Some(lane) = self.order.get(self.turn).copied().filter(|_| undisturbed) else {
-                return false;
-            };
-            let claimed = self.claim_from(lane);
-            if !self.or_report_later(claimed) {
-                return false;
-            }
-        }
-        let taken = self.take_from_run(into);
-        self.or_report_later(taken)
+        (!self.run.is_over() || self.claim_quickly()) && self.copy_next(into)
     }
 
-    #[inline]
-    fn or_report_later(&mut self, result: Result<bool, Malformed>) -> bool {
-        result.unwrap_or_else(|malformed| {
+    #[inline(never)]
+    fn claim_quickly(&mut self) -> bool {
+        let undisturbed = !self.returned
+            && (self.turn_records < TURN_RECORDS || self.order.len() == 1)
+            && !self.anything_offered();
+        let Some(lane) = self.order.get(self.turn).copied().filter(|_| undisturbed) else {
+            return false;
+        };
+        self.claim_from(lane).unwrap_or_else(|malformed| {
             self.unreported = Some(malformed);
             false
         })
@@ -262,15 +285,14 @@ impl<S: Storage> Claimant<S> {
 
     /// Granules that were seen published behind the message in hand, in its lane.
     pub fn backlog(&self) -> u64 {
-        let lane = self.run.as_ref().and_then(|run| self.lane(run.lane));
-        let behind = lane.zip(self.in_hand).map_or(0, |(lane, next)| lane.tail.since(next));
-        behind.max(0) as u64
+        let lane = self.lane(self.run.lane).filter(|_| !self.run.is_over());
+        lane.map_or(0, |lane| lane.tail.since(self.run.in_hand)).max(0) as u64
     }
 
     /// What is known of the message in hand; `None` if there is none.
     pub fn in_hand(&self) -> Option<Taken> {
-        let run = self.run.filter(|_| self.in_hand.is_some())?;
-        Some(Taken { lane: run.lane, attempts: run.attempts })
+        let Run { lane, attempts, .. } = self.run;
+        self.has_in_hand().then_some(Taken { lane, attempts })
     }
 
     /// Whether anything is offered that could be taken over.
@@ -307,7 +329,7 @@ impl<S: Storage> Claimant<S> {
     /// [`Malformed`]: that lane is left alone from now on.
     #[inline]
     pub fn claim_next(&mut self) -> Result<bool, Malformed> {
-        debug_assert!(self.run.is_none(), "what is claimed is handed out before more is claimed");
+        debug_assert!(self.run.is_over(), "what is claimed is handed out before more is claimed");
         if let Some(malformed) = self.unreported.take() {
             return Err(malformed);
         }
@@ -365,7 +387,7 @@ impl<S: Storage> Claimant<S> {
             return Ok(false);
         }
         let cell = &self.cursors.claims[usize::from(index)].claim;
-        let mine = &self.cursors.slots[usize::from(self.slot)];
+        let mine = &self.mine;
         loop {
             // PAIR(claim): Acquire here and in `ring`, AcqRel below; the last winner's hold is seen.
             let word = cell.load(Acquire);
@@ -420,7 +442,7 @@ impl<S: Storage> Claimant<S> {
             lane.storage.checkpoint();
             if moved {
                 self.turn_records += records;
-                self.run = Some(Run { lane: index, next: claim.position, end, attempts: 0 });
+                self.run = Run::new(index, claim.position, end, 0);
                 return Ok(true);
             }
             // Somebody else has it.
@@ -432,11 +454,12 @@ impl<S: Storage> Claimant<S> {
     /// looks whether its sender waits.
     #[inline]
     pub fn acknowledge(&mut self) -> Option<u16> {
-        let next = self.in_hand.take()?;
-        let run = self.run.as_mut()?;
-        let lane = run.lane;
-        run.next = next;
-        let mine = &self.cursors.slots[usize::from(self.slot)];
+        if !self.has_in_hand() {
+            return None;
+        }
+        let mine = &self.mine;
+        let run = &mut self.run;
+        run.next = run.in_hand;
         self.received += 1;
         // Relaxed: a counter for people.
         mine.received.store(self.received, Relaxed);
@@ -445,36 +468,36 @@ impl<S: Storage> Claimant<S> {
             run.attempts = 0;
             mine.attempts.store(0, Relaxed);
         }
-        let hold = if next == run.end {
-            self.run = None;
+        let hold = if run.is_over() {
             Hold::IDLE
         } else {
-            Hold { confirmed: true, lane, position: next }.to_word()
+            Hold { confirmed: true, lane: run.lane, position: run.next }.to_word()
         };
         // PAIR(free): Release here, Acquire in `ring::LaneWriter::refresh_limit`; our reads of the record
         // come before the sender's overwriting it.
         overwrite(&mine.hold, hold);
-        Some(lane)
+        Some(run.lane)
     }
 
     /// Gives the message in hand, and what was claimed with it, back: it is offered to all receivers, this
     /// one among them. Returns its lane.
     pub fn return_to_queue(&mut self) -> Option<u16> {
-        self.in_hand.take()?;
-        let run = self.run.take()?;
+        if !self.has_in_hand() {
+            return None;
+        }
+        self.run.finish();
         self.returned = true;
         let (word, bit) = slot_bit(self.slot);
         // PAIR(offer): Release here and in `mend_slot`, Acquire in `take_over`; the hold is seen.
         self.cursors.header.offered[word].fetch_or(bit, Release);
-        Some(run.lane)
+        Some(self.run.lane)
     }
 
     /// Before this receiver's slot is given up: notes that the first record of what is left of a run was
     /// never handed out, so that whoever takes it over does not count that.
     pub fn leave(&mut self) {
-        if let (Some(run), None) = (self.run, self.in_hand) {
-            let mine = &self.cursors.slots[usize::from(self.slot)];
-            mine.attempts.store(run.attempts.wrapping_sub(1), Relaxed);
+        if !self.run.is_over() && !self.has_in_hand() {
+            self.mine.attempts.store(self.run.attempts.wrapping_sub(1), Relaxed);
         }
     }
 
@@ -493,19 +516,19 @@ impl<S: Storage> Claimant<S> {
         self.anything_offered() || (!self.returned && self.order.iter().any(published))
     }
 
-    fn give_up_run(&mut self, lane: u16) -> Malformed {
-        self.run = None;
-        if let Some(reader) = &mut self.lanes[usize::from(lane)] {
+    fn give_up_run(&mut self) -> Malformed {
+        let lane = self.run.lane;
+        self.run.finish();
+        if let Some(Some(reader)) = self.lanes.get_mut(usize::from(lane)) {
             reader.corrupt = true;
         }
-        let mine = &self.cursors.slots[usize::from(self.slot)];
-        mine.attempts.store(0, Relaxed);
-        overwrite(&mine.hold, Hold::IDLE);
+        self.mine.attempts.store(0, Relaxed);
+        overwrite(&self.mine.hold, Hold::IDLE);
         Malformed { what: "a record", lane, by_sender: true }
     }
 
     fn notice_that_ours_was_taken(&mut self) {
-        let mine = &self.cursors.slots[usize::from(self.slot)];
+        let mine = &self.mine;
         let (word, bit) = slot_bit(self.slot);
         // PAIR(taken): Acquire here, Release where the taker ends with `taker = 0`.
         let free = mine.taker.load(Acquire) == 0
@@ -539,7 +562,7 @@ impl<S: Storage> Claimant<S> {
         };
         let attempts = theirs.attempts.load(Relaxed).wrapping_add(1);
         let end = Position::new(theirs.end.load(Relaxed));
-        let mine = &self.cursors.slots[usize::from(self.slot)];
+        let mine = &self.mine;
         mine.attempts.store(attempts, Relaxed);
         if slot == self.slot {
             self.returned = false;
@@ -552,7 +575,7 @@ impl<S: Storage> Claimant<S> {
         }
         self.cursors.header.offered[word].fetch_and(!bit, AcqRel);
         overwrite(&theirs.taker, 0);
-        self.run = Some(Run { lane: hold.lane, next: hold.position, end, attempts });
+        self.run = Run::new(hold.lane, hold.position, end, attempts);
         true
     }
 
@@ -690,7 +713,7 @@ pub fn lane_is_drained(cursors: &Cursors, lane: u16, tail: Position) -> bool {
         return false;
     }
     // PAIR(hold): Acquire.
-    let holds = |cell: &crate::lane::layout::SlotCell| {
+    let holds = |cell: &SlotCell| {
         Hold::from_word(cell.hold.load(Acquire)).is_some_and(|hold| hold.lane == lane)
     };
     !cursors.slots.iter().any(holds)

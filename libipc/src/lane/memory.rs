@@ -100,6 +100,13 @@ impl Storage for RingMemory {
     }
 
     #[inline]
+    fn payload_len(&self, at: Position) -> usize {
+        // Relaxed: as in `header`. The length is in the first word.
+        let first = word(self, self.granule(at).cast());
+        RecordHeader::from_words([first.load(Relaxed), 0]).len as usize
+    }
+
+    #[inline]
     fn copy_out(&self, at: Position, len: usize, into: &mut Payload) {
         assert!(record_granules(len) <= self.capacity, "a record longer than its lane");
         let source = self.granule(at).as_ptr().wrapping_add(GRANULE_BYTES);
@@ -155,11 +162,16 @@ impl Payload {
     #[inline]
     fn room(&mut self, len: usize) -> *mut u8 {
         self.bytes.clear();
-        let padded = len.next_multiple_of(GRANULE_BYTES);
-        if self.bytes.capacity() < padded {
-            self.bytes.reserve_exact(padded.next_power_of_two());
+        // No overflow: no allocation is as long as that, and no lane.
+        if self.bytes.capacity() < len + GRANULE_BYTES {
+            self.grow(len);
         }
         self.bytes.as_mut_ptr()
+    }
+
+    #[cold]
+    fn grow(&mut self, len: usize) {
+        self.bytes.reserve_exact((len + GRANULE_BYTES).next_power_of_two());
     }
 }
 

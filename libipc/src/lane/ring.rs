@@ -66,6 +66,12 @@ pub trait Storage {
     /// Reads the header at a position; it may be of a record that is being overwritten.
     fn header(&self, at: Position) -> RecordHeader;
 
+    /// The length in the header at a position.
+    #[inline]
+    fn payload_len(&self, at: Position) -> usize {
+        self.header(at).len as usize
+    }
+
     /// Copies out the payload of the record at a position, which the reader holds. `len` bytes lie
     /// inside the storage: the caller has checked.
     fn copy_out(&self, at: Position, len: usize, into: &mut Self::Payload);

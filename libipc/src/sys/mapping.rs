@@ -8,7 +8,6 @@
 
 #![expect(unsafe_code, reason = "maps memory and makes typed views of it; nothing else may")]
 
-#[cfg(not(loom))]
 use std::any::Any;
 use std::fmt;
 use std::ops::Deref;
@@ -255,21 +254,18 @@ mod mapped {
 }
 
 /// A view of words that other processes may write; keeps its mapping alive.
-#[cfg(not(loom))]
 pub struct Shared<T: ?Sized> {
     pointer: std::ptr::NonNull<T>,
     /// Keeps the memory: a mapping (in tests on threads, the heap).
     keeper: Arc<dyn Any + Send + Sync>,
 }
 
-#[cfg(not(loom))]
 impl<T: ?Sized> Clone for Shared<T> {
     fn clone(&self) -> Self {
         Self { pointer: self.pointer, keeper: self.keeper.clone() }
     }
 }
 
-#[cfg(not(loom))]
 impl<T: ?Sized> Deref for Shared<T> {
     type Target = T;
     #[inline]
@@ -280,38 +276,21 @@ impl<T: ?Sized> Deref for Shared<T> {
     }
 }
 
-#[cfg(not(loom))]
+impl<T> Shared<[T]> {
+    /// A view of one element.
+    ///
+    /// # Panics
+    /// If there is no such element: our own bug.
+    #[must_use]
+    pub fn element(&self, index: usize) -> Shared<T> {
+        Shared { pointer: std::ptr::NonNull::from(&self[index]), keeper: self.keeper.clone() }
+    }
+}
+
 // SAFETY: a `Shared` gives only `&T` of atomics (`SharedWords`), which any thread may use.
 unsafe impl<T: ?Sized> Send for Shared<T> {}
-#[cfg(not(loom))]
 // SAFETY: as above.
 unsafe impl<T: ?Sized> Sync for Shared<T> {}
-
-/// Under loom nothing is mapped: the same words on the heap.
-#[cfg(loom)]
-pub struct Shared<T: ?Sized>(Arc<T>);
-
-#[cfg(loom)]
-impl<T: ?Sized> Clone for Shared<T> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-#[cfg(loom)]
-impl<T: ?Sized> Deref for Shared<T> {
-    type Target = T;
-    fn deref(&self) -> &T {
-        &self.0
-    }
-}
-
-#[cfg(loom)]
-impl<T: ?Sized> From<Arc<T>> for Shared<T> {
-    fn from(words: Arc<T>) -> Self {
-        Self(words)
-    }
-}
 
 impl<T: ?Sized> fmt::Debug for Shared<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -319,8 +298,9 @@ impl<T: ?Sized> fmt::Debug for Shared<T> {
     }
 }
 
-/// The heap instead of a mapping: for tests on threads, where nothing is shared with other processes.
-#[cfg(all(test, not(loom)))]
+/// The heap instead of a mapping: for tests on threads and models, where nothing is shared with other
+/// processes.
+#[cfg(test)]
 mod heap {
     use super::{Arc, Shared, SharedWords};
 
