@@ -250,7 +250,9 @@ impl<S: Storage> Claimant<S> {
     /// Copies out the record at the run's beginning, if it is what a record can be.
     #[inline]
     fn copy_next(&mut self, into: &mut S::Payload) -> bool {
-        let run = self.run;
+        // The fields one by one: the run as a whole would be loaded in pieces larger than those in which it
+        // was just stored, and wait for them.
+        let run = &mut self.run;
         let Some(Some(lane)) = self.lanes.get(usize::from(run.lane)) else { return false };
         let len = lane.storage.payload_len(run.next);
         let granules = record_granules(len);
@@ -258,7 +260,7 @@ impl<S: Storage> Claimant<S> {
             return false;
         }
         lane.storage.copy_out(run.next, len, into);
-        self.run.in_hand = run.next.advance(granules);
+        run.in_hand = run.next.advance(granules);
         true
     }
 
