@@ -19,6 +19,10 @@ use crate::session::{Next, Session};
 const ACCEPTS_A_TURN: usize = 64;
 /// Sessions over their uid's quota that wait to be told so, at most.
 const UNWELCOME_MAX: usize = 64;
+/// How long the loop stays awake behind a request: clients ask several things in a row, and each wake-up
+/// costs more than the answer.
+const ALERT: Duration = Duration::from_micros(50);
+
 /// Events taken in one go.
 const EVENTS: usize = 256;
 
@@ -40,6 +44,8 @@ pub struct Server<'a> {
     reserve: Option<File>,
     idle_exit: Option<Duration>,
     busy: Instant,
+    /// Until then the loop looks for the next request instead of sleeping.
+    alert_until: Option<Instant>,
     buffer: Vec<u8>,
 }
 
@@ -69,6 +75,7 @@ impl<'a> Server<'a> {
             reserve: open_reserve(),
             idle_exit: None,
             busy: Instant::now(),
+            alert_until: None,
             // One byte more than a message may have, so that a longer one is told from a full one.
             buffer: vec![0; MESSAGE_BYTES_MAX + 1],
         })
@@ -97,16 +104,25 @@ impl<'a> Server<'a> {
                     .unwrap_or(EpollTimeout::MAX),
                 None => EpollTimeout::NONE,
             };
+            let alert = self.alert_until.is_some_and(|until| Instant::now() < until);
+            let timeout = if alert { EpollTimeout::ZERO } else { timeout };
             let count = match self.epoll.wait(&mut events, timeout) {
                 Err(nix::Error::EINTR) => continue,
                 result => result?,
             };
+            if alert && count == 0 {
+                // A client may need this very processor to ask its next question.
+                std::thread::yield_now();
+            }
             for event in events.iter().take(count) {
                 match event.data() {
                     STOP => return Ok(()),
                     LISTENER => self.accept_some(),
                     token if token & PIDFD != 0 => self.end(token / 2, "its process died"),
-                    token => self.turn(token / 2),
+                    token => {
+                        self.turn(token / 2);
+                        self.alert_until = Some(Instant::now() + ALERT);
+                    }
                 }
             }
         }

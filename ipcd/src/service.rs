@@ -198,8 +198,8 @@ impl Service {
         };
         let mut fetched = Fetched::default();
         if !matches!(admission.got, Got::Lane { .. }) {
-            let writable = matches!(admission.got, Got::Slot { .. });
-            fetched = self.attachments(id, 0, writable, &mut descriptors)?;
+            let observes = matches!(admission.got, Got::Nothing);
+            fetched = self.attachments(id, 0, observes, &mut descriptors)?;
         }
         let attributes = mailbox.attributes;
         if !asker.barrier {
@@ -261,18 +261,19 @@ impl Service {
         &self,
         mailbox_id: u64,
         after: u64,
-        writable: bool,
+        observes: bool,
         descriptors: &mut Vec<Rc<OwnedFd>>,
     ) -> Result<Fetched, Refusal> {
         let mailbox = self.registry.mailbox(mailbox_id).ok_or_else(missing)?;
         let regions = self.regions.get(&mailbox_id).ok_or_else(missing)?;
-        let page = mailbox.attachments_after(after, DESCRIPTORS_MAX - descriptors.len());
+        let mut page = mailbox.attachments_after(after, DESCRIPTORS_MAX - descriptors.len());
+        if observes {
+            // Whoever can read a bell can rob its sleepers: only those who sleep or ring map one.
+            page.doorsteps.clear();
+        }
         for &(index, _) in &page.doorsteps {
             let doorstep = regions.doorstep_region(index).ok_or_else(missing)?;
-            descriptors.push(match writable {
-                true => doorstep.read_write(),
-                false => doorstep.read_only().map_err(reopen)?,
-            });
+            descriptors.push(doorstep.read_write());
         }
         for lane in &page.lanes {
             let lane = regions.lane(lane.ticket.index).ok_or_else(missing)?;
@@ -286,16 +287,16 @@ impl Service {
         let Refresh { link, after } = refresh;
         let found = self.registry.link(asker.session, link, "fetch")?;
         let mailbox_id = found.mailbox_id;
-        let writable = match found.role {
-            LinkRole::Receive { .. } => true,
-            LinkRole::Observe => false,
+        let observes = match found.role {
+            LinkRole::Receive { .. } => false,
+            LinkRole::Observe => true,
             LinkRole::Send { .. } => {
                 return Err(Refusal::NoSuchLink { link, wanted: "fetch".into() });
             }
         };
         self.sweep(mailbox_id);
         let mut descriptors = Vec::new();
-        let fetched = self.attachments(mailbox_id, after, writable, &mut descriptors)?;
+        let fetched = self.attachments(mailbox_id, after, observes, &mut descriptors)?;
         Ok(Reply { answer: Answer::Fetched(fetched), descriptors })
     }
 

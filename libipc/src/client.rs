@@ -1,10 +1,12 @@
 //! A process's session with `ipcd`: connecting, and everything that is asked of the daemon. Messages
 //! never pass here.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::error::{ConnectError, Fault, RequestError};
 use crate::lane::layout::LAYOUT_VERSION;
@@ -18,6 +20,7 @@ use crate::protocol::{
 use crate::receiver::Receiver;
 use crate::sender::Sender;
 use crate::sys::process::ForkGuard;
+use crate::sys::socket::Received;
 use crate::sys::{futex, socket};
 
 /// How to reach the daemon.
@@ -296,13 +299,16 @@ pub(crate) struct Session {
 struct Line {
     socket: OwnedFd,
     last_request: u64,
+    /// Requests that were sent and whose answers have not been read.
+    unanswered: u64,
     buffer: Vec<u8>,
 }
 
 impl Session {
     fn greet(socket: OwnedFd) -> Result<Self, ConnectError> {
         let guard = ForkGuard::get();
-        let line = Line { socket, last_request: 0, buffer: vec![0; MESSAGE_BYTES_MAX] };
+        let line =
+            Line { socket, last_request: 0, unanswered: 0, buffer: vec![0; MESSAGE_BYTES_MAX] };
         let session = Self { line: Mutex::new(line), away: AtomicBool::new(false), guard };
         let hello = Request::Hello {
             version_min: PROTOCOL_VERSION,
@@ -324,22 +330,33 @@ impl Session {
         &self,
         request: &Request,
     ) -> Result<(Answer, Vec<OwnedFd>), RequestError> {
+        match self.on_the_line(|line| line.exchange(request))? {
+            (Answer::Refused(refusal), _) => Err(refusal.into()),
+            answer => Ok(answer),
+        }
+    }
+
+    /// Asks the daemon something whose answer does not matter, without waiting for it.
+    pub(crate) fn post(&self, request: &Request) -> Result<(), RequestError> {
+        self.on_the_line(|line| line.post(request))
+    }
+
+    fn on_the_line<T>(
+        &self,
+        talk: impl FnOnce(&mut Line) -> Result<T, RequestError>,
+    ) -> Result<T, RequestError> {
         if !self.guard.is_original() {
             return Err(RequestError::Forked);
         }
         if self.away.load(Ordering::Relaxed) {
             return Err(RequestError::DaemonAway);
         }
-        let mut line = self.lock();
-        let result = line.exchange(request);
+        let result = talk(&mut self.lock());
         if matches!(result, Err(RequestError::DaemonAway | RequestError::Fault(_))) {
             // What is on the line now can no longer be told apart.
             self.away.store(true, Ordering::Relaxed);
         }
-        match result? {
-            (Answer::Refused(refusal), _) => Err(refusal.into()),
-            answer => Ok(answer),
-        }
+        result
     }
 
     fn lock(&self) -> MutexGuard<'_, Line> {
@@ -347,13 +364,66 @@ impl Session {
     }
 }
 
+/// How long a client looks for its answer before it sleeps: the daemon needs a few microseconds, a
+/// wake-up costs many.
+const LOOK_FOR_ANSWER: Duration = Duration::from_micros(100);
+
 impl Line {
     fn exchange(&mut self, request: &Request) -> Result<(Answer, Vec<OwnedFd>), RequestError> {
+        let number = self.send(request)?;
+        loop {
+            let (answered, answer, descriptors) = self.receive()?;
+            if answered == number {
+                return Ok((answer, descriptors));
+            }
+            if answered > number {
+                return Err(Fault::new("read ipcd's answer", "it answers another request").into());
+            }
+            // The answer to something that was only posted.
+        }
+    }
+
+    /// Sends a request whose answer nobody waits for.
+    fn post(&mut self, request: &Request) -> Result<(), RequestError> {
+        // What has been answered meanwhile is taken off the line, or the daemon would stop reading.
+        while self.unanswered > 0 && self.try_receive()?.is_some() {}
+        self.send(request).map(drop)
+    }
+
+    fn send(&mut self, request: &Request) -> Result<u64, RequestError> {
         self.last_request += 1;
-        let bytes =
-            encode(self.last_request, 0, request).map_err(|e| Fault::new("encode a request", e))?;
+        let bytes = encode(self.last_request, 0, request)
+            .map_err(|error| Fault::new("encode a request", error))?;
         retry(|| socket::send(self.socket.as_fd(), &bytes, &[], true))?;
+        self.unanswered += 1;
+        Ok(self.last_request)
+    }
+
+    fn receive(&mut self) -> Result<(u64, Answer, Vec<OwnedFd>), RequestError> {
+        let start = Instant::now();
+        while start.elapsed() < LOOK_FOR_ANSWER {
+            if let Some(answer) = self.try_receive()? {
+                return Ok(answer);
+            }
+            // The daemon may need this very processor.
+            std::thread::yield_now();
+        }
         let received = retry(|| socket::receive(self.socket.as_fd(), &mut self.buffer))?;
+        self.understand(received)
+    }
+
+    fn try_receive(&mut self) -> Result<Option<(u64, Answer, Vec<OwnedFd>)>, RequestError> {
+        let received = retry(|| match socket::try_receive(self.socket.as_fd(), &mut self.buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            result => result.map(Some),
+        });
+        received?.map(|received| self.understand(received)).transpose()
+    }
+
+    fn understand(
+        &mut self,
+        received: Received,
+    ) -> Result<(u64, Answer, Vec<OwnedFd>), RequestError> {
         if received.len == 0 {
             return Err(RequestError::DaemonAway);
         }
@@ -364,10 +434,8 @@ impl Line {
         let bytes = &self.buffer[..received.len];
         let (frame, answer) = decode::<Answer>(bytes, received.descriptors.len())
             .map_err(|error| Fault::new("read ipcd's answer", error))?;
-        if frame.request != self.last_request {
-            return Err(Fault::new("read ipcd's answer", "it answers another request").into());
-        }
-        Ok((answer, received.descriptors))
+        self.unanswered = self.unanswered.saturating_sub(1);
+        Ok((frame.request, answer, received.descriptors))
     }
 }
 

@@ -37,7 +37,7 @@ impl Link {
 
     /// Tells the daemon that a lane whose sender is gone is empty.
     pub(crate) fn lane_drained(&self, lane: LaneTicket) -> Result<(), RequestError> {
-        self.session.request(&Request::LaneDrained { link: self.number, lane }).map(drop)
+        self.session.post(&Request::LaneDrained { link: self.number, lane })
     }
 }
 
@@ -45,7 +45,7 @@ impl Drop for Link {
     fn drop(&mut self) {
         // Whatever goes wrong here (the daemon is away, this is a fork's child), the daemon closes the
         // link when the session ends.
-        let _ = self.session.request(&Request::CloseLink { link: self.number });
+        let _ = self.session.post(&Request::CloseLink { link: self.number });
     }
 }
 
@@ -75,7 +75,7 @@ impl Neighbours {
     }
 
     /// All doorsteps with their uids; the home doorstep has uid `u32::MAX`.
-    pub(crate) fn doorsteps(&self) -> impl Iterator<Item = &(u32, Doorstep)> {
+    pub(crate) fn doorsteps(&self) -> impl Iterator<Item = &(u32, Doorstep)> + Clone {
         self.doorsteps.iter().flatten()
     }
 
@@ -109,13 +109,12 @@ impl Neighbours {
     pub(crate) fn update(
         &mut self,
         link: &Link,
-        access: Access,
         mut attach: impl FnMut(u16, LaneReader<RingMemory>),
     ) -> Result<(), RequestError> {
         loop {
             let (fetched, descriptors) = link.fetch(self.through)?;
             let more = fetched.more;
-            self.add(fetched, descriptors, access, &mut attach)?;
+            self.add(fetched, descriptors, &mut attach)?;
             if !more {
                 return Ok(());
             }
@@ -127,7 +126,6 @@ impl Neighbours {
         &mut self,
         fetched: Fetched,
         descriptors: Vec<OwnedFd>,
-        access: Access,
         mut attach: impl FnMut(u16, LaneReader<RingMemory>),
     ) -> Result<(), Fault> {
         let step = "map what ipcd handed over";
@@ -138,7 +136,8 @@ impl Neighbours {
         let lanes_max = self.lanes.len() as u16;
         for ((index, uid), fd) in fetched.doorsteps.into_iter().zip(&mut descriptors) {
             let index = usize::from(index);
-            let doorstep = Doorstep::map(fd, lanes_max, access).map_err(|e| Fault::new(step, e))?;
+            let doorstep =
+                Doorstep::map(fd, lanes_max, Access::ReadWrite).map_err(|e| Fault::new(step, e))?;
             if self.doorsteps.len() <= index {
                 self.doorsteps.resize_with(index + 1, || None);
             }

@@ -62,7 +62,7 @@ impl Observer {
         };
         let (lanes, neighbours) = (&mut observer.lanes, &mut observer.neighbours);
         let attach = |index: u16, lane| lanes[usize::from(index)] = Some(lane);
-        neighbours.add(opened.fetched, descriptors.collect(), Access::ReadOnly, attach)?;
+        neighbours.add(opened.fetched, descriptors.collect(), attach)?;
         Ok(observer)
     }
 
@@ -75,7 +75,7 @@ impl Observer {
         if self.neighbours.lacks_any(&self.roster) {
             let lanes = &mut self.lanes;
             let attach = |index: u16, lane| lanes[usize::from(index)] = Some(lane);
-            self.neighbours.update(&self.link, Access::ReadOnly, attach)?;
+            self.neighbours.update(&self.link, attach)?;
         }
         let mut peeked = Vec::new();
         for (index, lane) in (0u16..).zip(&self.lanes) {

@@ -22,6 +22,10 @@ use crate::sys::process::{self, ForkGuard};
 
 /// Looks that a spinning receiver takes before it asks whether spinning makes sense at all.
 const LOOKS_BEFORE_ASKING: u32 = 16;
+/// With so many lanes it is as quick to look at each.
+const LANES_WITHOUT_HINTS: usize = 8;
+/// One claim in so many looks at every lane, for hints may be wrong.
+const CLAIMS_PER_FULL_LOOK: u32 = 256;
 /// Looks between two readings of the clock while spinning.
 const LOOKS_BETWEEN_CLOCKS: u32 = 32;
 
@@ -38,6 +42,8 @@ pub struct Receiver {
     traffic: Traffic,
     /// The daemon was away when it should have told of new lanes: ask again before sleeping.
     stale: bool,
+    /// Counts attempts to claim.
+    claims: u32,
     /// Some lane's sender is gone.
     any_gone: bool,
     sleeping_words: usize,
@@ -79,6 +85,7 @@ impl Receiver {
             seen_changes: 0,
             traffic: Traffic::Open,
             stale: false,
+            claims: 0,
             any_gone: false,
             sleeping_words: usize::from(receivers).div_ceil(64),
             spin: SpinBudget::new(SpinBudget::DEFAULT),
@@ -90,7 +97,7 @@ impl Receiver {
         receiver.note_processor();
         let (claimant, neighbours) = (&mut receiver.claimant, &mut receiver.neighbours);
         let attach = |index, lane| claimant.attach(index, lane);
-        neighbours.add(opened.fetched, descriptors.collect(), Access::ReadWrite, attach)?;
+        neighbours.add(opened.fetched, descriptors.collect(), attach)?;
         receiver.refresh();
         Ok(receiver)
     }
@@ -106,7 +113,7 @@ impl Receiver {
     /// [`TryReceiveError`].
     #[inline]
     pub fn try_receive(&mut self) -> Result<Delivery<'_>, TryReceiveError> {
-        if !self.take_quickly() && !self.take()? {
+        if !self.take_quickly() && !self.take(true)? {
             return Err(self.why_nothing());
         }
         Ok(Delivery::new(self))
@@ -197,8 +204,8 @@ impl Receiver {
         undisturbed && self.claimant.take_quickly(&mut self.payload)
     }
 
-    /// Takes the next message, if there is one.
-    fn take(&mut self) -> Result<bool, TryReceiveError> {
+    /// Takes the next message, if there is one; if it is not `thorough` it may miss one for a while.
+    fn take(&mut self, thorough: bool) -> Result<bool, TryReceiveError> {
         self.check()?;
         if self.next_of_run()? {
             return Ok(true);
@@ -206,11 +213,31 @@ impl Receiver {
         if self.claimant.anything_offered() && self.claimant.take_over() {
             return self.next_of_run();
         }
-        match self.claimant.claim_next() {
+        match self.claim(thorough) {
             Ok(true) => self.next_of_run(),
             Ok(false) => Ok(false),
             Err(malformed) => Err(self.corrupt(malformed)),
         }
+    }
+
+    /// Claims from the lanes in turn; where they are many, only from those with a hint, unless that finds
+    /// nothing and the look is to be thorough, or it is time for a thorough one.
+    fn claim(&mut self, thorough: bool) -> Result<bool, Malformed> {
+        let few = self.claimant.lanes().len() <= LANES_WITHOUT_HINTS;
+        self.claims = self.claims.wrapping_add(1);
+        if few || self.claims.is_multiple_of(CLAIMS_PER_FULL_LOOK) {
+            return self.claimant.claim_next();
+        }
+        // Each uid's senders in turn.
+        let count = self.neighbours.doorsteps().count().max(1);
+        let first = self.claims as usize % count;
+        let doorsteps = self.neighbours.doorsteps();
+        for (_, doorstep) in doorsteps.clone().skip(first).chain(doorsteps.take(first)) {
+            if self.claimant.claim_hinted(&doorstep.hints)? {
+                return Ok(true);
+            }
+        }
+        if thorough { self.claimant.claim_next() } else { Ok(false) }
     }
 
     fn next_of_run(&mut self) -> Result<bool, TryReceiveError> {
@@ -260,7 +287,7 @@ impl Receiver {
         if self.neighbours.lacks_any(&self.roster) {
             let claimant = &mut self.claimant;
             let attach = |index, lane| claimant.attach(index, lane);
-            let updated = self.neighbours.update(&self.link, Access::ReadWrite, attach);
+            let updated = self.neighbours.update(&self.link, attach);
             // The daemon is away: what is mapped flows on; ask again when nothing else is to do.
             self.stale = updated.is_err();
             // A sender may be gone before its lane is known here.
@@ -300,7 +327,7 @@ impl Receiver {
 
     #[cold]
     fn take_slowly(&mut self, deadline: Option<Instant>) -> Result<(), ReceiveError> {
-        match self.take() {
+        match self.take(false) {
             Ok(true) => return Ok(()),
             Ok(false) => {}
             Err(error) => return Err(without_empty(error)),
@@ -313,14 +340,18 @@ impl Receiver {
                 Err(error) => break Err(without_empty(error)),
             }
             if self.traffic == Traffic::Closed {
-                break Err(ReceiveError::Closed);
+                break match self.take(true) {
+                    Ok(true) => Ok(()),
+                    Ok(false) => Err(ReceiveError::Closed),
+                    Err(error) => Err(without_empty(error)),
+                };
             }
             if self.stale {
                 self.refresh();
             }
             let woke = self.sleep(deadline);
             slept = true;
-            match self.take() {
+            match self.take(true) {
                 Ok(true) => break Ok(()),
                 Ok(false) if woke == Woke::TimedOut => break Err(ReceiveError::TimedOut),
                 Ok(false) => {}
@@ -338,14 +369,14 @@ impl Receiver {
     fn spin(&mut self, deadline: Option<Instant>) -> Result<bool, TryReceiveError> {
         let mut budget = self.spin.current();
         if budget.is_zero() {
-            return self.take();
+            return Ok(false);
         }
         let lull = self.lull.pauses();
         for _ in 0..lull {
             spin_hint();
         }
         for look in 0..LOOKS_BEFORE_ASKING {
-            if self.take_quickly() || self.take()? {
+            if self.take_quickly() || self.take(false)? {
                 self.spin.paid();
                 if lull > 0 {
                     self.lull.ended(if look == 0 { self.claimant.backlog() } else { 0 });
@@ -363,7 +394,7 @@ impl Receiver {
         }
         loop {
             for _ in 0..LOOKS_BETWEEN_CLOCKS {
-                if self.take_quickly() || self.take()? {
+                if self.take_quickly() || self.take(false)? {
                     self.spin.paid();
                     return Ok(true);
                 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::Session;
 use crate::error::{Corrupt, Fault, RequestError, SendError, TrySendError};
+use crate::lane::hints;
 use crate::lane::layout::{SlotState, Traffic};
 use crate::lane::memory::RingMemory;
 use crate::lane::park::{self, Rung, SpinBudget, Woke};
@@ -14,7 +15,7 @@ use crate::lane::ring::{LaneWriter, NoRoom};
 use crate::link::Link;
 use crate::protocol::{LaneInfo, Opened, OpenedRole};
 use crate::regions::{Cursors, Doorstep, LaneWords, Roster};
-use crate::sync::Ordering::{Acquire, Relaxed, Release};
+use crate::sync::Ordering::{Acquire, Relaxed};
 use crate::sync::spin_hint;
 use crate::sys::futex::Futex;
 use crate::sys::mapping::Access;
@@ -177,25 +178,12 @@ impl Sender {
     #[inline]
     fn publish(&mut self, message: &[u8]) {
         self.writer.publish(message);
-        self.hint();
+        hints::give(&self.doorstep.hints, self.writer.lane());
         let (roster, cursors) = (&self.roster.header, &self.cursors.header);
         let bell = &self.doorstep.header.bell;
         let (words, rung) = (self.sleeping_words, &mut self.rung);
         if park::announce(roster, cursors, words, rung, bell, &Futex) {
             self.note_processor();
-        }
-    }
-
-    /// Says in the doorstep that this lane may have something.
-    #[inline]
-    fn hint(&self) {
-        let lane = self.writer.lane();
-        let bit = 1 << (lane % 64);
-        if let Some(word) = self.doorstep.hints.get(usize::from(lane) / 64)
-            // Relaxed: a hint may be wrong; whoever is about to sleep looks at every lane.
-            && word.load(Relaxed) & bit == 0
-        {
-            word.fetch_or(bit, Release);
         }
     }
 

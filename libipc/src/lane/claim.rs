@@ -16,13 +16,14 @@
 //!
 //! Killed in between, [`mend_slot`] either gives it back to the old slot or finishes the step.
 
+use crate::lane::hints;
 use crate::lane::layout::{Claim, Hold, LaneHeader};
 use crate::lane::park::slot_bit;
 use crate::lane::position::Position;
 use crate::lane::ring::{RecordHeader, Storage};
 use crate::regions::Cursors;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use crate::sync::overwrite;
+use crate::sync::{AtomicU64, overwrite};
 use crate::sys::mapping::Shared;
 
 /// Records that the only receiver of a mailbox claims with one step, at most.
@@ -52,12 +53,14 @@ pub struct LaneReader<S> {
     tail: Position,
     /// Something impossible was found in it: it is left alone.
     corrupt: bool,
+    /// Where it stands in the order of turns.
+    place: usize,
 }
 
 impl<S: Storage> LaneReader<S> {
     /// The reading end of a lane that began at `first`.
     pub fn new(storage: S, header: Shared<LaneHeader>, first: Position) -> Self {
-        Self { storage, header, tail: first, corrupt: false }
+        Self { storage, header, tail: first, corrupt: false, place: 0 }
     }
 
     /// The sender's words.
@@ -173,8 +176,8 @@ impl<S: Storage> Claimant<S> {
     /// Adds a lane. An older one in the same slot goes.
     pub fn attach(&mut self, lane: u16, reader: LaneReader<S>) {
         self.detach(lane);
-        if let Some(place) = self.lanes.get_mut(usize::from(lane)) {
-            *place = Some(reader);
+        if let Some(slot) = self.lanes.get_mut(usize::from(lane)) {
+            *slot = Some(LaneReader { place: self.order.len(), ..reader });
             self.order.push(lane);
         }
     }
@@ -184,9 +187,14 @@ impl<S: Storage> Claimant<S> {
         if self.run.is_some_and(|run| run.lane == lane) {
             return false;
         }
-        if let Some(place) = self.lanes.get_mut(usize::from(lane)) {
-            *place = None;
+        if let Some(slot) = self.lanes.get_mut(usize::from(lane)) {
+            *slot = None;
             self.order.retain(|&other| other != lane);
+            for (place, &lane) in self.order.iter().enumerate() {
+                if let Some(reader) = &mut self.lanes[usize::from(lane)] {
+                    reader.place = place;
+                }
+            }
         }
         true
     }
@@ -325,6 +333,25 @@ impl<S: Storage> Claimant<S> {
             self.turn_records = 0;
         }
         Ok(false)
+    }
+
+    /// Claims as [`Self::claim_next`] does, but looks only where a hint says that there may be something.
+    ///
+    /// # Errors
+    /// [`Malformed`]: that lane is left alone from now on.
+    pub fn claim_hinted(&mut self, hints: &[AtomicU64]) -> Result<bool, Malformed> {
+        if self.returned || self.unreported.is_some() {
+            return self.claim_next();
+        }
+        let last = self.order.get(self.turn).copied().unwrap_or_default();
+        hints::scan(hints, last, |lane| {
+            // A hint of a lane that is not attached (yet) is as good as none.
+            let claimed = usize::from(lane) < self.lanes.len() && self.claim_from(lane)?;
+            if let (true, Some(reader)) = (claimed, self.lane(lane)) {
+                self.turn = reader.place;
+            }
+            Ok(claimed)
+        })
     }
 
     /// Claims the next record, or run of records, of one lane: afterwards it is this receiver's run.

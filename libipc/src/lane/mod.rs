@@ -6,11 +6,13 @@
 //! - [`position`] how far a lane has come
 //! - [`ring`] one sender writes records, and finds out where there is room
 //! - [`claim`] receivers take records, acknowledge, return and take over; what a death leaves
+//! - [`hints`] which of many lanes may have something
 //! - [`park`] who sleeps and who wakes whom
 //! - `memory` records in mapped memory
 //! - `models` every interleaving of small cases, under loom; the same on threads elsewhere
 
 pub mod claim;
+pub mod hints;
 pub mod layout;
 #[cfg(not(loom))]
 pub mod memory;

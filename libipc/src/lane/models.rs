@@ -294,11 +294,11 @@ impl Mailbox {
         let mut slept = false;
         loop {
             if let Some(message) = self.take(claimant) {
-                self.acknowledge(claimant);
                 let look = || claimant.anything_to_take();
                 if slept && park::pass_on(roster, cursors, 1, slot, &self.park, look) {
                     park::ring(&self.bell, 1, &self.park);
                 }
+                self.acknowledge(claimant);
                 return message;
             }
             let look = || claimant.anything_to_take();

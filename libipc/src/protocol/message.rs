@@ -184,8 +184,8 @@ pub struct Refresh {
     pub after: u64,
 }
 
-/// Lanes and doorsteps that came since. Descriptors: one a doorstep (read-write for a receiver, else
-/// read-only), then one a lane (read-only), in the order in which they are listed.
+/// Lanes and doorsteps that came since. Descriptors: one a doorstep (read-write; an observer
+/// gets none), then one a lane (read-only), in the order in which they are listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fetched {
     /// Index and uid of each doorstep; uid `u32::MAX` is the home doorstep.

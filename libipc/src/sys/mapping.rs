@@ -47,6 +47,7 @@ pub use mapped::{Access, MapError, Mapping, view, view_slice};
 
 #[cfg(not(loom))]
 mod mapped {
+    use std::mem::ManuallyDrop;
     use std::os::fd::{AsFd, AsRawFd};
     use std::ptr::NonNull;
     use std::sync::Arc;
@@ -55,6 +56,7 @@ mod mapped {
     use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 
     use super::{Shared, SharedWords};
+    use crate::sys::process::ForkGuard;
 
     /// How a region is mapped.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +99,18 @@ mod mapped {
     /// Address space that shows a region; unmapped when the last view of it is gone.
     #[derive(Debug)]
     pub struct Mapping {
-        memory: MmapRaw,
+        memory: ManuallyDrop<MmapRaw>,
+        guard: ForkGuard,
+    }
+
+    impl Drop for Mapping {
+        fn drop(&mut self) {
+            // A child of fork has no such mapping: by now something else may lie at its address.
+            if self.guard.is_original() {
+                // SAFETY: this is the only place that drops it, and nothing uses it afterwards.
+                unsafe { ManuallyDrop::drop(&mut self.memory) };
+            }
+        }
     }
 
     impl Mapping {
@@ -116,7 +129,7 @@ mod mapped {
             };
             let memory = memory.map_err(kernel("map a region"))?;
             memory.advise(Advice::DontFork).map_err(kernel("keep a mapping from children"))?;
-            Ok(Arc::new(Self { memory }))
+            Ok(Arc::new(Self { memory: ManuallyDrop::new(memory), guard: ForkGuard::get() }))
         }
 
         /// Maps a lane: `header_len` bytes, then the `capacity` bytes behind them twice, back to back, so
@@ -154,7 +167,7 @@ mod mapped {
             place(0, header_len + capacity, 0)?;
             place(header_len + capacity, capacity, header_len)?;
             memory.advise(Advice::DontFork).map_err(kernel("keep a mapping from children"))?;
-            Ok(Arc::new(Self { memory }))
+            Ok(Arc::new(Self { memory: ManuallyDrop::new(memory), guard: ForkGuard::get() }))
         }
 
         /// First byte.

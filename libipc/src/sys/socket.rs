@@ -89,17 +89,19 @@ pub fn send(
     with_credentials: bool,
 ) -> io::Result<()> {
     let numbers: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-    let credentials = UnixCredentials::from(libc::ucred {
-        pid: nix::unistd::getpid().as_raw(),
-        uid: nix::unistd::geteuid().as_raw(),
-        gid: nix::unistd::getegid().as_raw(),
+    let credentials = with_credentials.then(|| {
+        UnixCredentials::from(libc::ucred {
+            pid: nix::unistd::getpid().as_raw(),
+            uid: nix::unistd::geteuid().as_raw(),
+            gid: nix::unistd::getegid().as_raw(),
+        })
     });
     let mut control = Vec::with_capacity(2);
     if !numbers.is_empty() {
         control.push(ControlMessage::ScmRights(&numbers));
     }
-    if with_credentials {
-        control.push(ControlMessage::ScmCredentials(&credentials));
+    if let Some(credentials) = &credentials {
+        control.push(ControlMessage::ScmCredentials(credentials));
     }
     let parts = [IoSlice::new(bytes)];
     let sent = sendmsg::<()>(socket.as_raw_fd(), &parts, &control, MsgFlags::MSG_NOSIGNAL, None)?;
@@ -114,11 +116,27 @@ struct ControlSpace([u8; CONTROL_BYTES]);
 // a sender cannot have it cut off by adding what we did not ask for.
 const CONTROL_BYTES: usize = 16 + 16 + 16 + 4 * 256 + 256;
 
-/// Receives one datagram into `buffer`.
+/// Receives one datagram into `buffer`; waits for one if the socket is a blocking one.
 ///
 /// # Errors
 /// What the kernel said: EAGAIN on a non-blocking socket with nothing to read.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+    receive_with(socket, buffer, 0)
+}
+
+/// Receives one datagram into `buffer` if one is there, whatever the kind of socket.
+///
+/// # Errors
+/// What the kernel said: EAGAIN with nothing to read.
+pub fn try_receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+    receive_with(socket, buffer, libc::MSG_DONTWAIT)
+}
+
+fn receive_with(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    flags: libc::c_int,
+) -> io::Result<Received> {
     let mut space = ControlSpace([0; CONTROL_BYTES]);
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: all-zero bytes are a valid msghdr: null pointers and zero lengths.
@@ -129,8 +147,9 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received
     message.msg_controllen = CONTROL_BYTES;
     // SAFETY: `message` names `part` (which names `buffer`) and `space`, with their lengths; all live
     // through the call and nobody else touches them.
-    let len =
-        unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+    let len = unsafe {
+        libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags | libc::MSG_CMSG_CLOEXEC)
+    };
     let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
     // nix's iterator refuses cut-off control data and so leaks the descriptors that did arrive.
     let (descriptors, credentials) = take_control(&space.0[..message.msg_controllen]);

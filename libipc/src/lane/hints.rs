@@ -1,0 +1,100 @@
+//! Which of many lanes may have something: one bit a lane, in the doorstep of its sender's uid.
+//!
+//! With many lanes a receiver looks only where a bit is set, so that its cost does not grow with the
+//! number of idle lanes. A bit may be wrong either way: whoever is about to sleep, or to say that the
+//! mailbox is empty, looks at every lane.
+
+use crate::sync::AtomicU64;
+use crate::sync::Ordering::{AcqRel, Relaxed, Release};
+
+/// A sender says that its lane may have something. Costs a load where the bit is set already.
+#[inline]
+pub fn give(hints: &[AtomicU64], lane: u16) {
+    let bit = 1 << (lane % 64);
+    if let Some(word) = hints.get(usize::from(lane) / 64)
+        // Relaxed: a hint may be wrong.
+        && word.load(Relaxed) & bit == 0
+    {
+        word.fetch_or(bit, Release);
+    }
+}
+
+/// Tries the lanes whose bits are set, those behind `after` first, until `take` has taken something from
+/// one. The bit of a lane that has nothing is cleared, and the lane looked at once more.
+///
+/// # Errors
+/// What `take` says.
+pub fn scan<E>(
+    hints: &[AtomicU64],
+    after: u16,
+    mut take: impl FnMut(u16) -> Result<bool, E>,
+) -> Result<bool, E> {
+    let first = usize::from(after) / 64;
+    let behind = u64::MAX.checked_shl(u32::from(after % 64) + 1).unwrap_or(0);
+    // The word of `after` comes twice: its bits behind `after` at the beginning, the others at the end.
+    for step in 0..=hints.len() {
+        let index = (first + step) % hints.len();
+        let word = &hints[index];
+        let mut bits = word.load(Relaxed);
+        bits &= match step {
+            0 => behind,
+            _ if step == hints.len() => !behind,
+            _ => u64::MAX,
+        };
+        while bits != 0 {
+            let bit = bits & bits.wrapping_neg();
+            bits &= !bit;
+            let lane = (index * 64) as u16 + bit.trailing_zeros() as u16;
+            if take(lane)? {
+                return Ok(true);
+            }
+            word.fetch_and(!bit, AcqRel);
+            if take(lane)? {
+                word.fetch_or(bit, Release);
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+
+    fn lanes(hints: &[AtomicU64], after: u16) -> Vec<u16> {
+        let mut seen = Vec::new();
+        let found = scan(hints, after, |lane| {
+            if seen.last() != Some(&lane) {
+                seen.push(lane);
+            }
+            Ok::<_, ()>(false)
+        });
+        assert_eq!(found, Ok(false));
+        seen
+    }
+
+    #[test]
+    fn lanes_are_tried_round_and_round_from_the_one_behind_the_last() {
+        for after in [0, 1, 62, 63, 64, 65, 127, 191] {
+            let hints: Vec<_> = (0..3).map(|_| AtomicU64::new(0)).collect();
+            let given = [0, 1, 63, 64, 100, 127, 191];
+            for lane in given {
+                give(&hints, lane);
+            }
+            let mut expected: Vec<_> = given.into_iter().filter(|&lane| lane > after).collect();
+            expected.extend(given.into_iter().filter(|&lane| lane <= after));
+            assert_eq!(lanes(&hints, after), expected, "after {after}");
+            assert_eq!(lanes(&hints, after), [0u16; 0], "all bits were cleared");
+        }
+    }
+
+    #[test]
+    fn the_bit_of_a_lane_with_something_stays() {
+        let hints = [AtomicU64::new(0)];
+        give(&hints, 5);
+        assert_eq!(scan(&hints, 0, |_| Ok::<_, ()>(true)), Ok(true));
+        assert_eq!(hints[0].load(Relaxed), 1 << 5);
+    }
+}
