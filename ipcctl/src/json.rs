@@ -1,4 +1,4 @@
-//! The one JSON schema of `--json`; `JSON.md` beside this crate's sources documents it for people.
+//! The one JSON schema of `--json`; `docs/json.md` documents it for people.
 
 use libipc::protocol::{Identity, MailboxDetail, MailboxSummary, MemberInfo, Role};
 use serde::Serialize;
