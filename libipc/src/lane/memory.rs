@@ -118,19 +118,6 @@ impl Storage for RingMemory {
         unsafe { into.bytes.set_len(len) };
     }
 
-    #[inline]
-    fn prefetch(&self, at: Position) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-            let target = self.granule(at).as_ptr().cast_const().cast();
-            // SAFETY: a prefetch reads and writes nothing, whatever the address.
-            unsafe { _mm_prefetch::<_MM_HINT_ET0>(target) };
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = at;
-    }
-
     fn prepare(&self, at: Position, granules: u64) -> std::io::Result<()> {
         let index = (at.get() & (self.capacity - 1)) as usize;
         let offset = LANE_HEADER_BYTES + index * GRANULE_BYTES;

@@ -82,12 +82,6 @@ pub trait Storage {
     /// What the kernel said.
     fn prepare(&self, at: Position, granules: u64) -> std::io::Result<()>;
 
-    /// Has the cache line at a position, which will soon be written, fetched for that. Only a hint.
-    #[inline]
-    fn prefetch(&self, at: Position) {
-        let _ = at;
-    }
-
     /// Stands between any two steps of a claim that a death may come between. Does nothing, but in the
     /// models, which kill there.
     #[inline]
@@ -108,9 +102,6 @@ pub enum NoRoom {
 /// Granules for which memory is allocated at the first step; each further step doubles it.
 const PREPARE_GRANULES_FIRST: u64 = 1024;
 const PREPARE_GRANULES_MAX: u64 = 128 << 10;
-
-/// How far ahead of the tail a sender has cache lines fetched: 8 lines.
-const PREFETCH_GRANULES: u64 = 32;
 
 /// The writing end of a lane. There is one, and it alone moves the tail.
 #[derive(Debug)]
@@ -231,11 +222,6 @@ impl<S: Storage> LaneWriter<S> {
     pub fn publish(&mut self, payload: &[u8]) {
         let header = RecordHeader { len: payload.len() as u32, ..RecordHeader::default() };
         self.storage.write(self.tail, header, payload);
-        let ahead = self.tail.advance(PREFETCH_GRANULES);
-        // No further than our own room: what receivers still read would be taken from them.
-        if self.writable_end.since(ahead) > 0 {
-            self.storage.prefetch(ahead);
-        }
         self.tail = self.tail.advance(header.granules());
         self.sent += 1;
         // Relaxed: a counter for people.
