@@ -1,9 +1,9 @@
 //! What members leave behind: a lane with messages in it, a delivery in hand. Mended here, and freed
 //! once nobody needs it any more.
 
-use libipc::lane::claim::{lane_is_drained, mend_slot, slot_is_idle};
 use libipc::lane::layout::SlotState;
 use libipc::lane::position::{GRANULE_BYTES, Position};
+use libipc::lane::repair::{lane_is_drained, mend_slot, slot_is_idle};
 use tracing::{debug, warn};
 
 use crate::regions::MailboxRegions;

@@ -14,7 +14,7 @@
 //! their hold = idle, their offered bit cleared, taker = 0
 //! ```
 //!
-//! Killed in between, [`mend_slot`] either gives it back to the old slot or finishes the step.
+//! Killed in between, [`super::repair`] either gives it back to the old slot or finishes the step.
 
 use crate::lane::hints;
 use crate::lane::layout::{Claim, Hold, LaneHeader, SlotCell};
@@ -628,95 +628,4 @@ fn confirm_winner(cursors: &Cursors, me: u16, lane: u16, claim: Claim) {
         // Failing is fine: the winner has acknowledged meanwhile. PAIR(hold).
         let _ = cell.hold.compare_exchange(word, confirmed, AcqRel, Relaxed);
     }
-}
-
-/// What a receiver that is gone has left in its slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mended {
-    /// Nothing: the slot can be given out again.
-    Nothing,
-    /// What it held is offered to the others; the slot stays until it is taken over.
-    Offered,
-}
-
-/// Repairs what receiver `slot` has left: called by `ipcd` alone, once nobody acts in that slot's name any
-/// more. Calling it again does no harm.
-pub fn mend_slot(cursors: &Cursors, slot: u16) -> Mended {
-    let Some(mine) = cursors.slots.get(usize::from(slot)) else { return Mended::Nothing };
-    finish_takeovers_of(cursors, slot);
-    let (word, bit) = slot_bit(slot);
-    let offered = cursors.header.offered[word].load(Acquire) & bit != 0;
-    if offered || mine.taker.load(Acquire) != 0 {
-        return Mended::Offered;
-    }
-    let Some(hold) = Hold::from_word(mine.hold.load(Acquire)) else { return Mended::Nothing };
-    let Some(cell) = cursors.claims.get(usize::from(hold.lane)) else {
-        overwrite(&mine.hold, Hold::IDLE);
-        return Mended::Nothing;
-    };
-    // The claim first, then the hold again: whoever moved the claim on had confirmed the hold before, so
-    // if the claim no longer names this slot, the mark is there to be seen. PAIR(claim), PAIR(hold).
-    let claim = Claim::from_word(cell.claim.load(Acquire));
-    let hold = Hold::from_word(mine.hold.load(Acquire)).unwrap_or(hold);
-    let won_last = claim.winner == Some(slot) && claim.position.since(hold.position) > 0;
-    if hold.confirmed || won_last {
-        // PAIR(offer)
-        cursors.header.offered[word].fetch_or(bit, Release);
-        return Mended::Offered;
-    }
-    // Only an intent: the claim never came to it.
-    overwrite(&mine.hold, Hold::IDLE);
-    Mended::Nothing
-}
-
-/// What the dead receiver was just taking over is given back to where it was offered, or, if it had come
-/// so far that the old slot's hold is idle, the step is finished and the dead one's own hold counts.
-fn finish_takeovers_of(cursors: &Cursors, slot: u16) {
-    let me = u32::from(slot) + 1;
-    for (index, theirs) in (0u16..).zip(cursors.slots.iter()) {
-        if theirs.taker.load(Acquire) != me {
-            continue;
-        }
-        let (word, bit) = slot_bit(index);
-        let held = Hold::from_word(theirs.hold.load(Acquire));
-        let offered = cursors.header.offered[word].load(Acquire) & bit != 0;
-        if held.is_none() {
-            cursors.header.offered[word].fetch_and(!bit, AcqRel);
-        } else if offered && index != slot {
-            // The offer stands where it was; the copy of it goes.
-            let mine = &cursors.slots[usize::from(slot)];
-            let ours = Hold::from_word(mine.hold.load(Acquire));
-            let same = |a: Hold, b: Hold| a.lane == b.lane && a.position == b.position;
-            if held.zip(ours).is_some_and(|(a, b)| same(a, b)) {
-                overwrite(&mine.hold, Hold::IDLE);
-                mine.attempts.store(0, Relaxed);
-            }
-        }
-        overwrite(&theirs.taker, 0);
-    }
-}
-
-/// Whether nothing is left in a slot whose receiver is gone.
-pub fn slot_is_idle(cursors: &Cursors, slot: u16) -> bool {
-    let (word, bit) = slot_bit(slot);
-    cursors.slots.get(usize::from(slot)).is_none_or(|cell| {
-        cell.taker.load(Acquire) == 0
-            && cell.hold.load(Acquire) == Hold::IDLE
-            && cursors.header.offered[word].load(Acquire) & bit == 0
-    })
-}
-
-/// Whether nothing is left in a lane that was published up to `tail`: all claimed, and no slot holds any.
-/// Claim first, then the holds, as a sender does.
-pub fn lane_is_drained(cursors: &Cursors, lane: u16, tail: Position) -> bool {
-    let Some(cell) = cursors.claims.get(usize::from(lane)) else { return true };
-    // PAIR(claim): Acquire.
-    if Claim::from_word(cell.claim.load(Acquire)).position != tail {
-        return false;
-    }
-    // PAIR(hold): Acquire.
-    let holds = |cell: &SlotCell| {
-        Hold::from_word(cell.hold.load(Acquire)).is_some_and(|hold| hold.lane == lane)
-    };
-    !cursors.slots.iter().any(holds)
 }

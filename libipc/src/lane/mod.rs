@@ -5,7 +5,8 @@
 //! - [`layout`] the byte map of the regions and the words in them
 //! - [`position`] how far a lane has come
 //! - [`ring`] one sender writes records, and finds out where there is room
-//! - [`claim`] receivers take records, acknowledge, return and take over; what a death leaves
+//! - [`claim`] receivers take records, acknowledge, return and take over
+//! - [`repair`] what a receiver's death leaves, and how it is mended
 //! - [`hints`] which of many lanes may have something
 //! - [`park`] who sleeps and who wakes whom
 //! - `memory` records in mapped memory
@@ -20,4 +21,5 @@ pub mod memory;
 mod models;
 pub mod park;
 pub mod position;
+pub mod repair;
 pub mod ring;

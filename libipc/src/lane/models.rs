@@ -9,13 +9,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::lane::claim::{Claimant, LaneReader, Mended, lane_is_drained, mend_slot, slot_is_idle};
+use crate::lane::claim::{Claimant, LaneReader};
 use crate::lane::layout::{
     ClaimCell, CursorsHeader, LaneEntry, LaneHeader, ReceiverEntry, RosterHeader, SlotCell,
     SlotState,
 };
 use crate::lane::park::{self, Park, Rung, Woke};
 use crate::lane::position::{Position, record_granules};
+use crate::lane::repair::{Mended, lane_is_drained, mend_slot, slot_is_idle};
 use crate::lane::ring::{LaneWriter, NoRoom, RecordHeader, Storage};
 use crate::regions::{Cursors, Roster};
 use crate::sync::{AtomicU32, AtomicU64, Ordering::Relaxed};
