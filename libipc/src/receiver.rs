@@ -21,7 +21,9 @@ use crate::sys::mapping::Access;
 use crate::sys::process::{self, ForkGuard};
 
 /// Looks that a spinning receiver takes before it asks whether spinning makes sense at all.
-const LOOKS_BEFORE_ASKING: u32 = 16;
+const LOOKS_BEFORE_ASKING: u32 = 24;
+/// The same where last time the senders were found on this very processor.
+const LOOKS_BESIDE_HERE: u32 = 2;
 /// With so many lanes it is as quick to look at each.
 const LANES_WITHOUT_HINTS: usize = 8;
 /// One claim in so many looks at every lane, for hints may be wrong.
@@ -44,6 +46,8 @@ pub struct Receiver {
     traffic: Traffic,
     /// The daemon was away when it should have told of new lanes: ask again before sleeping.
     stale: bool,
+    /// Some sender was found on another processor when last asked.
+    sender_elsewhere: bool,
     /// Counts attempts to claim.
     claims: u32,
     /// Some lane's sender is gone.
@@ -88,6 +92,7 @@ impl Receiver {
             undisturbed_changes: u64::MAX,
             traffic: Traffic::Open,
             stale: false,
+            sender_elsewhere: true,
             claims: 0,
             any_gone: false,
             sleeping_words: usize::from(receivers).div_ceil(64),
@@ -379,7 +384,9 @@ impl Receiver {
         for _ in 0..lull {
             spin_hint();
         }
-        for look in 0..LOOKS_BEFORE_ASKING {
+        let before_asking =
+            if self.sender_elsewhere { LOOKS_BEFORE_ASKING } else { LOOKS_BESIDE_HERE };
+        for look in 0..before_asking {
             if self.take_quickly() || self.take(false)? {
                 self.spin.paid();
                 if lull > 0 {
@@ -389,7 +396,8 @@ impl Receiver {
             }
             spin_hint();
         }
-        if !self.sender_runs_elsewhere() {
+        self.sender_elsewhere = self.sender_runs_elsewhere();
+        if !self.sender_elsewhere {
             return Ok(false);
         }
         let start = Instant::now();
@@ -402,6 +410,7 @@ impl Receiver {
                     self.spin.paid();
                     return Ok(true);
                 }
+                // Without a pause the next look would begin before this one is over, and have to be undone.
                 spin_hint();
             }
             if self.traffic == Traffic::Closed || start.elapsed() >= budget {

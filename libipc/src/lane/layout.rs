@@ -277,15 +277,17 @@ pub struct LaneHeader {
     constants_end: Padding<14>,
     /// Position behind the last published record.
     pub tail: AtomicU64,
-    /// Messages published in this lane.
-    pub sent: AtomicU64,
-    tail_end: Padding<14>,
+    tail_end: Padding<15>,
     /// A [`Waiting`] word: whether the sender sleeps for room, and how far the claim must come.
     pub waiting: AtomicU64,
     /// The processor on which the sender last waited or woke somebody, plus one; 0 is unknown.
     pub cpu: AtomicU32,
     waiting_padding: AtomicU32,
     waiting_end: Padding<14>,
+    /// Messages published in this lane. Away from the tail: a receiver that polls the tail would otherwise
+    /// take the line between the two stores of a publish.
+    pub sent: AtomicU64,
+    sent_end: Padding<15>,
 }
 
 const HOLD_CONFIRMED: u64 = 1 << 63;
@@ -450,10 +452,11 @@ const _: () = {
     assert!(size_of::<ClaimCell>() == 128);
     assert!(size_of::<DoorstepHeader>() == 256);
     assert!(offset_of!(DoorstepHeader, bell) == 128);
-    assert!(size_of::<LaneHeader>() == 384);
+    assert!(size_of::<LaneHeader>() == 512);
     assert!(offset_of!(LaneHeader, tail) == 128);
     assert!(offset_of!(LaneHeader, waiting) == 256);
     assert!(offset_of!(LaneHeader, cpu) == 264);
+    assert!(offset_of!(LaneHeader, sent) == 384);
 };
 
 #[cfg(test)]
