@@ -188,7 +188,11 @@ fn print_table(shares: &BTreeMap<u32, Share>, files: usize, elapsed: Duration) {
 }
 
 fn compare(ours: u64, theirs: u64, rule: WordRule) -> Result<bool> {
-    println!("words: {ours} counted by the workers, {theirs} by LC_ALL=C wc -w ({rule:?})");
+    let rule = match rule {
+        WordRule::AnyByte => "any run of bytes between white space is a word here",
+        WordRule::OnePrintable => "a word has a printable byte here",
+    };
+    println!("words: {ours} counted by the workers, {theirs} by LC_ALL=C wc -w ({rule})");
     if ours == theirs {
         println!("equal");
     } else {
