@@ -214,7 +214,7 @@ impl MailboxRegions {
         let index = usize::from(lane.ticket.index);
         if let Some(cell) = self.cursors().claims.get(index) {
             let claim = Claim { position: Position::new(lane.first_position), winner: None };
-            cell.claim.store(claim.to_word(), Ordering::Relaxed);
+            cell.claim.store(claim.to_word(), Ordering::Release);
         }
         if let Some(entry) = self.roster().lanes.get(index) {
             entry.capacity_bytes.store(lane.capacity_bytes, Ordering::Relaxed);
@@ -230,7 +230,8 @@ impl MailboxRegions {
     pub fn set_lane_state(&self, lane: &LaneInfo, state: SlotState) {
         if let Some(entry) = self.roster().lanes.get(usize::from(lane.ticket.index)) {
             let status = LaneStatus { generation: lane.ticket.generation, state };
-            // Release: whoever sees the status sees the entry and the claim written before it.
+            // PAIR(lanes): Release here, Acquire in libipc's `claim::Claimant::claim_from`; whoever sees the status
+            // sees the entry and the claim written before it.
             entry.status.store(status.to_word(), Ordering::Release);
         }
     }

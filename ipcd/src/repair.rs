@@ -3,7 +3,7 @@
 
 use libipc::lane::layout::SlotState;
 use libipc::lane::position::{GRANULE_BYTES, Position};
-use libipc::lane::repair::{lane_is_drained, mend_slot, slot_is_idle};
+use libipc::lane::repair::{lane_is_drained, lane_is_held, mend_slot, slot_is_idle};
 use tracing::{debug, warn};
 
 use crate::regions::MailboxRegions;
@@ -75,6 +75,8 @@ pub fn free_lane_if_drained(
                 return false;
             }
         }
+        // What somebody holds of it stays: the slot's next lane must not be taken for this one.
+        None if lane_is_held(regions.cursors(), index) => return false,
         None => warn!(
             mailbox = %mailbox.name, lane = index, sender = %slot.info.sender,
             tail = tail.get(), claim = claimed.get(),

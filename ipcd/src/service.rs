@@ -255,6 +255,8 @@ impl Service {
         if self.barrier {
             futex::barrier();
         }
+        // Whoever went to sleep between the two without a barrier of its own looks once more.
+        regions.ring();
     }
 
     fn attachments(

@@ -153,7 +153,7 @@ impl Neighbours {
             *place = Some(info);
             let memory = RingMemory::new(&mapping, info.capacity_bytes);
             let first = Position::new(info.first_position);
-            attach(index, LaneReader::new(memory, words.header, first));
+            attach(index, LaneReader::new(memory, words.header, first, info.ticket.generation));
         }
         self.through = fetched.through;
         Ok(())

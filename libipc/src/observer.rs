@@ -15,6 +15,7 @@ use crate::protocol::{Identity, Opened, OpenedRole};
 use crate::regions::{Cursors, Roster};
 use crate::sync::Ordering::Acquire;
 use crate::sys::mapping::Access;
+use crate::sys::process::ForkGuard;
 
 /// A message that waited when it was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +33,7 @@ pub struct Observer {
     cursors: Cursors,
     neighbours: Neighbours,
     lanes: Vec<Option<LaneReader<RingMemory>>>,
+    guard: ForkGuard,
     link: Link,
 }
 
@@ -58,6 +60,7 @@ impl Observer {
             cursors: Cursors::map(cursors, receivers, lanes, Access::ReadOnly).map_err(map)?,
             neighbours: Neighbours::new(lanes),
             lanes: (0..lanes).map(|_| None).collect(),
+            guard: ForkGuard::get(),
             link,
         };
         let (lanes, neighbours) = (&mut observer.lanes, &mut observer.neighbours);
@@ -70,8 +73,11 @@ impl Observer {
     /// while it is being looked at is left out.
     ///
     /// # Errors
-    /// [`RequestError`] if the daemon is asked for new lanes and does not answer.
+    /// [`RequestError`] if the daemon is asked for new lanes and does not answer, or after a fork.
     pub fn peek(&mut self, count: usize) -> Result<Vec<Peeked>, RequestError> {
+        if !self.guard.is_original() {
+            return Err(RequestError::Forked);
+        }
         if self.neighbours.lacks_any(&self.roster) {
             let lanes = &mut self.lanes;
             let attach = |index: u16, lane| lanes[usize::from(index)] = Some(lane);

@@ -84,7 +84,7 @@ impl Receiver {
         let roster = Roster::map(roster, receivers, lanes, Access::ReadOnly).map_err(map)?;
         let cursors = Cursors::map(cursors, receivers, lanes, Access::ReadWrite).map_err(map)?;
         let mut receiver = Self {
-            claimant: Claimant::new(cursors, slot, receivers == 1),
+            claimant: Claimant::new(roster.clone(), cursors, slot, receivers == 1),
             payload: Payload::default(),
             roster,
             neighbours: Neighbours::new(lanes),
@@ -362,7 +362,9 @@ impl Receiver {
             slept = true;
             match self.take(true) {
                 Ok(true) => break Ok(()),
-                Ok(false) if woke == Woke::TimedOut => break Err(ReceiveError::TimedOut),
+                Ok(false) if woke == Woke::TimedOut || is_over(deadline) => {
+                    break Err(ReceiveError::TimedOut);
+                }
                 Ok(false) => {}
                 Err(error) => break Err(without_empty(error)),
             }
@@ -435,7 +437,8 @@ impl Receiver {
             .map(|(_, doorstep)| &doorstep.header.bell)
             .take(WORDS_MAX)
             .collect();
-        let strangers = header.receiver_uids.load(Relaxed) > 1;
+        // With lanes that are still to be fetched, ask again soon.
+        let strangers = header.receiver_uids.load(Relaxed) > 1 || self.stale;
         let at_most = strangers.then_some(park::SLEEP_AMONG_STRANGERS);
         let (claimant, seen) = (&self.claimant, self.seen_changes);
         let look = || claimant.anything_to_take() || header.changes.load(Acquire) != seen;
@@ -457,7 +460,7 @@ impl Receiver {
     fn pass_the_baton(&self) {
         let (claimant, roster) = (&self.claimant, &self.roster.header);
         let (cursors, slot) = (&claimant.cursors().header, claimant.slot());
-        let look = || claimant.anything_to_take();
+        let look = || self.stale || claimant.anything_to_take();
         if park::pass_on(roster, cursors, self.sleeping_words, slot, &Futex, look) {
             self.ring_bell_of(None);
         }
@@ -505,6 +508,10 @@ impl Drop for Receiver {
             self.claimant.leave();
         }
     }
+}
+
+fn is_over(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| Instant::now() >= deadline)
 }
 
 fn without_empty(error: TryReceiveError) -> ReceiveError {

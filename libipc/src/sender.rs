@@ -30,6 +30,9 @@ const PLENTY_GRANULES: u64 = 1024;
 /// Looks after which a spinning sender contents itself with the room there is.
 const LOOKS_FOR_PLENTY: u32 = 4;
 
+/// How long a sender sleeps at most for more room than its message needs.
+const SLEEP_FOR_PLENTY: Duration = Duration::from_millis(10);
+
 /// Sends messages into one mailbox, through a lane of its own. One process's, one thread's at a time.
 ///
 /// Messages of one sender are received in the order in which they were sent.
@@ -223,7 +226,7 @@ impl Sender {
     #[cold]
     fn send_slowly(&mut self, message: &[u8], deadline: Option<Instant>) -> Result<(), SendError> {
         let granules = record_granules(message.len());
-        let mut last_look = false;
+        let (mut last_look, mut first) = (false, true);
         loop {
             match self.send_thoroughly(message) {
                 Ok(()) => return Ok(()),
@@ -239,9 +242,10 @@ impl Sender {
                 Err(TrySendError::Fault(fault)) => return Err(SendError::Fault(fault)),
             }
             let room = self.spin_for_room(granules, deadline);
-            if !room && self.sleep_for_room(granules, deadline) == Woke::TimedOut {
+            if !room && self.sleep_for_room(granules, deadline, first) == Woke::TimedOut {
                 last_look = true;
             }
+            first &= room;
         }
     }
 
@@ -279,9 +283,15 @@ impl Sender {
         }
     }
 
-    /// Sleeps until receivers have made room, something changed, or the deadline has passed.
-    fn sleep_for_room(&mut self, granules: u64, deadline: Option<Instant>) -> Woke {
-        let wanted = self.writer.wanted_claim(granules);
+    /// Sleeps until receivers have made room, something changed, or the deadline has passed. The first time
+    /// for plenty of room, but not for long: then for what the message needs.
+    fn sleep_for_room(&mut self, granules: u64, deadline: Option<Instant>, first: bool) -> Woke {
+        let (wanted, at_most) = if first {
+            (self.writer.wanted_claim(granules), Some(SLEEP_FOR_PLENTY))
+        } else {
+            (self.writer.least_claim(granules), None)
+        };
+        let limits = (deadline, at_most);
         let header = self.writer.shared_header();
         let freed = &self.doorstep.freed[usize::from(self.writer.lane())];
         let (roster, writer, seen) = (&self.roster.header, &mut self.writer, self.seen_changes);
@@ -289,7 +299,7 @@ impl Sender {
             !matches!(writer.find_room(granules), Err(NoRoom::Full))
                 || roster.changes.load(Acquire) != seen
         };
-        let woke = park::sleep_for_room(roster, &header, freed, wanted, deadline, &Futex, look);
+        let woke = park::sleep_for_room(roster, &header, freed, wanted, limits, &Futex, look);
         self.note_processor();
         woke
     }

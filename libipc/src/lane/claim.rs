@@ -17,19 +17,22 @@
 //! Killed in between, [`super::repair`] either gives it back to the old slot or finishes the step.
 
 use crate::lane::hints;
-use crate::lane::layout::{Claim, Hold, LaneHeader, SlotCell};
+use crate::lane::layout::{Claim, Hold, LaneHeader, LaneStatus, SlotCell, SlotState};
 use crate::lane::park::slot_bit;
 use crate::lane::position::{Position, record_granules};
+use crate::lane::repair::slot_is_idle;
 use crate::lane::ring::{RecordHeader, Storage};
-use crate::regions::Cursors;
+use crate::regions::{Cursors, Roster};
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use crate::sync::{AtomicU64, overwrite};
+use crate::sync::{AtomicU64, fence, overwrite};
 use crate::sys::mapping::Shared;
 
 /// Records that the only receiver of a mailbox claims with one step, at most.
 const RUN_RECORDS_MAX: u32 = 16;
 /// Granules of such a run, at most; a single record may be longer.
 const RUN_GRANULES_MAX: u64 = 256;
+/// Times that a claim is tried again when others win.
+const CLAIM_TRIES: u32 = 1000;
 /// Records taken from one lane before the others get their turn.
 const TURN_RECORDS: u32 = 64;
 
@@ -51,6 +54,8 @@ pub struct LaneReader<S> {
     header: Shared<LaneHeader>,
     /// The tail as last seen.
     tail: Position,
+    /// Which of its slot's lanes it is.
+    generation: u32,
     /// Something impossible was found in it: it is left alone.
     corrupt: bool,
     /// Where it stands in the order of turns.
@@ -59,8 +64,8 @@ pub struct LaneReader<S> {
 
 impl<S: Storage> LaneReader<S> {
     /// The reading end of a lane that began at `first`.
-    pub fn new(storage: S, header: Shared<LaneHeader>, first: Position) -> Self {
-        Self { storage, header, tail: first, corrupt: false, place: 0 }
+    pub fn new(storage: S, header: Shared<LaneHeader>, first: Position, generation: u32) -> Self {
+        Self { storage, header, tail: first, generation, corrupt: false, place: 0 }
     }
 
     /// The sender's words.
@@ -134,6 +139,7 @@ impl Run {
 /// The taking end of one receiver, over all lanes of its mailbox.
 #[derive(Debug)]
 pub struct Claimant<S> {
+    roster: Roster,
     cursors: Cursors,
     /// This receiver's slot, and the words in it.
     slot: u16,
@@ -157,12 +163,13 @@ pub struct Claimant<S> {
 
 impl<S: Storage> Claimant<S> {
     /// The taking end of a slot. The slot may still offer what a receiver before us left.
-    pub fn new(cursors: Cursors, slot: u16, single: bool) -> Self {
+    pub fn new(roster: Roster, cursors: Cursors, slot: u16, single: bool) -> Self {
         let lanes = (0..cursors.claims.len()).map(|_| None).collect();
         let mine = cursors.slots.element(slot.into());
-        let returned = mine.hold.load(Acquire) != Hold::IDLE;
+        let returned = !slot_is_idle(&cursors, slot);
         let received = mine.received.load(Relaxed);
         Self {
+            roster,
             cursors,
             slot,
             mine,
@@ -196,7 +203,11 @@ impl<S: Storage> Claimant<S> {
 
     /// Adds a lane. An older one in the same slot goes.
     pub fn attach(&mut self, lane: u16, reader: LaneReader<S>) {
-        self.detach(lane);
+        if !self.detach(lane) {
+            // `ipcd` gives no slot out that somebody holds something of: whatever this run is, it is void.
+            self.give_up_run();
+            self.detach(lane);
+        }
         if let Some(slot) = self.lanes.get_mut(usize::from(lane)) {
             *slot = Some(LaneReader { place: self.order.len(), ..reader });
             self.order.push(lane);
@@ -390,10 +401,17 @@ impl<S: Storage> Claimant<S> {
         }
         let cell = &self.cursors.claims[usize::from(index)].claim;
         let mine = &self.mine;
-        loop {
+        for _ in 0..CLAIM_TRIES {
             // PAIR(claim): Acquire here and in `ring`, AcqRel below; the last winner's hold is seen.
             let word = cell.load(Acquire);
             let claim = Claim::from_word(word);
+            // The claim may be that of the slot's next lane already: then the roster says so.
+            // PAIR(lanes): Acquire here, Release where `ipcd` gives the slot to a lane.
+            let status = self.roster.lanes[usize::from(index)].status.load(Acquire);
+            let status = LaneStatus::from_word(status);
+            if status.generation != lane.generation || status.state == SlotState::Free {
+                return Ok(false);
+            }
             let mut available = lane.tail.since(claim.position);
             if available <= 0 {
                 // PAIR(publish): Acquire here, Release in `ring::LaneWriter::publish`.
@@ -408,6 +426,7 @@ impl<S: Storage> Claimant<S> {
                 if possible { lane.record(claim.position, available as u64) } else { None };
             let Some(header) = header else {
                 // Stale, or impossible: if nobody has moved the claim, it is what it seems.
+                fence(Acquire);
                 if cell.load(Acquire) != word {
                     continue;
                 }
@@ -443,13 +462,15 @@ impl<S: Storage> Claimant<S> {
             };
             lane.storage.checkpoint();
             if moved {
-                self.turn_records += records;
+                self.turn_records = self.turn_records.saturating_add(records);
                 self.run = Run::new(index, claim.position, end, 0);
                 return Ok(true);
             }
             // Somebody else has it.
             overwrite(&mine.hold, Hold::IDLE);
         }
+        // Others keep winning, or somebody only moves the claim about: the caller looks at its clock.
+        Ok(false)
     }
 
     /// Acknowledges the message in hand: its room is the sender's again. Returns the lane; the caller
@@ -515,7 +536,22 @@ impl<S: Storage> Claimant<S> {
             // An impossible tail counts: taking will say so.
             reader.is_some_and(|reader| reader.published(self.claim_position(lane)) != Some(0))
         };
-        self.anything_offered() || (!self.returned && self.order.iter().any(published))
+        let occupied = self.returned && self.is_on_offer();
+        (self.anything_offered() && self.could_take_over(occupied))
+            || (!occupied && self.order.iter().any(published))
+    }
+
+    /// Whether some offer is there that this receiver could take over: of a lane that it has, and that nobody
+    /// else is about to take.
+    fn could_take_over(&self, occupied: bool) -> bool {
+        (0u16..).zip(self.cursors.slots.iter()).any(|(slot, cell)| {
+            let (word, bit) = slot_bit(slot);
+            self.cursors.header.offered[word].load(Acquire) & bit != 0
+                && (slot == self.slot || !occupied)
+                && cell.taker.load(Acquire) == 0
+                && Hold::from_word(cell.hold.load(Acquire))
+                    .is_some_and(|hold| self.lane(hold.lane).is_some())
+        })
     }
 
     fn give_up_run(&mut self) -> Malformed {
@@ -530,16 +566,19 @@ impl<S: Storage> Claimant<S> {
     }
 
     fn notice_that_ours_was_taken(&mut self) {
-        let mine = &self.mine;
-        let (word, bit) = slot_bit(self.slot);
-        // PAIR(taken): Acquire here, Release where the taker ends with `taker = 0`.
-        let free = mine.taker.load(Acquire) == 0
-            && mine.hold.load(Acquire) == Hold::IDLE
-            && self.cursors.header.offered[word].load(Acquire) & bit == 0;
-        if free {
+        if self.returned && !self.is_on_offer() {
             self.returned = false;
-            mine.attempts.store(0, Relaxed);
+            self.mine.attempts.store(0, Relaxed);
         }
+    }
+
+    /// Whether what this slot held still waits to be taken over. The taker may still have its last step
+    /// to do: that touches nothing of ours any more.
+    fn is_on_offer(&self) -> bool {
+        let (word, bit) = slot_bit(self.slot);
+        // PAIR(taken): Acquire here, Release and AcqRel in the steps of a takeover.
+        self.mine.hold.load(Acquire) != Hold::IDLE
+            || self.cursors.header.offered[word].load(Acquire) & bit != 0
     }
 
     fn take_over_from(&mut self, slot: u16) -> bool {
@@ -553,9 +592,16 @@ impl<S: Storage> Claimant<S> {
         let (word, bit) = slot_bit(slot);
         let offered = self.cursors.header.offered[word].load(Acquire) & bit != 0;
         let hold = Hold::from_word(theirs.hold.load(Acquire)).filter(|_| offered);
+        let lane = hold.and_then(|hold| self.lane(hold.lane));
+        if lane.is_some_and(|lane| lane.corrupt) {
+            // Nobody can read it any more: its sender has spoiled the lane.
+            overwrite(&theirs.hold, Hold::IDLE);
+            self.cursors.header.offered[word].fetch_and(!bit, AcqRel);
+            overwrite(&theirs.taker, 0);
+            return false;
+        }
         let usable = hold.filter(|hold| {
-            self.lane(hold.lane).is_some_and(|lane| !lane.corrupt)
-                && self.plausible(*hold, Position::new(theirs.end.load(Relaxed)))
+            lane.is_some() && self.plausible(*hold, Position::new(theirs.end.load(Relaxed)))
         });
         let Some(hold) = usable else {
             // Nothing there any more, or of a lane that we do not know (yet): somebody else may.
@@ -573,6 +619,8 @@ impl<S: Storage> Claimant<S> {
             let ours = Hold { confirmed: true, ..hold };
             // PAIR(hold): as in `claim_from`; the record is never without a hold.
             overwrite(&mine.hold, ours.to_word());
+            // PAIR(takeover): whoever saw neither hold sees this word changed.
+            self.cursors.header.takeovers.fetch_add(1, AcqRel);
             overwrite(&theirs.hold, Hold::IDLE);
         }
         self.cursors.header.offered[word].fetch_and(!bit, AcqRel);

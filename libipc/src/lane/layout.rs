@@ -215,7 +215,10 @@ pub struct CursorsHeader {
     sleeping_end: Padding<7>,
     /// One bit a receiver slot: what its hold names is offered to whoever takes it over.
     pub offered: [AtomicU64; RECEIVER_WORDS],
-    offered_end: Padding<8>,
+    /// Grows whenever a hold moves from one slot to another: who looks at all holds looks again.
+    pub takeovers: AtomicU32,
+    offered_padding: AtomicU32,
+    offered_end: Padding<7>,
 }
 
 /// What one receiver has in hand. Written by that receiver; others set only the confirmed mark of
@@ -446,6 +449,7 @@ const _: () = {
     assert!(offset_of!(CursorsHeader, sleeping) == 128);
     assert!(offset_of!(CursorsHeader, sleep_changes) == 192);
     assert!(offset_of!(CursorsHeader, offered) == 256);
+    assert!(offset_of!(CursorsHeader, takeovers) == 320);
     assert!(size_of::<SlotCell>() == 128);
     assert!(offset_of!(SlotCell, end) == 8);
     assert!(offset_of!(SlotCell, cpu) == 32);

@@ -210,6 +210,7 @@ impl Mailbox {
             receivers: shared_slice::<ReceiverEntry>(receivers),
             lanes: shared_slice::<LaneEntry>(1),
         };
+        roster.lanes[0].status.store(SlotState::Active as u64, Relaxed);
         for entry in roster.receivers.iter() {
             entry.state.store(SlotState::Active as u32, Relaxed);
         }
@@ -245,8 +246,8 @@ impl Mailbox {
     }
 
     fn claimant_over(&self, model: Model, slot: u16, single: bool) -> Claimant<Model> {
-        let mut claimant = Claimant::new(self.cursors.clone(), slot, single);
-        claimant.attach(0, LaneReader::new(model, self.lane.clone(), self.first));
+        let mut claimant = Claimant::new(self.roster.clone(), self.cursors.clone(), slot, single);
+        claimant.attach(0, LaneReader::new(model, self.lane.clone(), self.first, 0));
         claimant
     }
 
@@ -263,7 +264,7 @@ impl Mailbox {
             let header = writer.shared_header();
             let look = || !matches!(writer.find_room(granules), Err(NoRoom::Full));
             let (roster, freed) = (&self.roster.header, &self.freed);
-            park::sleep_for_room(roster, &header, freed, wanted, None, &self.park, look);
+            park::sleep_for_room(roster, &header, freed, wanted, (None, None), &self.park, look);
         }
         writer.publish(&[message]);
         let (roster, cursors) = (&self.roster.header, &self.cursors.header);
@@ -524,5 +525,43 @@ fn loom_what_is_returned_is_taken_over_once_and_marked() {
         got.extend(drain(&mailbox, &mut mailbox.claimant(1, false)));
         assert_eq!(got, [1]);
         assert!(slot_is_idle(&mailbox.cursors, 0) && slot_is_idle(&mailbox.cursors, 1));
+    });
+}
+
+/// The sender scans the holds while one moves from a slot above to a slot below: it must not slip through.
+#[test]
+fn loom_what_is_taken_over_is_never_overwritten_in_hand() {
+    explore(3, || {
+        let mailbox = Mailbox::new(2, 2);
+        let mut writer = mailbox.writer();
+        mailbox.send(&mut writer, 1);
+        let mut returning = mailbox.claimant(1, false);
+        assert_eq!(mailbox.take(&mut returning), Some(1));
+        returning.return_to_queue();
+        let other = mailbox.clone();
+        let thread = thread::spawn(move || drain(&other, &mut other.claimant(0, false)));
+        mailbox.send(&mut writer, 2);
+        let mut got = thread.join().unwrap();
+        got.extend(drain(&mailbox, &mut mailbox.claimant(0, false)));
+        assert_eq!(got, [1, 2]);
+    });
+}
+
+/// One receiver shows a hold and loses the race; the sender must not wait for it.
+#[test]
+fn loom_a_late_intent_does_not_keep_a_full_sender_asleep() {
+    explore(3, || {
+        let mailbox = Mailbox::new(2, 2);
+        let mut writer = mailbox.writer();
+        mailbox.send(&mut writer, 1);
+        let threads = [0, 1].map(|slot| {
+            let mailbox = mailbox.clone();
+            thread::spawn(move || drain(&mailbox, &mut mailbox.claimant(slot, false)))
+        });
+        mailbox.send(&mut writer, 2);
+        let mut got: Vec<_> = threads.into_iter().flat_map(|t| t.join().unwrap()).collect();
+        got.extend(drain(&mailbox, &mut mailbox.claimant(0, false)));
+        got.sort_unstable();
+        assert_eq!(got, [1, 2]);
     });
 }

@@ -79,8 +79,8 @@ pub fn light_barrier(roster: &RosterHeader) {
 /// long it may then sleep at most: for ever, unless the barrier was refused.
 pub fn heavy_barrier(roster: &RosterHeader, park: &impl Park) -> Option<Duration> {
     fence(SeqCst);
-    // Acquire: a mailbox whose fast sides fence needs no barrier from us.
-    let covered = roster.fences.load(Acquire) != 0 || park.barrier();
+    // The barrier first: while `fences` is just being set, a fast side may still go without its fence.
+    let covered = park.barrier() || roster.fences.load(Acquire) != 0;
     if covered { None } else { Some(SLEEP_WITHOUT_BARRIER) }
 }
 
@@ -198,21 +198,22 @@ pub fn wake_sender(lane: &LaneHeader, claim: &AtomicU64, freed: &AtomicU32, park
     }
 }
 
-/// A sender's sleep: until its freed word changes or the deadline has passed. `look` is the last look:
+/// A sender's sleep: until its freed word changes or the deadline has passed, and no longer than `at_most`
+/// at a time. `look` is the last look:
 /// whether there is something to do after all.
 pub fn sleep_for_room(
     roster: &RosterHeader,
     lane: &Shared<LaneHeader>,
     freed: &AtomicU32,
     wanted: Position,
-    deadline: Option<Instant>,
+    (deadline, at_most): (Option<Instant>, Option<Duration>),
     park: &impl Park,
     look: impl FnOnce() -> bool,
 ) -> Woke {
     let seen = freed.load(Acquire);
     // PAIR(sleep): ordered by the heavy barrier.
     lane.waiting.store(Waiting { wanted }.to_word(), Relaxed);
-    let at_most = heavy_barrier(roster, park);
+    let at_most = heavy_barrier(roster, park).or(at_most);
     let woke = if look() {
         Woke::Perhaps
     } else {

@@ -5,12 +5,12 @@
 //! which is cleared; records that were won, which are offered in place; or a takeover half done, which is
 //! given back or finished.
 
-use crate::lane::layout::{Claim, Hold, SlotCell};
+use crate::lane::layout::{Claim, Hold};
 use crate::lane::park::slot_bit;
 use crate::lane::position::Position;
 use crate::regions::Cursors;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use crate::sync::overwrite;
+use crate::sync::{fence, overwrite};
 
 /// What a receiver that is gone has left in its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,16 +89,57 @@ pub fn slot_is_idle(cursors: &Cursors, slot: u16) -> bool {
 }
 
 /// Whether nothing is left in a lane that was published up to `tail`: all claimed, and no slot holds any.
-/// Claim first, then the holds, as a sender does.
 pub fn lane_is_drained(cursors: &Cursors, lane: u16, tail: Position) -> bool {
     let Some(cell) = cursors.claims.get(usize::from(lane)) else { return true };
+    // PAIR(claim): Acquire; the claim before the holds, as a sender reads them.
+    let claim = Claim::from_word(cell.claim.load(Acquire));
+    claim.position == tail
+        && owned_holds(cursors, cursors.slots.len(), lane, claim, |_| ()).is_some_and(|n| n == 0)
+}
+
+/// Whether any slot holds anything of a lane, or seems to.
+pub fn lane_is_held(cursors: &Cursors, lane: u16) -> bool {
+    let Some(cell) = cursors.claims.get(usize::from(lane)) else { return false };
     // PAIR(claim): Acquire.
-    if Claim::from_word(cell.claim.load(Acquire)).position != tail {
-        return false;
+    let claim = Claim::from_word(cell.claim.load(Acquire));
+    owned_holds(cursors, cursors.slots.len(), lane, claim, |_| ()) != Some(0)
+}
+
+/// Tries of a scan that takeovers keep disturbing.
+const SCANS: usize = 4;
+
+/// Shows `each` the position of every hold on a lane that may be owned, among the first `slots` slots, given
+/// the claim as it was read before; returns how many there are. `None` if takeovers kept moving holds about:
+/// then some may have been missed.
+///
+/// A hold that is not confirmed, lies before the claim and is not the last winner's is no more than an
+/// intent that came too late: whoever moves the claim on confirms the winner's hold first.
+pub fn owned_holds(
+    cursors: &Cursors,
+    slots: usize,
+    lane: u16,
+    claim: Claim,
+    mut each: impl FnMut(Position),
+) -> Option<usize> {
+    for _ in 0..SCANS {
+        // PAIR(takeover): Acquire here, AcqRel between the two stores of a takeover in `claim`.
+        let before = cursors.header.takeovers.load(Acquire);
+        let mut count = 0;
+        for (index, cell) in (0u16..).zip(cursors.slots.iter().take(slots)) {
+            // PAIR(free), PAIR(hold): Acquire here, Release where the receiver stores it.
+            let Some(hold) = Hold::from_word(cell.hold.load(Acquire)) else { continue };
+            let late = !hold.confirmed
+                && claim.position.since(hold.position) > 0
+                && claim.winner != Some(index);
+            if hold.lane == lane && !late {
+                count += 1;
+                each(hold.position);
+            }
+        }
+        fence(Acquire);
+        if cursors.header.takeovers.load(Relaxed) == before {
+            return Some(count);
+        }
     }
-    // PAIR(hold): Acquire.
-    let holds = |cell: &SlotCell| {
-        Hold::from_word(cell.hold.load(Acquire)).is_some_and(|hold| hold.lane == lane)
-    };
-    !cursors.slots.iter().any(holds)
+    None
 }

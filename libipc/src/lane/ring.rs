@@ -4,8 +4,9 @@
 //! its tail, where no receiver looks, and then publishes it by moving the tail. Whenever the sender
 //! dies, the record was published or it never existed.
 
-use crate::lane::layout::{Claim, Hold, LaneHeader, SlotState};
+use crate::lane::layout::{Claim, LaneHeader};
 use crate::lane::position::{Position, record_granules};
+use crate::lane::repair::owned_holds;
 use crate::regions::{Cursors, Roster};
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::sys::mapping::Shared;
@@ -208,11 +209,16 @@ impl<S: Storage> LaneWriter<S> {
         self.free_granules().max(0) as u64
     }
 
-    /// The claim position from which on the sender wants to be woken: room for the record, and, so that
+    /// The claim position from which on there is room for a record of so many granules.
+    pub fn least_claim(&self, granules: u64) -> Position {
+        self.tail.advance(granules).back(self.capacity())
+    }
+
+    /// The claim position from which on the sender would rather be woken: room for the record, and, so that
     /// it is not woken for each record anew, for a quarter of the lane if that much is in use.
     pub fn wanted_claim(&self, granules: u64) -> Position {
         let capacity = self.capacity();
-        let least = self.tail.advance(granules).back(capacity);
+        let least = self.least_claim(granules);
         let in_use = self.tail.since(least).max(0) as u64;
         least.advance((capacity / 4).min(in_use))
     }
@@ -266,31 +272,23 @@ impl<S: Storage> LaneWriter<S> {
         // PAIR(claim): Acquire here, AcqRel (or Release) in `claim::Claimant::claim_from`; whoever moved the
         // claim had stored its hold before, so the hold, or what came after it, is seen below.
         let word = self.cursors.claims[usize::from(self.lane)].claim.load(Acquire);
-        let claim = Claim::from_word(word).position;
-        if claim.since(self.claim) < 0 || self.tail.since(claim) < 0 {
+        let claim = Claim::from_word(word);
+        if claim.position.since(self.claim) < 0 || self.tail.since(claim.position) < 0 {
             return Err(NoRoom::Corrupt);
         }
-        self.claim = claim;
-        let mut limit = claim;
-        // PAIR(slots): Acquire here, Release where `ipcd` gives a slot out.
+        self.claim = claim.position;
+        // PAIR(slots): Acquire here, Release where `ipcd` gives a slot out. A slot that is free now has no hold.
         let high = self.roster.header.receivers_high.load(Acquire) as usize;
-        for (entry, slot) in self.roster.receivers.iter().zip(self.cursors.slots.iter()).take(high)
-        {
-            if SlotState::from_word(entry.state.load(Acquire)) == SlotState::Free {
-                continue;
+        let (known, mut limit) = (self.limit, claim.position);
+        let scanned = owned_holds(&self.cursors, high, self.lane, claim, |held| {
+            // A hold before the limit that is known already came too late to be owned.
+            if held.since(known) >= 0 && held.since(limit) < 0 {
+                limit = held;
             }
-            // PAIR(free): Acquire here, Release in `claim::Claimant::acknowledge`; the receiver's reads of
-            // the record come before our overwriting it.
-            let Some(hold) = Hold::from_word(slot.hold.load(Acquire)) else { continue };
-            // A hold below the limit is an intent that came too late: its CAS will fail.
-            let holds_back = hold.lane == self.lane
-                && hold.position.since(self.limit) >= 0
-                && hold.position.since(limit) < 0;
-            if holds_back {
-                limit = hold.position;
-            }
+        });
+        if scanned.is_some() {
+            self.limit = limit;
         }
-        self.limit = limit;
         Ok(())
     }
 }

@@ -88,6 +88,8 @@ pub fn inherited_fd(number: i32) -> io::Result<OwnedFd> {
 #[derive(Clone, Copy, Debug)]
 pub struct ForkGuard {
     word: &'static AtomicU32,
+    /// What the word says in the process that took this guard.
+    generation: u32,
 }
 
 impl ForkGuard {
@@ -104,20 +106,28 @@ impl ForkGuard {
             // SAFETY: the advice covers the page that was mapped two lines above, and nothing else.
             let advised = unsafe { libc::madvise(start, page.len(), libc::MADV_WIPEONFORK) };
             assert_eq!(advised, 0, "MADV_WIPEONFORK needs Linux 4.14");
-            // SAFETY: the page is ours alone, writable, and page-aligned.
-            unsafe { page.as_mut_ptr().cast::<u32>().write(1) };
             page
         });
         // SAFETY: a static keeps the page mapped for ever, it is page-aligned, and an AtomicU32 has no
         // invalid bit pattern.
-        Self { word: unsafe { &*page.as_mut_ptr().cast::<AtomicU32>() } }
+        let word = unsafe { &*page.as_mut_ptr().cast::<AtomicU32>() };
+        // The count is ordinary memory, which a child inherits: each process of a family gets its own number.
+        static GENERATIONS: AtomicU32 = AtomicU32::new(0);
+        let mut generation = word.load(Ordering::Relaxed);
+        if generation == 0 {
+            let next = GENERATIONS.fetch_add(1, Ordering::Relaxed) + 1;
+            // Two threads may come here at once: the first one's number counts.
+            let first = word.compare_exchange(0, next, Ordering::Relaxed, Ordering::Relaxed);
+            generation = first.err().unwrap_or(next);
+        }
+        Self { word, generation }
     }
 
-    /// Whether this is the process that took the guard first. A child of fork is not, for good.
+    /// Whether this is the process that took this guard. A child of fork is not; it takes one of its own.
     #[inline]
     #[must_use]
     pub fn is_original(self) -> bool {
         // Relaxed: the kernel wiped the word before the child's first instruction.
-        self.word.load(Ordering::Relaxed) == 1
+        self.word.load(Ordering::Relaxed) == self.generation
     }
 }
