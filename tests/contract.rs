@@ -386,6 +386,7 @@ fn a_child_of_fork_is_refused_everywhere_and_cannot_break_its_parents_lanes() {
     let answers: Vec<_> = said.split('|').collect();
     assert_eq!(answers[..3], ["Forked", "Forked", "Forked"], "{said}");
     assert!(answers[3].starts_with("ForeignSession"), "{said}");
+    assert_eq!(answers[4], "allowed", "the child connects anew: {said}");
     assert_eq!(parent.got("receive").text, "before");
     parent.done("send after");
     assert_eq!(parent.got("receive").text, "after");

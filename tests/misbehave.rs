@@ -227,6 +227,7 @@ impl State {
     fn fork(&mut self) -> Outcome {
         let (client, sender, receiver) = (&self.client, &mut self.sender, &mut self.receiver);
         let mut raw = tests::RawClient::greet(&self.socket);
+        let socket = &self.socket;
         let said = attacks::in_child_of_fork(|| {
             let mut errors = Vec::new();
             errors.push(client.status().map(drop).map_err(said));
@@ -240,6 +241,8 @@ impl State {
                 (libipc::protocol::Answer::Refused(refusal), _) => Err(said(refusal)),
                 _ => Ok(()),
             });
+            let anew = libipc::ClientOptions::new().socket(socket).connect().map_err(said);
+            errors.push(anew.and_then(|client| client.status().map(drop).map_err(said)));
             // What a child does that ends in an orderly way: it closes everything.
             drop(sender.take());
             drop(receiver.take());

@@ -6,6 +6,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::{OnceLock, mpsc};
 
 use libipc::lane::layout::LAYOUT_VERSION;
 use libipc::protocol::{
@@ -110,8 +111,7 @@ impl Session {
             let bytes = buffer.get(..received.len).unwrap_or_default();
             let request = frame::request_number(bytes);
             let result = self.answer(service, bytes, &received);
-            // What came with the request is closed before the answer says anything.
-            drop(received);
+            close_elsewhere(received.descriptors);
             let ends = matches!(&result, Err((_, End::Yes)));
             let reply = result.unwrap_or_else(|(refusal, _)| Answer::Refused(refusal).into());
             self.queue(request, reply);
@@ -238,6 +238,24 @@ impl Session {
     fn lost(&self, error: &io::Error) -> Next {
         debug!(session = self.id.0, who = %self.identity, %error, "session lost");
         Next::End
+    }
+}
+
+/// Closes descriptors that a client has sent unasked, in a thread of its own: closing one can wait for a file
+/// system that the client itself serves.
+fn close_elsewhere(descriptors: Vec<OwnedFd>) {
+    static CLOSER: OnceLock<Option<mpsc::Sender<Vec<OwnedFd>>>> = OnceLock::new();
+    if descriptors.is_empty() {
+        return;
+    }
+    let closer = CLOSER.get_or_init(|| {
+        let (sender, receiver) = mpsc::channel();
+        let close = move || receiver.into_iter().for_each(drop::<Vec<OwnedFd>>);
+        std::thread::Builder::new().name("closer".into()).spawn(close).ok().map(|_| sender)
+    });
+    // Without the thread they are closed here.
+    if let Some(closer) = closer {
+        let _ = closer.send(descriptors);
     }
 }
 
