@@ -1,26 +1,22 @@
 //! A process's session with `ipcd`: connecting, and everything that is asked of the daemon. Messages
 //! never pass here.
 
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use crate::error::{ConnectError, Fault, RequestError};
-use crate::lane::layout::LAYOUT_VERSION;
 use crate::observer::Observer;
 use crate::options::MailboxOptions;
 use crate::private_daemon;
 use crate::protocol::{
-    Answer, MESSAGE_BYTES_MAX, MailboxDetail, MailboxName, MailboxSummary, Opened,
-    PROTOCOL_VERSION, Request, Role, SYSTEM_SOCKET, ServerStatus, decode, encode,
+    Answer, MailboxDetail, MailboxName, MailboxSummary, Opened, Request, Role, SYSTEM_SOCKET,
+    ServerStatus,
 };
 use crate::receiver::Receiver;
 use crate::sender::Sender;
-use crate::sys::process::ForkGuard;
-use crate::sys::socket::Received;
+use crate::session::{Session, open_socket, unexpected};
+use crate::sys::process::trusted_variable;
 use crate::sys::{futex, socket};
 
 /// How to reach the daemon.
@@ -68,7 +64,7 @@ impl ClientOptions {
             return Err(ConnectError::Kernel { what: "futex_waitv" });
         }
         let named =
-            self.socket.clone().or_else(|| std::env::var_os("IPCD_SOCKET").map(PathBuf::from));
+            self.socket.clone().or_else(|| trusted_variable("IPCD_SOCKET").map(PathBuf::from));
         let (path, socket) = match named {
             Some(path) => {
                 let socket = open_socket(&path)?;
@@ -96,7 +92,7 @@ impl ClientOptions {
         let step = |error| Fault::new("learn who serves the socket", error);
         let server = socket::peer_credentials(socket).map_err(step)?.uid();
         let from_environment =
-            std::env::var("IPCD_TRUSTED_UID").ok().and_then(|uid| uid.parse::<u32>().ok());
+            trusted_variable("IPCD_TRUSTED_UID").and_then(|uid| uid.to_str()?.parse::<u32>().ok());
         let trusted =
             [Some(0), Some(nix::unistd::geteuid().as_raw()), self.trusted_uid, from_environment];
         // The system's socket lies in a folder that only root could make, whoever serves it.
@@ -105,19 +101,6 @@ impl ClientOptions {
         }
         Err(ConnectError::WrongOwner { path: path.to_owned(), uid: server })
     }
-}
-
-/// Connects to a socket, telling the ways in which that can fail apart.
-pub(crate) fn open_socket(path: &Path) -> Result<OwnedFd, ConnectError> {
-    socket::connect_to(path).map_err(|error| match error.raw_os_error() {
-        Some(libc::ENOENT | libc::ECONNREFUSED | libc::ENOTDIR) => {
-            ConnectError::NoDaemon { path: path.to_owned() }
-        }
-        Some(libc::EACCES | libc::EPERM) => {
-            ConnectError::PermissionDenied { path: path.to_owned() }
-        }
-        _ => Fault::new("connect to ipcd", error).into(),
-    })
 }
 
 /// A process's session with `ipcd`. Clones share it; it ends with the last of them and of the senders
@@ -284,179 +267,4 @@ impl Client {
             (other, _) => Err(unexpected(&other)),
         }
     }
-}
-
-/// The socket and whose turn it is on it.
-#[derive(Debug)]
-pub(crate) struct Session {
-    line: Mutex<Line>,
-    /// The daemon has hung up, or broke the protocol.
-    away: AtomicBool,
-    guard: ForkGuard,
-}
-
-#[derive(Debug)]
-struct Line {
-    socket: OwnedFd,
-    last_request: u64,
-    /// Requests that were sent and whose answers have not been read.
-    unanswered: u64,
-    buffer: Vec<u8>,
-}
-
-impl Session {
-    fn greet(socket: OwnedFd) -> Result<Self, ConnectError> {
-        let guard = ForkGuard::get();
-        let line =
-            Line { socket, last_request: 0, unanswered: 0, buffer: vec![0; MESSAGE_BYTES_MAX] };
-        let session = Self { line: Mutex::new(line), away: AtomicBool::new(false), guard };
-        let hello = Request::Hello {
-            version_min: PROTOCOL_VERSION,
-            version_max: PROTOCOL_VERSION,
-            layout_version: LAYOUT_VERSION,
-            barrier: futex::barrier_register(),
-        };
-        match session.request(&hello) {
-            Ok((Answer::Hello { .. }, _)) => Ok(session),
-            Ok((other, _)) => Err(Fault::new("greet ipcd", unexpected(&other).to_string()).into()),
-            Err(RequestError::Refused(refusal)) => Err(refusal.into()),
-            Err(RequestError::Fault(fault)) => Err(fault.into()),
-            Err(other) => Err(Fault::new("greet ipcd", other).into()),
-        }
-    }
-
-    /// Asks the daemon one thing, and waits for its answer.
-    pub(crate) fn request(
-        &self,
-        request: &Request,
-    ) -> Result<(Answer, Vec<OwnedFd>), RequestError> {
-        match self.on_the_line(|line| line.exchange(request))? {
-            (Answer::Refused(refusal), _) => Err(refusal.into()),
-            answer => Ok(answer),
-        }
-    }
-
-    /// Asks the daemon something whose answer does not matter, without waiting for it.
-    pub(crate) fn post(&self, request: &Request) -> Result<(), RequestError> {
-        self.on_the_line(|line| line.post(request))
-    }
-
-    fn on_the_line<T>(
-        &self,
-        talk: impl FnOnce(&mut Line) -> Result<T, RequestError>,
-    ) -> Result<T, RequestError> {
-        if !self.guard.is_original() {
-            return Err(RequestError::Forked);
-        }
-        if self.away.load(Ordering::Relaxed) {
-            return Err(RequestError::DaemonAway);
-        }
-        let result = talk(&mut self.lock());
-        if matches!(result, Err(RequestError::DaemonAway | RequestError::Fault(_))) {
-            // What is on the line now can no longer be told apart.
-            self.away.store(true, Ordering::Relaxed);
-        }
-        result
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Line> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// How long a client looks for its answer before it sleeps: the daemon needs a few microseconds, a
-/// wake-up costs many.
-const LOOK_FOR_ANSWER: Duration = Duration::from_micros(100);
-
-impl Line {
-    fn exchange(&mut self, request: &Request) -> Result<(Answer, Vec<OwnedFd>), RequestError> {
-        let number = self.send(request)?;
-        loop {
-            let (answered, answer, descriptors) = self.receive()?;
-            if answered == number {
-                return Ok((answer, descriptors));
-            }
-            if answered > number {
-                return Err(Fault::new("read ipcd's answer", "it answers another request").into());
-            }
-            // The answer to something that was only posted.
-        }
-    }
-
-    /// Sends a request whose answer nobody waits for.
-    fn post(&mut self, request: &Request) -> Result<(), RequestError> {
-        // What has been answered meanwhile is taken off the line, or the daemon would stop reading.
-        while self.unanswered > 0 && self.try_receive()?.is_some() {}
-        self.send(request).map(drop)
-    }
-
-    fn send(&mut self, request: &Request) -> Result<u64, RequestError> {
-        self.last_request += 1;
-        let bytes = encode(self.last_request, 0, request)
-            .map_err(|error| Fault::new("encode a request", error))?;
-        retry(|| socket::send(self.socket.as_fd(), &bytes, &[], true))?;
-        self.unanswered += 1;
-        Ok(self.last_request)
-    }
-
-    fn receive(&mut self) -> Result<(u64, Answer, Vec<OwnedFd>), RequestError> {
-        let start = Instant::now();
-        while start.elapsed() < LOOK_FOR_ANSWER {
-            if let Some(answer) = self.try_receive()? {
-                return Ok(answer);
-            }
-            // The daemon may need this very processor.
-            std::thread::yield_now();
-        }
-        let received = retry(|| socket::receive(self.socket.as_fd(), &mut self.buffer))?;
-        self.understand(received)
-    }
-
-    fn try_receive(&mut self) -> Result<Option<(u64, Answer, Vec<OwnedFd>)>, RequestError> {
-        let received = retry(|| match socket::try_receive(self.socket.as_fd(), &mut self.buffer) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            result => result.map(Some),
-        });
-        received?.map(|received| self.understand(received)).transpose()
-    }
-
-    fn understand(
-        &mut self,
-        received: Received,
-    ) -> Result<(u64, Answer, Vec<OwnedFd>), RequestError> {
-        if received.len == 0 {
-            return Err(RequestError::DaemonAway);
-        }
-        if received.truncated {
-            let why = "it was cut off (has this process descriptors left?)";
-            return Err(Fault::new("read ipcd's answer", why).into());
-        }
-        let bytes = &self.buffer[..received.len];
-        let (frame, answer) = decode::<Answer>(bytes, received.descriptors.len())
-            .map_err(|error| Fault::new("read ipcd's answer", error))?;
-        self.unanswered = self.unanswered.saturating_sub(1);
-        Ok((frame.request, answer, received.descriptors))
-    }
-}
-
-fn retry<T>(mut call: impl FnMut() -> std::io::Result<T>) -> Result<T, RequestError> {
-    loop {
-        match call() {
-            Ok(value) => return Ok(value),
-            Err(error) => match error.raw_os_error() {
-                Some(libc::EINTR) => {}
-                Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN) => {
-                    return Err(RequestError::DaemonAway);
-                }
-                _ => return Err(Fault::new("talk to ipcd", error).into()),
-            },
-        }
-    }
-}
-
-/// An answer that does not belong to its request: the daemon's fault.
-pub(crate) fn unexpected(answer: &Answer) -> RequestError {
-    let name = format!("{answer:?}");
-    let name = name.split([' ', '(']).next().unwrap_or_default().to_owned();
-    Fault::new("understand ipcd", format!("{name} answers another request")).into()
 }

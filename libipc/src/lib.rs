@@ -47,6 +47,8 @@ mod receiver;
 pub mod regions;
 #[cfg(not(loom))]
 mod sender;
+#[cfg(not(loom))]
+mod session;
 pub mod sync;
 pub mod sys;
 

@@ -4,7 +4,6 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::client::{Session, unexpected};
 use crate::error::{Fault, RequestError};
 use crate::lane::claim::LaneReader;
 use crate::lane::layout::{LaneStatus, SlotState};
@@ -12,6 +11,7 @@ use crate::lane::memory::RingMemory;
 use crate::lane::position::Position;
 use crate::protocol::{Answer, Fetched, LaneInfo, LaneTicket, Refresh, Request};
 use crate::regions::{Doorstep, LaneWords, Roster};
+use crate::session::{Session, unexpected};
 use crate::sync::Ordering::Acquire;
 use crate::sys::mapping::Access;
 

@@ -3,7 +3,6 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::client::Session;
 use crate::error::{Fault, RequestError};
 use crate::lane::claim::LaneReader;
 use crate::lane::layout::Claim;
@@ -13,6 +12,7 @@ use crate::lane::ring::Storage;
 use crate::link::{Link, Neighbours};
 use crate::protocol::{Identity, Opened, OpenedRole};
 use crate::regions::{Cursors, Roster};
+use crate::session::Session;
 use crate::sync::Ordering::Acquire;
 use crate::sys::mapping::Access;
 use crate::sys::process::ForkGuard;

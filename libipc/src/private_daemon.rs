@@ -4,14 +4,15 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::client::open_socket;
 use crate::error::ConnectError;
 use crate::protocol::PRIVATE_SOCKET;
+use crate::session::open_socket;
+use crate::sys::process::trusted_variable;
 
 /// Connects to the private daemon below `$XDG_RUNTIME_DIR`; starts it if it is not there and that is
 /// `allowed`.
 pub(crate) fn connect(system: &Path, allowed: bool) -> Result<(PathBuf, OwnedFd), ConnectError> {
-    let Some(directory) = std::env::var_os("XDG_RUNTIME_DIR") else {
+    let Some(directory) = trusted_variable("XDG_RUNTIME_DIR") else {
         return Err(if allowed {
             ConnectError::NoRuntimeDirectory { path: system.to_owned() }
         } else {
@@ -51,7 +52,7 @@ fn start(path: &Path) -> Result<(), ConnectError> {
 
 /// `$IPCD_PROGRAM`, else `ipcd` beside this program, else `ipcd` on the path.
 fn program() -> PathBuf {
-    if let Some(program) = std::env::var_os("IPCD_PROGRAM") {
+    if let Some(program) = trusted_variable("IPCD_PROGRAM") {
         return program.into();
     }
     let beside = std::env::current_exe().ok().and_then(|us| Some(us.parent()?.join("ipcd")));

@@ -4,7 +4,6 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::client::Session;
 use crate::delivery::Delivery;
 use crate::error::{Corrupt, Fault, ReceiveError, RequestError, TryReceiveError};
 use crate::lane::claim::{Claimant, Malformed};
@@ -14,6 +13,7 @@ use crate::lane::park::{self, Lull, SpinBudget, Woke};
 use crate::link::{Link, Neighbours};
 use crate::protocol::{Identity, Opened, OpenedRole};
 use crate::regions::{Cursors, Roster};
+use crate::session::Session;
 use crate::sync::Ordering::{Acquire, Relaxed};
 use crate::sync::spin_hint;
 use crate::sys::futex::{Futex, WORDS_MAX};

@@ -4,7 +4,6 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::client::Session;
 use crate::error::{Corrupt, Fault, RequestError, SendError, TrySendError};
 use crate::lane::hints;
 use crate::lane::layout::{SlotState, Traffic};
@@ -15,6 +14,7 @@ use crate::lane::ring::{LaneWriter, NoRoom};
 use crate::link::Link;
 use crate::protocol::{LaneInfo, Opened, OpenedRole};
 use crate::regions::{Cursors, Doorstep, LaneWords, Roster};
+use crate::session::Session;
 use crate::sync::Ordering::{Acquire, Relaxed};
 use crate::sync::spin_hint;
 use crate::sys::futex::Futex;

@@ -6,7 +6,7 @@
 #![expect(unsafe_code, reason = "three system calls that no crate offers for shared words")]
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::lane::park::{Park, Woke};
 use crate::sync::AtomicU32;
@@ -28,6 +28,9 @@ impl Park for Futex {
         barrier()
     }
 }
+
+/// How long a wait that the kernel has no memory for takes all the same.
+const RETRY: Duration = Duration::from_millis(1);
 
 /// Most words that one wait may watch (the kernel's limit).
 pub const WORDS_MAX: usize = 128;
@@ -53,7 +56,11 @@ pub fn wait(words: &[(&AtomicU32, u32)], deadline: Option<Instant>) -> Woke {
             Some(libc::ETIMEDOUT) => Woke::TimedOut,
             // The word had changed already, or a signal came.
             Some(libc::EAGAIN | libc::EINTR) => Woke::Perhaps,
-            _ => panic!("futex wait on a mapped word failed: {error}"),
+            // No memory for the wait, or for the word's page: as good as woken, but not at once.
+            _ => {
+                std::thread::sleep(RETRY);
+                Woke::Perhaps
+            }
         },
     }
 }

@@ -3,6 +3,7 @@
 
 #![expect(unsafe_code, reason = "a few system calls that nix lacks, and the page that fork wipes")]
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
@@ -16,6 +17,14 @@ pub fn processor() -> u32 {
     // SAFETY: no argument, no memory.
     let cpu = unsafe { libc::sched_getcpu() };
     u32::try_from(cpu + 1).unwrap_or(0)
+}
+
+/// A variable of the environment, unless this process has more rights than whoever started it (set-user-id).
+#[must_use]
+pub fn trusted_variable(name: &str) -> Option<OsString> {
+    // SAFETY: the call takes a number only.
+    let secure = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
+    std::env::var_os(name).filter(|_| !secure)
 }
 
 /// Processors that this process may run on.
