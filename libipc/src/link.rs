@@ -9,8 +9,8 @@ use crate::lane::claim::LaneReader;
 use crate::lane::layout::{LaneStatus, SlotState};
 use crate::lane::memory::RingMemory;
 use crate::lane::position::Position;
-use crate::protocol::{Answer, Fetched, LaneInfo, LaneTicket, Refresh, Request};
-use crate::regions::{Doorstep, LaneWords, Roster};
+use crate::protocol::{Answer, Fetched, LaneInfo, LaneTicket, MailboxAttributes, Refresh, Request};
+use crate::regions::{Cursors, Doorstep, LaneWords, Roster};
 use crate::session::{Session, unexpected};
 use crate::sync::Ordering::Acquire;
 use crate::sys::mapping::Access;
@@ -47,6 +47,21 @@ impl Drop for Link {
         // link when the session ends.
         let _ = self.session.post(&Request::CloseLink { link: self.number });
     }
+}
+
+/// Maps what every member of a mailbox maps: the roster to read, the cursors as its role has them.
+pub(crate) fn map_mailbox(
+    step: &'static str,
+    attributes: &MailboxAttributes,
+    (roster, cursors): (OwnedFd, OwnedFd),
+    access: Access,
+) -> Result<(Roster, Cursors), RequestError> {
+    attributes.check()?;
+    let (receivers, lanes) = (attributes.receivers_max, attributes.lanes_max);
+    let fault = |error| Fault::new(step, error);
+    let roster = Roster::map(roster, receivers, lanes, Access::ReadOnly).map_err(fault)?;
+    let cursors = Cursors::map(cursors, receivers, lanes, access).map_err(fault)?;
+    Ok((roster, cursors))
 }
 
 /// The lanes and doorsteps of a mailbox that a receiver or observer has mapped.

@@ -9,7 +9,7 @@ use crate::lane::layout::Claim;
 use crate::lane::memory::{Payload, RingMemory};
 use crate::lane::position::Position;
 use crate::lane::ring::Storage;
-use crate::link::{Link, Neighbours};
+use crate::link::{Link, Neighbours, map_mailbox};
 use crate::protocol::{Identity, Opened, OpenedRole};
 use crate::regions::{Cursors, Roster};
 use crate::session::Session;
@@ -51,13 +51,12 @@ impl Observer {
         else {
             return Err(Fault::new(step, "ipcd opened it for something else").into());
         };
-        let attributes = opened.attributes;
-        attributes.check()?;
-        let (receivers, lanes) = (attributes.receivers_max, attributes.lanes_max);
-        let map = |error| Fault::new(step, error);
+        let fds = (roster, cursors);
+        let (roster, cursors) = map_mailbox(step, &opened.attributes, fds, Access::ReadOnly)?;
+        let lanes = opened.attributes.lanes_max;
         let mut observer = Self {
-            roster: Roster::map(roster, receivers, lanes, Access::ReadOnly).map_err(map)?,
-            cursors: Cursors::map(cursors, receivers, lanes, Access::ReadOnly).map_err(map)?,
+            roster,
+            cursors,
             neighbours: Neighbours::new(lanes),
             lanes: (0..lanes).map(|_| None).collect(),
             guard: ForkGuard::get(),

@@ -10,7 +10,7 @@ use crate::lane::claim::{Claimant, Malformed};
 use crate::lane::layout::{SlotState, Traffic};
 use crate::lane::memory::{Payload, RingMemory};
 use crate::lane::park::{self, Lull, SpinBudget, Woke};
-use crate::link::{Link, Neighbours};
+use crate::link::{Link, Neighbours, map_mailbox};
 use crate::protocol::{Identity, Opened, OpenedRole};
 use crate::regions::{Cursors, Roster};
 use crate::session::Session;
@@ -75,14 +75,12 @@ impl Receiver {
             return Err(Fault::new(step, "ipcd opened it for something else").into());
         };
         let attributes = opened.attributes;
-        attributes.check()?;
+        let fds = (roster, cursors);
+        let (roster, cursors) = map_mailbox(step, &attributes, fds, Access::ReadWrite)?;
         let (receivers, lanes) = (attributes.receivers_max, attributes.lanes_max);
         if slot >= receivers {
             return Err(Fault::new(step, "ipcd gave a slot that the mailbox does not have").into());
         }
-        let map = |error| Fault::new(step, error);
-        let roster = Roster::map(roster, receivers, lanes, Access::ReadOnly).map_err(map)?;
-        let cursors = Cursors::map(cursors, receivers, lanes, Access::ReadWrite).map_err(map)?;
         let mut receiver = Self {
             claimant: Claimant::new(roster.clone(), cursors, slot, receivers == 1),
             payload: Payload::default(),

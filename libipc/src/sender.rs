@@ -11,7 +11,7 @@ use crate::lane::memory::RingMemory;
 use crate::lane::park::{self, Rung, SpinBudget, Woke};
 use crate::lane::position::{Position, record_granules};
 use crate::lane::ring::{LaneWriter, NoRoom};
-use crate::link::Link;
+use crate::link::{Link, map_mailbox};
 use crate::protocol::{LaneInfo, Opened, OpenedRole};
 use crate::regions::{Cursors, Doorstep, LaneWords, Roster};
 use crate::session::Session;
@@ -69,14 +69,14 @@ impl Sender {
             return Err(fault("ipcd sent another number of descriptors").into());
         };
         let attributes = opened.attributes;
-        attributes.check()?;
+        let step = "map a mailbox to send";
+        let (roster, cursors) =
+            map_mailbox(step, &attributes, (roster, cursors), Access::ReadOnly)?;
         let (receivers, lanes) = (attributes.receivers_max, attributes.lanes_max);
         if lane.ticket.index >= lanes {
             return Err(fault("ipcd gave a lane that the mailbox does not have").into());
         }
-        let map = |error| Fault::new("map a mailbox to send", error);
-        let roster = Roster::map(roster, receivers, lanes, Access::ReadOnly).map_err(map)?;
-        let cursors = Cursors::map(cursors, receivers, lanes, Access::ReadOnly).map_err(map)?;
+        let map = |error| Fault::new(step, error);
         let doorstep = Doorstep::map(doorstep, lanes, Access::ReadWrite).map_err(map)?;
         let (words, mapping) =
             LaneWords::map(lane_fd, lane.capacity_bytes, Access::ReadWrite).map_err(map)?;

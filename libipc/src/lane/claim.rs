@@ -73,11 +73,6 @@ impl<S: Storage> LaneReader<S> {
         &self.header
     }
 
-    /// Whether it is left alone since something impossible was found in it.
-    pub fn is_corrupt(&self) -> bool {
-        self.corrupt
-    }
-
     /// What lies between the claim and the tail, if it can be true.
     pub fn published(&self, claim: Position) -> Option<u64> {
         // PAIR(publish): Acquire here, Release in `ring::LaneWriter::publish`.
