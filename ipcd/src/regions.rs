@@ -9,7 +9,8 @@ use std::rc::Rc;
 
 use libipc::lane::layout::{
     CURSORS_MAGIC, Claim, DOORSTEP_MAGIC, LANE_MAGIC, LAYOUT_VERSION, LaneHeader, LaneStatus,
-    ROSTER_MAGIC, SlotState, Traffic, cursors_map, doorstep_map, lane_file_bytes, roster_map,
+    Limits, ROSTER_MAGIC, SlotState, Traffic, cursors_map, doorstep_map, lane_file_bytes,
+    roster_map,
 };
 use libipc::lane::position::Position;
 use libipc::protocol::{Identity, LaneInfo};
@@ -135,7 +136,7 @@ pub struct MailboxRegions {
     cursors: (Region, Cursors),
     doorsteps: Vec<(Region, Doorstep)>,
     lanes: BTreeMap<u16, LaneRegion>,
-    lanes_max: u16,
+    limits: Limits,
 }
 
 impl MailboxRegions {
@@ -144,16 +145,16 @@ impl MailboxRegions {
     /// # Errors
     /// [`MapError`]: out of descriptors, memory or address space.
     pub fn create(mailbox: &Mailbox) -> Result<Self, MapError> {
-        let receivers_max = mailbox.attributes.receivers_max;
-        let lanes_max = mailbox.attributes.lanes_max;
-        let roster = make("roster", roster_map(receivers_max, lanes_max).len)?;
-        let cursors = make("cursors", cursors_map(receivers_max, lanes_max).len)?;
-        let roster_words = Roster::map(&roster, receivers_max, lanes_max, Access::ReadWrite)?;
-        let cursors_words = Cursors::map(&cursors, receivers_max, lanes_max, Access::ReadWrite)?;
+        let limits = mailbox.limits();
+        let roster = make("roster", roster_map(limits).len)?;
+        let cursors = make("cursors", cursors_map(limits).len)?;
+        let roster_words = Roster::map(&roster, limits, Access::ReadWrite)?;
+        let cursors_words = Cursors::map(&cursors, limits, Access::ReadWrite)?;
         let header = &roster_words.header;
         // Relaxed throughout: the descriptors are handed out after this, by a system call.
-        header.lanes_max.store(lanes_max.into(), Ordering::Relaxed);
-        header.receivers_max.store(receivers_max.into(), Ordering::Relaxed);
+        header.lanes_max.store(limits.lanes_max.into(), Ordering::Relaxed);
+        header.receivers_max.store(limits.receivers_max.into(), Ordering::Relaxed);
+        header.groups_count.store(limits.groups.into(), Ordering::Relaxed);
         header.mailbox_id.store(mailbox.id, Ordering::Relaxed);
         header.version.store(LAYOUT_VERSION, Ordering::Relaxed);
         header.magic.store(ROSTER_MAGIC, Ordering::Relaxed);
@@ -164,7 +165,7 @@ impl MailboxRegions {
             cursors: (cursors, cursors_words),
             doorsteps: Vec::new(),
             lanes: BTreeMap::new(),
-            lanes_max,
+            limits,
         };
         regions.add_doorstep(crate::registry::mailbox::HOME_UID)?;
         Ok(regions)
@@ -175,8 +176,8 @@ impl MailboxRegions {
     /// # Errors
     /// [`MapError`].
     pub fn add_doorstep(&mut self, uid: u32) -> Result<(), MapError> {
-        let region = make("doorstep", doorstep_map(self.lanes_max).len)?;
-        let words = Doorstep::map(&region, self.lanes_max, Access::ReadWrite)?;
+        let region = make("doorstep", doorstep_map(self.limits).len)?;
+        let words = Doorstep::map(&region, self.limits, Access::ReadWrite)?;
         words.header.uid.store(uid, Ordering::Relaxed);
         words.header.version.store(LAYOUT_VERSION, Ordering::Relaxed);
         words.header.magic.store(DOORSTEP_MAGIC, Ordering::Relaxed);
@@ -307,10 +308,11 @@ impl MailboxRegions {
     pub fn publish_counts(&self, mailbox: &Mailbox) {
         let header = &self.roster().header;
         header.lanes_high.store(mailbox.lanes().len() as u32, Ordering::Relaxed);
-        header.receivers_high.store(mailbox.receivers().len() as u32, Ordering::Relaxed);
+        header.groups[0].receivers_high.store(mailbox.receivers().len() as u32, Ordering::Relaxed);
+        header.groups[0].receivers.store(mailbox.active_receivers(), Ordering::Relaxed);
         header.senders.store(mailbox.senders(), Ordering::Relaxed);
         header.receivers.store(mailbox.active_receivers(), Ordering::Relaxed);
-        header.receiver_uids.store(mailbox.receiver_uids(), Ordering::Relaxed);
+        header.groups[0].receiver_uids.store(mailbox.receiver_uids(), Ordering::Relaxed);
         self.announce();
     }
 
@@ -338,7 +340,9 @@ impl MailboxRegions {
     /// Wakes the receivers.
     pub fn ring_bells(&self) {
         for (_, doorstep) in &self.doorsteps {
-            ring_word(&doorstep.header.bell);
+            for bell in doorstep.header.bells.iter().take(self.limits.groups.into()) {
+                ring_word(bell);
+            }
         }
     }
 

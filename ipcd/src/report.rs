@@ -94,12 +94,24 @@ pub fn show(mailbox: &Mailbox, regions: &MailboxRegions, skip: u32) -> MailboxDe
         let (messages, queued_bytes) = count_lane(slot, regions);
         let (index, identity) = (slot.info.ticket.index, slot.info.sender);
         let alive = slot.state == SlotState::Active;
-        MemberInfo { role: Role::Send, index, identity, alive, messages, queued_bytes }
+        let (priority, group) = (slot.info.priority, None);
+        MemberInfo {
+            role: Role::Send,
+            index,
+            priority,
+            group,
+            identity,
+            alive,
+            messages,
+            queued_bytes,
+        }
     });
     let slots = mailbox.receivers().iter().enumerate().filter(|(_, slot)| is_member(slot.state));
     let receivers = slots.map(|(index, slot)| MemberInfo {
         role: Role::Receive,
         index: index as u16,
+        priority: 0,
+        group: None,
         identity: slot.identity,
         alive: slot.state == SlotState::Active,
         messages: regions.received(index as u16),
@@ -111,6 +123,7 @@ pub fn show(mailbox: &Mailbox, regions: &MailboxRegions, skip: u32) -> MailboxDe
         summary: summary(mailbox, regions),
         reserved_bytes: mailbox.reserved_bytes(),
         fences: mailbox.fences,
+        groups: Vec::new(),
         members: page,
         more: members.peek().is_some(),
     }

@@ -90,16 +90,17 @@ impl Service {
             Request::Hello { .. } => {
                 Err(Refusal::Protocol { reason: "a second hello in one session".into() })
             }
-            Request::Create { name, attributes } => self.create(asker, &name, &attributes),
-            Request::Open { name, role } => self.open(asker, &name, role),
+            Request::Create { name, attributes, .. } => self.create(asker, &name, &attributes),
+            Request::Open { name, role, .. } => self.open(asker, &name, role),
             Request::CloseLink { link } => self.close_link(asker, link),
             Request::Fetch(refresh) => self.fetch(asker, refresh),
             Request::LaneDrained { link, lane } => self.lane_drained(asker, link, lane),
             Request::SetTraffic { name, open } => self.set_traffic(asker, &name, open),
-            Request::Delete { name } => self.delete(asker, &name),
+            Request::Delete { name, .. } => self.delete(asker, &name),
             Request::List { after } => Ok(report::list(self, asker, after.as_ref()).into()),
             Request::Show { name, skip } => self.show(asker, &name, skip),
             Request::Status => Ok(report::status(self, asker).into()),
+            _ => Err(Refusal::Protocol { reason: "not yet".into() }),
         }
     }
 
@@ -189,7 +190,7 @@ impl Service {
             }
             Got::Slot { slot, .. } => {
                 descriptors.push(cursors.read_write());
-                OpenedRole::Receive { slot: *slot }
+                OpenedRole::Receive { slot: *slot, group: 0 }
             }
             Got::Nothing => {
                 descriptors.push(cursors.read_only().map_err(reopen)?);
@@ -207,7 +208,7 @@ impl Service {
         }
         self.publish(admission, asker);
         let link = admission.link;
-        let opened = Opened { link, mailbox_id: id, attributes, role, fetched };
+        let opened = Opened { link, mailbox_id: id, attributes, groups: Vec::new(), role, fetched };
         Ok(Reply { answer: Answer::Opened(opened), descriptors })
     }
 
@@ -364,7 +365,7 @@ impl Service {
             discarded = report::count(&mailbox, &regions).queued_messages;
         }
         info!(mailbox = %name, id, discarded, by = %asker.caller.identity, "deleted");
-        Ok(Answer::Deleted { discarded }.into())
+        Ok(Answer::Deleted { queued: discarded }.into())
     }
 
     fn show(&mut self, asker: &Asker<'_>, name: &MailboxName, skip: u32) -> Result<Reply, Refusal> {

@@ -27,7 +27,7 @@ fn no_descriptor_is_left_by_sessions_mailboxes_or_bad_input() {
             other.send(&encode(1, 0, &Request::Status).unwrap(), &many);
         }
         drop(other);
-        client.ask(&Request::Delete { name: name("orders") });
+        client.ask(&Request::Delete { name: name("orders"), queued: libipc::Queued::Discard });
     }
     wait_until("all sessions are over", || client.status().sessions == 1);
     assert_eq!((open_descriptors(), client.status().usage), before);

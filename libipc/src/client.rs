@@ -10,8 +10,8 @@ use crate::observer::Observer;
 use crate::options::MailboxOptions;
 use crate::private_daemon;
 use crate::protocol::{
-    Answer, MailboxDetail, MailboxName, MailboxSummary, Opened, Request, Role, SYSTEM_SOCKET,
-    ServerStatus,
+    Answer, GroupName, MailboxDetail, MailboxName, MailboxSummary, Opened, Queued, Request, Role,
+    SYSTEM_SOCKET, ServerStatus,
 };
 use crate::receiver::Receiver;
 use crate::sender::Sender;
@@ -127,13 +127,15 @@ impl Client {
         &self.path
     }
 
-    /// Creates a mailbox. It lives until it is deleted.
+    /// Creates a mailbox. It lives until it is deleted, or as long as this session if this process owns it.
     ///
     /// # Errors
-    /// [`RequestError::Refused`]: the name exists or is none, an attribute is out of range, over quota.
+    /// [`RequestError::Refused`]: the name exists or is none, an attribute is out of range or does not go with
+    /// another, over quota.
     pub fn create(&self, name: &str, options: &MailboxOptions) -> Result<(), RequestError> {
         let (name, attributes) = (MailboxName::new(name)?, options.attributes());
-        match self.session.request(&Request::Create { name, attributes })?.0 {
+        let groups = options.groups().to_vec();
+        match self.session.request(&Request::Create { name, attributes, groups })?.0 {
             Answer::Created { .. } => Ok(()),
             other => Err(unexpected(&other)),
         }
@@ -144,7 +146,7 @@ impl Client {
     /// # Errors
     /// [`RequestError::Refused`]: no such mailbox, no permission to write, closed, full, over quota.
     pub fn sender(&self, name: &str) -> Result<Sender, RequestError> {
-        let (opened, descriptors) = self.open_role(name, Role::Send)?;
+        let (opened, descriptors) = self.open_role(name, Role::Send, None)?;
         Sender::new(self.session.clone(), opened, descriptors)
     }
 
@@ -153,7 +155,18 @@ impl Client {
     /// # Errors
     /// [`RequestError::Refused`]: no such mailbox, no permission to read, as many receivers as it admits.
     pub fn receiver(&self, name: &str) -> Result<Receiver, RequestError> {
-        let (opened, descriptors) = self.open_role(name, Role::Receive)?;
+        let (opened, descriptors) = self.open_role(name, Role::Receive, None)?;
+        Receiver::new(self.session.clone(), opened, descriptors)
+    }
+
+    /// Opens a mailbox to receive as a member of one of its groups. Every group gets every message; the
+    /// members of a group compete.
+    ///
+    /// # Errors
+    /// [`RequestError::Refused`]: as for [`Self::receiver`], or no such group.
+    pub fn receiver_in_group(&self, name: &str, group: &str) -> Result<Receiver, RequestError> {
+        let group = GroupName::new(group)?;
+        let (opened, descriptors) = self.open_role(name, Role::Receive, Some(group))?;
         Receiver::new(self.session.clone(), opened, descriptors)
     }
 
@@ -162,7 +175,7 @@ impl Client {
     /// # Errors
     /// [`RequestError::Refused`]: no such mailbox, no permission to read.
     pub fn observer(&self, name: &str) -> Result<Observer, RequestError> {
-        let (opened, descriptors) = self.open_role(name, Role::Observe)?;
+        let (opened, descriptors) = self.open_role(name, Role::Observe, None)?;
         Observer::new(self.session.clone(), opened, descriptors)
     }
 
@@ -172,8 +185,21 @@ impl Client {
     /// # Errors
     /// [`RequestError::Refused`]: no such mailbox, not its owner.
     pub fn delete(&self, name: &str) -> Result<u64, RequestError> {
-        match self.session.request(&Request::Delete { name: MailboxName::new(name)? })?.0 {
-            Answer::Deleted { discarded } => Ok(discarded),
+        self.delete_with(name, Queued::Discard)
+    }
+
+    /// Deletes a mailbox once what is queued has been received; until then it lets no new messages in.
+    /// Returns how many messages were queued, as far as the members' counters tell.
+    ///
+    /// # Errors
+    /// [`RequestError::Refused`]: no such mailbox, not its owner.
+    pub fn delete_when_drained(&self, name: &str) -> Result<u64, RequestError> {
+        self.delete_with(name, Queued::Drain)
+    }
+
+    fn delete_with(&self, name: &str, queued: Queued) -> Result<u64, RequestError> {
+        match self.session.request(&Request::Delete { name: MailboxName::new(name)?, queued })?.0 {
+            Answer::Deleted { queued } => Ok(queued),
             other => Err(unexpected(&other)),
         }
     }
@@ -260,9 +286,14 @@ impl Client {
         }
     }
 
-    fn open_role(&self, name: &str, role: Role) -> Result<(Opened, Vec<OwnedFd>), RequestError> {
+    fn open_role(
+        &self,
+        name: &str,
+        role: Role,
+        group: Option<GroupName>,
+    ) -> Result<(Opened, Vec<OwnedFd>), RequestError> {
         let name = MailboxName::new(name)?;
-        match self.session.request(&Request::Open { name, role })? {
+        match self.session.request(&Request::Open { name, role, group })? {
             (Answer::Opened(opened), descriptors) => Ok((opened, descriptors)),
             (other, _) => Err(unexpected(&other)),
         }

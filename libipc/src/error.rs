@@ -113,6 +113,9 @@ pub enum TrySendError {
     /// The mailbox is gone.
     #[error("the mailbox was deleted")]
     Deleted,
+    /// The mailbox is gone, with the process that owned it.
+    #[error("the process that owned the mailbox is gone, and the mailbox with it")]
+    OwnerGone,
     /// A receiver wrote what no receiver of ours writes.
     #[error("the mailbox is corrupt: {0}")]
     Corrupt(Corrupt),
@@ -144,6 +147,9 @@ pub enum SendError {
     /// The mailbox is gone.
     #[error("the mailbox was deleted")]
     Deleted,
+    /// The mailbox is gone, with the process that owned it.
+    #[error("the process that owned the mailbox is gone, and the mailbox with it")]
+    OwnerGone,
     /// A receiver wrote what no receiver of ours writes.
     #[error("the mailbox is corrupt: {0}")]
     Corrupt(Corrupt),
@@ -167,6 +173,9 @@ pub enum TryReceiveError {
     /// The mailbox is gone.
     #[error("the mailbox was deleted")]
     Deleted,
+    /// The mailbox is gone, with the process that owned it.
+    #[error("the process that owned the mailbox is gone, and the mailbox with it")]
+    OwnerGone,
     /// A member wrote what no member of ours writes; its lane is left out from now on.
     #[error("a lane is corrupt: {0}")]
     Corrupt(Corrupt),
@@ -190,6 +199,9 @@ pub enum ReceiveError {
     /// The mailbox is gone.
     #[error("the mailbox was deleted")]
     Deleted,
+    /// The mailbox is gone, with the process that owned it.
+    #[error("the process that owned the mailbox is gone, and the mailbox with it")]
+    OwnerGone,
     /// A member wrote what no member of ours writes; its lane is left out from now on.
     #[error("a lane is corrupt: {0}")]
     Corrupt(Corrupt),

@@ -66,8 +66,9 @@ pub use observer::{Observer, Peeked};
 #[cfg(not(loom))]
 pub use options::MailboxOptions;
 pub use protocol::{
-    Identity, MailboxAttributes, MailboxDetail, MailboxName, MailboxSummary, MemberInfo, Refusal,
-    Role, ServerStatus, Usage,
+    Buffering, DirectAddress, Group, GroupName, GroupReport, Identity, MailboxAttributes,
+    MailboxDetail, MailboxName, MailboxSummary, MemberInfo, Order, Owner, Queued, Receivers,
+    Refusal, Role, ServerStatus, SlowGroup, Usage,
 };
 #[cfg(not(loom))]
 pub use receiver::Receiver;

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use crate::error::{Fault, RequestError};
 use crate::lane::claim::LaneReader;
+use crate::lane::layout::Limits;
 use crate::lane::layout::{LaneStatus, SlotState};
 use crate::lane::memory::RingMemory;
 use crate::lane::position::Position;
-use crate::protocol::{Answer, Fetched, LaneInfo, LaneTicket, MailboxAttributes, Refresh, Request};
+use crate::protocol::{Answer, Fetched, LaneInfo, LaneTicket, Opened, Refresh, Request};
 use crate::regions::{Cursors, Doorstep, LaneWords, Roster};
 use crate::session::{Session, unexpected};
 use crate::sync::Ordering::Acquire;
@@ -49,19 +50,22 @@ impl Drop for Link {
     }
 }
 
-/// Maps what every member of a mailbox maps: the roster to read, the cursors as its role has them.
+/// Maps what every member of a mailbox maps: the roster to read, and the cursors of one or of every group as
+/// its role has them.
 pub(crate) fn map_mailbox(
     step: &'static str,
-    attributes: &MailboxAttributes,
-    (roster, cursors): (OwnedFd, OwnedFd),
+    opened: &Opened,
+    roster: OwnedFd,
+    cursors: impl IntoIterator<Item = OwnedFd>,
     access: Access,
-) -> Result<(Roster, Cursors), RequestError> {
-    attributes.check()?;
-    let (receivers, lanes) = (attributes.receivers_max, attributes.lanes_max);
+) -> Result<(Limits, Roster, Vec<Cursors>), RequestError> {
+    opened.attributes.check(&opened.groups)?;
+    let limits = opened.attributes.limits(opened.groups.len());
     let fault = |error| Fault::new(step, error);
-    let roster = Roster::map(roster, receivers, lanes, Access::ReadOnly).map_err(fault)?;
-    let cursors = Cursors::map(cursors, receivers, lanes, access).map_err(fault)?;
-    Ok((roster, cursors))
+    let roster = Roster::map(roster, limits, Access::ReadOnly).map_err(fault)?;
+    let cursors = cursors.into_iter().map(|fd| Cursors::map(fd, limits, access));
+    let cursors = cursors.collect::<Result<_, _>>().map_err(fault)?;
+    Ok((limits, roster, cursors))
 }
 
 /// The lanes and doorsteps of a mailbox that a receiver or observer has mapped.
@@ -71,11 +75,13 @@ pub(crate) struct Neighbours {
     lanes: Vec<Option<LaneInfo>>,
     /// The daemon's count of what we have been told of.
     through: u64,
+    limits: Limits,
 }
 
 impl Neighbours {
-    pub(crate) fn new(lanes_max: u16) -> Self {
-        Self { doorsteps: Vec::new(), lanes: vec![None; lanes_max.into()], through: 0 }
+    pub(crate) fn new(limits: Limits) -> Self {
+        let lanes = vec![None; limits.lanes_max.into()];
+        Self { doorsteps: Vec::new(), lanes, through: 0, limits }
     }
 
     /// A lane that is mapped.
@@ -148,11 +154,10 @@ impl Neighbours {
             return Err(Fault::new(step, "another number of descriptors came than announced"));
         }
         let mut descriptors = descriptors.into_iter();
-        let lanes_max = self.lanes.len() as u16;
         for ((index, uid), fd) in fetched.doorsteps.into_iter().zip(&mut descriptors) {
             let index = usize::from(index);
-            let doorstep =
-                Doorstep::map(fd, lanes_max, Access::ReadWrite).map_err(|e| Fault::new(step, e))?;
+            let doorstep = Doorstep::map(fd, self.limits, Access::ReadWrite)
+                .map_err(|e| Fault::new(step, e))?;
             if self.doorsteps.len() <= index {
                 self.doorsteps.resize_with(index + 1, || None);
             }

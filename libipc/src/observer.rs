@@ -47,18 +47,20 @@ impl Observer {
         let step = "open a mailbox to observe";
         let mut descriptors = descriptors.into_iter();
         let (OpenedRole::Observe, Some(roster), Some(cursors)) =
-            (opened.role, descriptors.next(), descriptors.next())
+            (&opened.role, descriptors.next(), descriptors.next())
         else {
             return Err(Fault::new(step, "ipcd opened it for something else").into());
         };
-        let fds = (roster, cursors);
-        let (roster, cursors) = map_mailbox(step, &opened.attributes, fds, Access::ReadOnly)?;
-        let lanes = opened.attributes.lanes_max;
+        let (limits, roster, cursors) =
+            map_mailbox(step, &opened, roster, [cursors], Access::ReadOnly)?;
+        let Ok([cursors]) = <[Cursors; 1]>::try_from(cursors) else {
+            return Err(Fault::new(step, "no cursors").into());
+        };
         let mut observer = Self {
             roster,
             cursors,
-            neighbours: Neighbours::new(lanes),
-            lanes: (0..lanes).map(|_| None).collect(),
+            neighbours: Neighbours::new(limits),
+            lanes: (0..limits.lanes_max).map(|_| None).collect(),
             guard: ForkGuard::get(),
             link,
         };

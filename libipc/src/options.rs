@@ -1,6 +1,8 @@
 //! A mailbox's attributes, as one sets them at its creation.
 
-use crate::protocol::MailboxAttributes;
+use crate::protocol::{
+    Buffering, Group, GroupName, MailboxAttributes, Order, Owner, Receivers, Refusal, SlowGroup,
+};
 
 /// Attributes of a mailbox to create. What is not set has the value that `Default` says.
 ///
@@ -8,9 +10,10 @@ use crate::protocol::MailboxAttributes;
 /// let options = libipc::MailboxOptions::new().capacity_bytes(1 << 20).mode(0o622);
 /// assert_eq!(options.attributes().capacity_bytes, 1 << 20);
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MailboxOptions {
     attributes: MailboxAttributes,
+    groups: Vec<Group>,
 }
 
 impl MailboxOptions {
@@ -55,6 +58,53 @@ impl MailboxOptions {
     pub fn lanes_max(mut self, count: u16) -> Self {
         self.attributes.lanes_max = count;
         self
+    }
+
+    /// What happens where a sender is ahead of the receivers. Bounded by default.
+    #[must_use]
+    pub fn buffering(mut self, buffering: Buffering) -> Self {
+        self.attributes.buffering = buffering;
+        self
+    }
+
+    /// Which receiver gets a message. Any by default; [`Receivers::Single`] also sets the number of receivers
+    /// to 1.
+    #[must_use]
+    pub fn receivers(mut self, receivers: Receivers) -> Self {
+        self.attributes.receivers = receivers;
+        if receivers == Receivers::Single {
+            self.attributes.receivers_max = 1;
+        }
+        self
+    }
+
+    /// How long the mailbox lives. Until it is deleted, by default.
+    #[must_use]
+    pub fn lifetime(mut self, owner: Owner) -> Self {
+        self.attributes.owner = owner;
+        self
+    }
+
+    /// In which order messages are received. Each sender's own, by default.
+    #[must_use]
+    pub fn order(mut self, order: Order) -> Self {
+        self.attributes.order = order;
+        self
+    }
+
+    /// Adds a group of receivers: every group gets every message. Without groups all receivers compete.
+    ///
+    /// # Errors
+    /// [`Refusal::InvalidName`].
+    pub fn group(mut self, name: &str, slow: SlowGroup) -> Result<Self, Refusal> {
+        self.groups.push(Group { name: GroupName::new(name)?, slow });
+        Ok(self)
+    }
+
+    /// The groups as the daemon gets them.
+    #[must_use]
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
     }
 
     /// The attributes as the daemon gets them.

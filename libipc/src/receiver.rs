@@ -11,11 +11,11 @@ use crate::lane::layout::{SlotState, Traffic};
 use crate::lane::memory::{Payload, RingMemory};
 use crate::lane::park::{self, Lull, SpinBudget, Woke};
 use crate::link::{Link, Neighbours, map_mailbox};
-use crate::protocol::{Identity, Opened, OpenedRole};
-use crate::regions::{Cursors, Roster};
+use crate::protocol::{Identity, MailboxAttributes, Opened, OpenedRole};
+use crate::regions::{Cursors, Doorstep, Roster};
 use crate::session::Session;
 use crate::sync::Ordering::{Acquire, Relaxed};
-use crate::sync::spin_hint;
+use crate::sync::{AtomicU32, spin_hint};
 use crate::sys::futex::{Futex, WORDS_MAX};
 use crate::sys::mapping::Access;
 use crate::sys::process::{self, ForkGuard};
@@ -39,6 +39,9 @@ pub struct Receiver {
     payload: Payload,
     roster: Roster,
     neighbours: Neighbours,
+    attributes: MailboxAttributes,
+    /// The index of this receiver's group.
+    group: usize,
     /// The roster's `changes` at the last refresh.
     seen_changes: u32,
     /// The same while there is nothing to see to; else a value that it never has.
@@ -69,23 +72,28 @@ impl Receiver {
         let link = Link::new(session, opened.link);
         let step = "open a mailbox to receive";
         let mut descriptors = descriptors.into_iter();
-        let (OpenedRole::Receive { slot }, Some(roster), Some(cursors)) =
-            (opened.role, descriptors.next(), descriptors.next())
+        let (OpenedRole::Receive { slot, group }, Some(roster), Some(cursors)) =
+            (&opened.role, descriptors.next(), descriptors.next())
         else {
             return Err(Fault::new(step, "ipcd opened it for something else").into());
         };
-        let attributes = opened.attributes;
-        let fds = (roster, cursors);
-        let (roster, cursors) = map_mailbox(step, &attributes, fds, Access::ReadWrite)?;
-        let (receivers, lanes) = (attributes.receivers_max, attributes.lanes_max);
-        if slot >= receivers {
+        let (slot, group, attributes) = (*slot, *group, opened.attributes);
+        let (limits, roster, cursors) =
+            map_mailbox(step, &opened, roster, [cursors], Access::ReadWrite)?;
+        let Ok([cursors]) = <[Cursors; 1]>::try_from(cursors) else {
+            return Err(Fault::new(step, "no cursors").into());
+        };
+        if slot >= limits.receivers_max || group >= limits.groups {
             return Err(Fault::new(step, "ipcd gave a slot that the mailbox does not have").into());
         }
+        let single = attributes.claims_alone(&opened.groups);
         let mut receiver = Self {
-            claimant: Claimant::new(roster.clone(), cursors, slot, receivers == 1),
+            claimant: Claimant::new(roster.clone(), cursors, slot, single),
             payload: Payload::default(),
             roster,
-            neighbours: Neighbours::new(lanes),
+            neighbours: Neighbours::new(limits),
+            attributes,
+            group: group.into(),
             seen_changes: 0,
             undisturbed_changes: u64::MAX,
             traffic: Traffic::Open,
@@ -93,7 +101,7 @@ impl Receiver {
             sender_elsewhere: true,
             claims: 0,
             any_gone: false,
-            sleeping_words: usize::from(receivers).div_ceil(64),
+            sleeping_words: usize::from(limits.receivers_max).div_ceil(64),
             spin: SpinBudget::new(SpinBudget::DEFAULT),
             lull: Lull::default(),
             uid: nix::unistd::geteuid().as_raw(),
@@ -260,15 +268,20 @@ impl Receiver {
         if self.roster.header.changes.load(Acquire) != self.seen_changes {
             self.refresh();
         }
-        if self.traffic == Traffic::Deleted { Err(TryReceiveError::Deleted) } else { Ok(()) }
+        match self.traffic {
+            Traffic::Deleted => Err(TryReceiveError::Deleted),
+            Traffic::OwnerGone => Err(TryReceiveError::OwnerGone),
+            Traffic::Open | Traffic::Closed | Traffic::Draining => Ok(()),
+        }
+    }
+
+    /// No new message will come.
+    fn is_closed(&self) -> bool {
+        matches!(self.traffic, Traffic::Closed | Traffic::Draining)
     }
 
     fn why_nothing(&self) -> TryReceiveError {
-        if self.traffic == Traffic::Closed {
-            TryReceiveError::Closed
-        } else {
-            TryReceiveError::Empty
-        }
+        if self.is_closed() { TryReceiveError::Closed } else { TryReceiveError::Empty }
     }
 
     #[cold]
@@ -284,9 +297,9 @@ impl Receiver {
         let header = &self.roster.header;
         self.seen_changes = header.changes.load(Acquire);
         self.traffic = Traffic::from_word(header.traffic.load(Relaxed));
-        let deleted = self.traffic == Traffic::Deleted;
+        let deleted = self.traffic.is_over();
         self.undisturbed_changes = if deleted { u64::MAX } else { self.seen_changes.into() };
-        self.claimant.set_alone(header.receivers.load(Relaxed) == 1);
+        self.claimant.set_alone(header.groups[self.group].receivers.load(Relaxed) == 1);
         if deleted {
             return;
         }
@@ -346,7 +359,7 @@ impl Receiver {
                 Ok(false) => {}
                 Err(error) => break Err(without_empty(error)),
             }
-            if self.traffic == Traffic::Closed {
+            if self.is_closed() {
                 break match self.take(true) {
                     Ok(true) => Ok(()),
                     Ok(false) => Err(ReceiveError::Closed),
@@ -413,7 +426,7 @@ impl Receiver {
                 // Without a pause the next look would begin before this one is over, and have to be undone.
                 spin_hint();
             }
-            if self.traffic == Traffic::Closed || start.elapsed() >= budget {
+            if self.is_closed() || start.elapsed() >= budget {
                 self.spin.failed();
                 return Ok(false);
             }
@@ -432,11 +445,11 @@ impl Receiver {
             .neighbours
             .doorsteps()
             .filter(|(uid, _)| !(all_ours && *uid == u32::MAX))
-            .map(|(_, doorstep)| &doorstep.header.bell)
+            .map(|(_, doorstep)| self.bell(doorstep))
             .take(WORDS_MAX)
             .collect();
         // With lanes that are still to be fetched, ask again soon.
-        let strangers = header.receiver_uids.load(Relaxed) > 1 || self.stale;
+        let strangers = header.groups[self.group].receiver_uids.load(Relaxed) > 1 || self.stale;
         let at_most = strangers.then_some(park::SLEEP_AMONG_STRANGERS);
         let (claimant, seen) = (&self.claimant, self.seen_changes);
         let look = || claimant.anything_to_take() || header.changes.load(Acquire) != seen;
@@ -469,8 +482,13 @@ impl Receiver {
     fn ring_bell_of(&self, lane: Option<u16>) {
         let lane = lane.or_else(|| self.claimant.lanes().first().copied());
         if let Some(doorstep) = lane.and_then(|lane| self.neighbours.doorstep_of(lane)) {
-            park::ring(&doorstep.header.bell, 1, &Futex);
+            park::ring(self.bell(doorstep), 1, &Futex);
         }
+    }
+
+    /// The word of a doorstep on which this receiver's group sleeps.
+    fn bell<'a>(&self, doorstep: &'a Doorstep) -> &'a AtomicU32 {
+        &doorstep.header.bells[self.group]
     }
 
     /// Wakes the sender of a lane if it waits for the room that was just made.
@@ -517,6 +535,7 @@ fn without_empty(error: TryReceiveError) -> ReceiveError {
         // `take` says this by `Ok(None)`.
         TryReceiveError::Empty | TryReceiveError::Closed => ReceiveError::Closed,
         TryReceiveError::Deleted => ReceiveError::Deleted,
+        TryReceiveError::OwnerGone => ReceiveError::OwnerGone,
         TryReceiveError::Corrupt(corrupt) => ReceiveError::Corrupt(corrupt),
         TryReceiveError::Forked => ReceiveError::Forked,
         TryReceiveError::Fault(fault) => ReceiveError::Fault(fault),

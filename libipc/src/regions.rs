@@ -6,6 +6,8 @@ use std::os::fd::AsFd;
 #[cfg(not(loom))]
 use std::sync::Arc;
 
+#[cfg(not(loom))]
+use crate::lane::layout::Limits;
 use crate::lane::layout::{
     ClaimCell, CursorsHeader, DoorstepHeader, LaneEntry, LaneHeader, ReceiverEntry, RosterHeader,
     SlotCell,
@@ -22,13 +24,14 @@ use crate::sys::mapping::{Access, MapError, Mapping, view, view_slice};
 pub struct Roster {
     /// State and limits.
     pub header: Shared<RosterHeader>,
-    /// One a receiver slot.
+    /// One a receiver slot, group by group.
     pub receivers: Shared<[ReceiverEntry]>,
     /// One a lane slot.
     pub lanes: Shared<[LaneEntry]>,
 }
 
-/// A mailbox's cursors: receivers write them, senders read them, `ipcd` repairs them.
+/// The cursors of a mailbox, or of one of its groups: receivers write them, senders read them, `ipcd` repairs
+/// them.
 #[derive(Clone, Debug)]
 pub struct Cursors {
     /// Who sleeps, and what is offered.
@@ -46,8 +49,11 @@ pub struct Doorstep {
     pub header: Shared<DoorstepHeader>,
     /// One bit a lane slot: something may be in that lane.
     pub hints: Shared<[AtomicU64]>,
-    /// One futex a lane slot: its sender sleeps here until there is room.
+    /// One futex a lane slot: its sender sleeps here until there is room, or a completion. In the home
+    /// doorstep one a receiver slot: who waits for the turn sleeps here.
     pub freed: Shared<[AtomicU32]>,
+    /// One a lane slot, a [`crate::lane::layout::Verdict`]: who has the record that its sender wants back.
+    pub verdicts: Shared<[AtomicU64]>,
 }
 
 /// A lane's header; its data is in `lane::memory`.
@@ -63,18 +69,13 @@ impl Roster {
     ///
     /// # Errors
     /// [`MapError`].
-    pub fn map(
-        fd: impl AsFd,
-        receivers: u16,
-        lanes: u16,
-        access: Access,
-    ) -> Result<Self, MapError> {
-        let map = roster_map(receivers, lanes);
+    pub fn map(fd: impl AsFd, limits: Limits, access: Access) -> Result<Self, MapError> {
+        let map = roster_map(limits);
         let mapping = Mapping::map(fd, map.len, access)?;
         Ok(Self {
             header: view(&mapping, 0),
-            receivers: view_slice(&mapping, map.first, receivers.into()),
-            lanes: view_slice(&mapping, map.second, lanes.into()),
+            receivers: view_slice(&mapping, map.first, limits.slots()),
+            lanes: view_slice(&mapping, map.second, limits.lanes_max.into()),
         })
     }
 }
@@ -85,18 +86,13 @@ impl Cursors {
     ///
     /// # Errors
     /// [`MapError`].
-    pub fn map(
-        fd: impl AsFd,
-        receivers: u16,
-        lanes: u16,
-        access: Access,
-    ) -> Result<Self, MapError> {
-        let map = cursors_map(receivers, lanes);
+    pub fn map(fd: impl AsFd, limits: Limits, access: Access) -> Result<Self, MapError> {
+        let map = cursors_map(limits);
         let mapping = Mapping::map(fd, map.len, access)?;
         Ok(Self {
             header: view(&mapping, 0),
-            slots: view_slice(&mapping, map.first, receivers.into()),
-            claims: view_slice(&mapping, map.second, lanes.into()),
+            slots: view_slice(&mapping, map.first, limits.receivers_max.into()),
+            claims: view_slice(&mapping, map.second, limits.lanes_max.into()),
         })
     }
 }
@@ -107,13 +103,14 @@ impl Doorstep {
     ///
     /// # Errors
     /// [`MapError`].
-    pub fn map(fd: impl AsFd, lanes: u16, access: Access) -> Result<Self, MapError> {
-        let map = doorstep_map(lanes);
+    pub fn map(fd: impl AsFd, limits: Limits, access: Access) -> Result<Self, MapError> {
+        let map = doorstep_map(limits);
         let mapping = Mapping::map(fd, map.len, access)?;
         Ok(Self {
             header: view(&mapping, 0),
-            hints: view_slice(&mapping, map.first, hint_words(lanes)),
-            freed: view_slice(&mapping, map.second, lanes.into()),
+            hints: view_slice(&mapping, map.first, hint_words(limits.lanes_max)),
+            freed: view_slice(&mapping, map.second, limits.freed_words()),
+            verdicts: view_slice(&mapping, map.third, limits.lanes_max.into()),
         })
     }
 }

@@ -40,11 +40,12 @@ const SLEEP_FOR_PLENTY: Duration = Duration::from_millis(10);
 pub struct Sender {
     writer: LaneWriter<RingMemory>,
     roster: Roster,
-    cursors: Cursors,
+    /// The cursors of every group, and what is remembered of its sleepers.
+    groups: Box<[(Cursors, Rung)]>,
     doorstep: Doorstep,
     /// Words of sleeping bits that the mailbox's receivers need.
     sleeping_words: usize,
-    rung: Rung,
+    receivers_max: usize,
     /// The roster's `changes` when `state` was read.
     seen_changes: u32,
     traffic: Traffic,
@@ -65,19 +66,23 @@ impl Sender {
         let OpenedRole::Send { lane } = opened.role else {
             return Err(fault("ipcd opened it for something else").into());
         };
-        let Ok([roster, cursors, lane_fd, doorstep]) = <[OwnedFd; 4]>::try_from(descriptors) else {
+        let attributes = opened.attributes;
+        let groups = attributes.limits(opened.groups.len()).groups.into();
+        let mut descriptors = descriptors.into_iter();
+        let (roster, cursors) = (descriptors.next(), descriptors.by_ref().take(groups).collect());
+        let (cursors, rest): (Vec<_>, Vec<_>) = (cursors, descriptors.collect());
+        let (Some(roster), Ok([lane_fd, doorstep])) = (roster, <[OwnedFd; 2]>::try_from(rest))
+        else {
             return Err(fault("ipcd sent another number of descriptors").into());
         };
-        let attributes = opened.attributes;
         let step = "map a mailbox to send";
-        let (roster, cursors) =
-            map_mailbox(step, &attributes, (roster, cursors), Access::ReadOnly)?;
-        let (receivers, lanes) = (attributes.receivers_max, attributes.lanes_max);
-        if lane.ticket.index >= lanes {
+        let (limits, roster, cursors) =
+            map_mailbox(step, &opened, roster, cursors, Access::ReadOnly)?;
+        if lane.ticket.index >= limits.lanes_max {
             return Err(fault("ipcd gave a lane that the mailbox does not have").into());
         }
         let map = |error| Fault::new(step, error);
-        let doorstep = Doorstep::map(doorstep, lanes, Access::ReadWrite).map_err(map)?;
+        let doorstep = Doorstep::map(doorstep, limits, Access::ReadWrite).map_err(map)?;
         let (words, mapping) =
             LaneWords::map(lane_fd, lane.capacity_bytes, Access::ReadWrite).map_err(map)?;
         let memory = RingMemory::new(&mapping, lane.capacity_bytes);
@@ -94,10 +99,10 @@ impl Sender {
         );
         let mut sender = Self {
             writer,
-            cursors,
+            groups: cursors.into_iter().map(|cursors| (cursors, Rung::default())).collect(),
             doorstep,
-            sleeping_words: usize::from(receivers).div_ceil(64),
-            rung: Rung::default(),
+            sleeping_words: usize::from(limits.receivers_max).div_ceil(64),
+            receivers_max: limits.receivers_max.into(),
             seen_changes: 0,
             traffic: Traffic::Open,
             message_bytes_max: usize::try_from(attributes.message_bytes_max())
@@ -182,10 +187,12 @@ impl Sender {
     fn publish(&mut self, message: &[u8]) {
         self.writer.publish(message);
         hints::give(&self.doorstep.hints, self.writer.lane());
-        let (roster, cursors) = (&self.roster.header, &self.cursors.header);
-        let bell = &self.doorstep.header.bell;
-        let (words, rung) = (self.sleeping_words, &mut self.rung);
-        if park::announce(roster, cursors, words, rung, bell, &Futex) {
+        let (roster, words) = (&self.roster.header, self.sleeping_words);
+        let mut rang = false;
+        for ((cursors, rung), bell) in self.groups.iter_mut().zip(&self.doorstep.header.bells) {
+            rang |= park::announce(roster, &cursors.header, words, rung, bell, &Futex);
+        }
+        if rang {
             self.note_processor();
         }
     }
@@ -200,8 +207,9 @@ impl Sender {
         }
         match self.traffic {
             Traffic::Open => Ok(()),
-            Traffic::Closed => Err(TrySendError::Closed),
+            Traffic::Closed | Traffic::Draining => Err(TrySendError::Closed),
             Traffic::Deleted => Err(TrySendError::Deleted),
+            Traffic::OwnerGone => Err(TrySendError::OwnerGone),
         }
     }
 
@@ -237,6 +245,7 @@ impl Sender {
                 }
                 Err(TrySendError::Closed) => return Err(SendError::Closed),
                 Err(TrySendError::Deleted) => return Err(SendError::Deleted),
+                Err(TrySendError::OwnerGone) => return Err(SendError::OwnerGone),
                 Err(TrySendError::Corrupt(corrupt)) => return Err(SendError::Corrupt(corrupt)),
                 Err(TrySendError::Forked) => return Err(SendError::Forked),
                 Err(TrySendError::Fault(fault)) => return Err(SendError::Fault(fault)),
@@ -307,11 +316,14 @@ impl Sender {
     /// Whether some receiver was last seen on another processor: only then can spinning pay.
     fn receiver_runs_elsewhere(&self) -> bool {
         let here = self.note_processor();
-        let high = self.roster.header.receivers_high.load(Acquire) as usize;
-        let mut slots = self.roster.receivers.iter().zip(self.cursors.slots.iter()).take(high);
-        slots.any(|(entry, slot)| {
-            SlotState::from_word(entry.state.load(Relaxed)) == SlotState::Active
-                && slot.cpu.load(Relaxed) != here
+        let entries = self.roster.receivers.chunks(self.receivers_max);
+        let groups = self.groups.iter().zip(entries).zip(&self.roster.header.groups);
+        groups.into_iter().any(|(((cursors, _), entries), group)| {
+            let high = group.receivers_high.load(Acquire) as usize;
+            entries.iter().zip(cursors.slots.iter()).take(high).any(|(entry, slot)| {
+                SlotState::from_word(entry.state.load(Relaxed)) == SlotState::Active
+                    && slot.cpu.load(Relaxed) != here
+            })
         })
     }
 

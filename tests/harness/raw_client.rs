@@ -84,7 +84,7 @@ impl RawClient {
     /// The refusal.
     pub fn open(&mut self, name: &str, role: Role) -> Result<(Opened, Vec<OwnedFd>), Refusal> {
         let name = MailboxName::new(name)?;
-        match self.ask(&Request::Open { name, role }) {
+        match self.ask(&Request::Open { name, role, group: None }) {
             (Answer::Opened(opened), descriptors) => Ok((opened, descriptors)),
             (Answer::Refused(refusal), _) => Err(refusal),
             (other, _) => panic!("an open is answered by {other:?}"),

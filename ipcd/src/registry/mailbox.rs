@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use libipc::lane::layout::{
-    SENDER_UIDS_MAX, SlotState, cursors_map, doorstep_map, lane_file_bytes, roster_map,
+    Limits, SENDER_UIDS_MAX, SlotState, cursors_map, doorstep_map, lane_file_bytes, roster_map,
 };
 use libipc::protocol::{Identity, LaneInfo, LaneTicket, MailboxAttributes, MailboxName, Refusal};
 
@@ -125,12 +125,18 @@ impl Mailbox {
         }
     }
 
+    /// What the sizes of its regions follow from.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.attributes.limits(1)
+    }
+
     /// Bytes of a mailbox with nothing but its home doorstep.
     #[must_use]
     pub fn empty_bytes(attributes: &MailboxAttributes) -> u64 {
-        let (receivers, lanes) = (attributes.receivers_max, attributes.lanes_max);
-        let bytes = roster_map(receivers, lanes).len + cursors_map(receivers, lanes).len;
-        (bytes + doorstep_map(lanes).len) as u64
+        let limits = attributes.limits(1);
+        let bytes = roster_map(limits).len + cursors_map(limits).len;
+        (bytes + doorstep_map(limits).len) as u64
     }
 
     /// Bytes charged to its owner.
@@ -143,7 +149,7 @@ impl Mailbox {
     /// Bytes of one doorstep.
     #[must_use]
     pub fn doorstep_bytes(&self) -> u64 {
-        doorstep_map(self.attributes.lanes_max).len as u64
+        doorstep_map(self.limits()).len as u64
     }
 
     /// Bytes of one lane, charged to its sender.
@@ -272,6 +278,8 @@ impl Mailbox {
             first_position: slot.next_position,
             doorstep,
             sender,
+            priority: 0,
+            predecessor: None,
         };
         Some(slot.info)
     }
@@ -285,6 +293,8 @@ impl Mailbox {
                 first_position: 0,
                 doorstep: 0,
                 sender: Identity { pid: 0, uid: 0, gid: 0 },
+                priority: 0,
+                predecessor: None,
             },
             attached: 0,
             next_position: self.first_position,

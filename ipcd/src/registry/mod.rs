@@ -168,7 +168,7 @@ impl Registry {
         name: &MailboxName,
         attributes: &MailboxAttributes,
     ) -> Result<u64, Refusal> {
-        attributes.check()?;
+        attributes.check(&[])?;
         let ownership = Ownership::at_create(attributes, caller);
         if !ownership.may_be_given_by(caller) {
             return Err(ownership.refuse(name, "give away", caller));

@@ -135,7 +135,7 @@ impl Client {
     }
 
     pub fn open(&mut self, mailbox: &str, role: Role) -> (Opened, Vec<OwnedFd>) {
-        match self.ask_for_fds(&Request::Open { name: name(mailbox), role }) {
+        match self.ask_for_fds(&Request::Open { name: name(mailbox), role, group: None }) {
             (Answer::Opened(opened), descriptors) => (opened, descriptors),
             (other, _) => panic!("not opened: {other:?}"),
         }
@@ -161,7 +161,7 @@ pub fn name(name: &str) -> MailboxName {
 }
 
 pub fn create(mailbox: &str, attributes: MailboxAttributes) -> Request {
-    Request::Create { name: name(mailbox), attributes }
+    Request::Create { name: name(mailbox), attributes, groups: Vec::new() }
 }
 
 /// Waits until a condition holds; panics after ten seconds.

@@ -8,19 +8,20 @@
 //!
 //! ```text
 //! roster   (ipcd writes, every member reads)
-//!   0      RosterHeader          256 bytes
-//!   256    ReceiverEntry[R]       32 bytes each, R = max_receivers
+//!   0      RosterHeader          512 bytes
+//!   512    ReceiverEntry[G * R]   32 bytes each, G = groups, R = max_receivers; group by group
 //!   ...    LaneEntry[L]           64 bytes each, L = max_lanes
 //!
-//! cursors  (receivers write, ipcd repairs, senders read)
-//!   0      CursorsHeader         384 bytes
-//!   384    SlotCell[R]           128 bytes each
+//! cursors  (one a group; its receivers write, ipcd repairs, senders read)
+//!   0      CursorsHeader         512 bytes
+//!   512    SlotCell[R]           128 bytes each
 //!   ...    ClaimCell[L]          128 bytes each
 //!
 //! doorstep (senders of one uid, receivers and ipcd write; nobody else maps it)
 //!   0      DoorstepHeader        256 bytes
 //!   256    hints u64[L / 64]
-//!   ...    freed u32[L]
+//!   ...    freed u32[max(L, G * R)]
+//!   ...    verdicts u64[L]
 //!
 //! lane     (its sender writes, receivers and ipcd read)
 //!   0      LaneHeader            4096 bytes
@@ -31,7 +32,7 @@ use crate::lane::position::Position;
 use crate::sync::{AtomicU32, AtomicU64, Padding};
 
 /// Version of everything in this file; a member of another version is refused by `ipcd`.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// First word of every region: "ipcd" and a letter for the kind.
 pub const ROSTER_MAGIC: u64 = u64::from_le_bytes(*b"ipcdROST");
@@ -52,6 +53,10 @@ pub const LANES_MAX: u16 = 32_000;
 pub const RECEIVERS_MAX: u16 = 512;
 /// Most sender uids of one mailbox: a sleeping receiver waits on one bell each, and on the home bell.
 pub const SENDER_UIDS_MAX: usize = 127;
+/// Most groups of receivers of one mailbox.
+pub const GROUPS_MAX: usize = 8;
+/// Priorities there are: 0, the lowest and every lane's own, to 31.
+pub const PRIORITIES: u8 = 32;
 /// Words of bits, one bit a receiver slot.
 pub const RECEIVER_WORDS: usize = RECEIVERS_MAX as usize / 64;
 /// Bytes before a lane's data.
@@ -67,9 +72,10 @@ pub struct RosterHeader {
     pub version: AtomicU32,
     /// Lane slots; constant.
     pub lanes_max: AtomicU32,
-    /// Receiver slots; constant.
+    /// Receiver slots of each group; constant.
     pub receivers_max: AtomicU32,
-    reserved: AtomicU32,
+    /// Groups of receivers; constant.
+    pub groups_count: AtomicU32,
     /// The mailbox's number, never used again while this `ipcd` lives; constant.
     pub mailbox_id: AtomicU64,
     constants_end: Padding<12>,
@@ -81,15 +87,32 @@ pub struct RosterHeader {
     pub fences: AtomicU32,
     /// Lane slots ever used; those above have never been.
     pub lanes_high: AtomicU32,
-    /// Receiver slots ever used; those above have never been.
-    pub receivers_high: AtomicU32,
-    /// Receivers that hold the mailbox open now.
+    /// Receivers that hold the mailbox open now, of all groups.
     pub receivers: AtomicU32,
     /// Senders that hold the mailbox open now.
     pub senders: AtomicU32,
-    /// Distinct uids among the receivers: with more than one, a sleeper looks again every 100 ms.
-    pub receiver_uids: AtomicU32,
+    /// Senders that have held the mailbox open, ever; stays at its highest value.
+    pub senders_ever: AtomicU32,
+    reserved: AtomicU32,
     words_end: Padding<12>,
+    /// One a group.
+    pub groups: [GroupEntry; GROUPS_MAX],
+}
+
+/// One group's public face. Written by `ipcd` alone.
+#[repr(C, align(32))]
+#[derive(Debug, Default)]
+pub struct GroupEntry {
+    /// Receivers that hold it open now.
+    pub receivers: AtomicU32,
+    /// Receiver slots ever used; those above have never been.
+    pub receivers_high: AtomicU32,
+    /// Distinct uids among its receivers: with more than one, a sleeper looks again every 100 ms.
+    pub receiver_uids: AtomicU32,
+    reserved: AtomicU32,
+    /// Messages dropped because the group was slow.
+    pub dropped: AtomicU64,
+    group_end: Padding<1>,
 }
 
 /// What a mailbox lets through.
@@ -102,6 +125,10 @@ pub enum Traffic {
     Closed = 1,
     /// The mailbox is gone.
     Deleted = 2,
+    /// The mailbox is gone, with the process that owned it.
+    OwnerGone = 3,
+    /// Closed to new sends; gone as soon as what is queued has drained.
+    Draining = 4,
 }
 
 impl Traffic {
@@ -111,8 +138,16 @@ impl Traffic {
         match word {
             0 => Self::Open,
             1 => Self::Closed,
+            3 => Self::OwnerGone,
+            4 => Self::Draining,
             _ => Self::Deleted,
         }
+    }
+
+    /// Whether there is nothing any more to send to or to receive from.
+    #[must_use]
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Deleted | Self::OwnerGone)
     }
 }
 
@@ -171,7 +206,10 @@ pub struct LaneEntry {
     pub gid: AtomicU32,
     /// Index of the doorstep of that uid.
     pub doorstep: AtomicU32,
-    reserved: Padding<3>,
+    /// Priority of the lane, 0 to 31.
+    pub priority: AtomicU32,
+    lane_padding: AtomicU32,
+    reserved: Padding<2>,
 }
 
 /// The `status` word of a [`LaneEntry`], taken apart.
@@ -219,6 +257,12 @@ pub struct CursorsHeader {
     pub takeovers: AtomicU32,
     offered_padding: AtomicU32,
     offered_end: Padding<7>,
+    /// Where one receives at a time: whose turn it is, slot + 1, or 0. Taken by CAS.
+    pub turn: AtomicU32,
+    turn_padding: AtomicU32,
+    /// The last number given to who stands in line for the turn.
+    pub line: AtomicU64,
+    turn_end: Padding<14>,
 }
 
 /// What one receiver has in hand. Written by that receiver; others set only the confirmed mark of
@@ -239,8 +283,13 @@ pub struct SlotCell {
     /// The processor on which the receiver last began to wait, plus one; 0 is unknown.
     pub cpu: AtomicU32,
     reserved: AtomicU32,
-    slot_end: Padding<10>,
+    /// This receiver's number in the line for the turn; 0: not in line, [`LINE_JOINING`]: about to get one.
+    pub in_line: AtomicU64,
+    slot_end: Padding<9>,
 }
+
+/// `in_line` of a receiver that has not got its number yet: it comes before every number.
+pub const LINE_JOINING: u64 = u64::MAX;
 
 /// The claim word of one lane. Written by whichever receiver wins the next record.
 #[repr(C, align(128))]
@@ -262,10 +311,9 @@ pub struct DoorstepHeader {
     /// The senders' uid; `u32::MAX` for the home doorstep, which no sender maps.
     pub uid: AtomicU32,
     constants_end: Padding<14>,
-    /// Futex: receivers sleep here; bumped by whoever wakes them.
-    pub bell: AtomicU32,
-    bell_padding: AtomicU32,
-    bell_end: Padding<15>,
+    /// Futexes, one a group: its receivers sleep here; bumped by whoever wakes them.
+    pub bells: [AtomicU32; GROUPS_MAX],
+    bell_end: Padding<12>,
 }
 
 /// The head of a lane. Written by its sender alone.
@@ -286,7 +334,10 @@ pub struct LaneHeader {
     /// The processor on which the sender last waited or woke somebody, plus one; 0 is unknown.
     pub cpu: AtomicU32,
     waiting_padding: AtomicU32,
-    waiting_end: Padding<14>,
+    /// Meaningful while `waiting` says that completions are watched: a claim that comes beyond this position
+    /// is news.
+    pub watched: AtomicU64,
+    waiting_end: Padding<13>,
     /// Messages published in this lane. Away from the tail: a receiver that polls the tail would otherwise
     /// take the line between the two stores of a publish.
     pub sent: AtomicU64,
@@ -358,7 +409,8 @@ impl Claim {
     }
 }
 
-/// The `waiting` word of a lane: asleep (1 bit, the lowest) | wanted claim position (48 bits).
+/// The `waiting` word of a lane: asleep (1 bit, the lowest) | wanted claim position (48 bits) | completions
+/// are watched (1 bit, the highest).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waiting {
     /// The sender wants to be woken by acknowledgements once the claim has come this far.
@@ -368,8 +420,10 @@ pub struct Waiting {
 impl Waiting {
     /// The word of a sender that does not wait.
     pub const AWAKE: u64 = 0;
+    /// Somebody waits for messages of this lane to be acknowledged: see [`LaneHeader::watched`].
+    pub const WATCHED: u64 = 1 << 63;
 
-    /// Takes a word apart; `None` if the sender does not wait.
+    /// Takes a word apart; `None` if the sender does not wait for room.
     #[inline]
     #[must_use]
     pub fn from_word(word: u64) -> Option<Self> {
@@ -384,6 +438,74 @@ impl Waiting {
     }
 }
 
+/// A `verdict` word: which record its sender wants back, and who has it (`super::withdraw` tells the story).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Where the record begins.
+    pub position: Position,
+    /// Who has it.
+    pub state: VerdictState,
+}
+
+/// What a [`Verdict`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum VerdictState {
+    /// Asked for, not settled.
+    Open = 0,
+    /// A receiver has taken it.
+    Taken = 1,
+    /// Its sender has it back.
+    Withdrawn = 2,
+    /// Its sender came too late, and has given up.
+    Cancelled = 3,
+}
+
+impl Verdict {
+    /// Takes a word apart.
+    #[must_use]
+    pub fn from_word(word: u64) -> Self {
+        let state = match word & 3 {
+            0 => VerdictState::Open,
+            1 => VerdictState::Taken,
+            2 => VerdictState::Withdrawn,
+            _ => VerdictState::Cancelled,
+        };
+        Self { position: Position::new(word >> 2), state }
+    }
+
+    /// Puts a word together.
+    #[must_use]
+    pub fn to_word(self) -> u64 {
+        self.position.get() << 2 | self.state as u64
+    }
+}
+
+/// What a mailbox was created for: the sizes of its regions follow from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Receiver slots of each group.
+    pub receivers_max: u16,
+    /// Lane slots.
+    pub lanes_max: u16,
+    /// Groups of receivers, 1 to [`GROUPS_MAX`].
+    pub groups: u8,
+}
+
+impl Limits {
+    /// Receiver slots of all groups.
+    #[must_use]
+    pub const fn slots(self) -> usize {
+        self.receivers_max as usize * self.groups as usize
+    }
+
+    /// Futexes behind a doorstep's hints: one a lane, and in the home doorstep one a receiver slot.
+    #[must_use]
+    pub const fn freed_words(self) -> usize {
+        if self.slots() > self.lanes_max as usize { self.slots() } else { self.lanes_max as usize }
+    }
+}
+
 /// Where the parts of a region lie, in bytes, for a mailbox of given limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RegionMap {
@@ -391,26 +513,30 @@ pub struct RegionMap {
     pub first: usize,
     /// Offset of the second array (lane entries, claims, freed words).
     pub second: usize,
+    /// Offset of the third array (verdicts; else the end).
+    pub third: usize,
     /// Bytes of the whole region, a multiple of 4096.
     pub len: usize,
 }
 
 /// The parts of a roster.
 #[must_use]
-pub const fn roster_map(receivers_max: u16, lanes_max: u16) -> RegionMap {
-    region_map(256, 32 * receivers_max as usize, 64, 64 * lanes_max as usize)
+pub const fn roster_map(limits: Limits) -> RegionMap {
+    region_map(512, 32 * limits.slots(), 64, 64 * limits.lanes_max as usize, 0)
 }
 
-/// The parts of the cursors.
+/// The parts of one group's cursors.
 #[must_use]
-pub const fn cursors_map(receivers_max: u16, lanes_max: u16) -> RegionMap {
-    region_map(384, 128 * receivers_max as usize, 128, 128 * lanes_max as usize)
+pub const fn cursors_map(limits: Limits) -> RegionMap {
+    let slots = 128 * limits.receivers_max as usize;
+    region_map(512, slots, 128, 128 * limits.lanes_max as usize, 0)
 }
 
 /// The parts of a doorstep.
 #[must_use]
-pub const fn doorstep_map(lanes_max: u16) -> RegionMap {
-    region_map(256, 8 * hint_words(lanes_max), 64, 4 * lanes_max as usize)
+pub const fn doorstep_map(limits: Limits) -> RegionMap {
+    let hints = 8 * hint_words(limits.lanes_max);
+    region_map(256, hints, 64, 4 * limits.freed_words(), 8 * limits.lanes_max as usize)
 }
 
 /// Hint words in a doorstep: one bit a lane slot.
@@ -430,9 +556,11 @@ const fn region_map(
     first_bytes: usize,
     align: usize,
     second_bytes: usize,
+    third_bytes: usize,
 ) -> RegionMap {
     let second = (first + first_bytes).next_multiple_of(align);
-    RegionMap { first, second, len: (second + second_bytes).next_multiple_of(4096) }
+    let third = (second + second_bytes).next_multiple_of(64);
+    RegionMap { first, second, third, len: (third + third_bytes).next_multiple_of(4096) }
 }
 
 // The layout cannot drift: other processes run other builds of this file. (loom's atomics are
@@ -440,26 +568,34 @@ const fn region_map(
 #[cfg(not(loom))]
 const _: () = {
     use std::mem::{offset_of, size_of};
-    assert!(size_of::<RosterHeader>() == 256);
+    assert!(size_of::<RosterHeader>() == 512);
     assert!(offset_of!(RosterHeader, changes) == 128);
-    assert!(offset_of!(RosterHeader, receiver_uids) == 156);
+    assert!(offset_of!(RosterHeader, senders_ever) == 152);
+    assert!(offset_of!(RosterHeader, groups) == 256);
+    assert!(size_of::<GroupEntry>() == 32);
+    assert!(offset_of!(GroupEntry, dropped) == 16);
     assert!(size_of::<ReceiverEntry>() == 32);
     assert!(size_of::<LaneEntry>() == 64);
-    assert!(size_of::<CursorsHeader>() == 384);
+    assert!(offset_of!(LaneEntry, priority) == 32);
+    assert!(size_of::<CursorsHeader>() == 512);
     assert!(offset_of!(CursorsHeader, sleeping) == 128);
     assert!(offset_of!(CursorsHeader, sleep_changes) == 192);
     assert!(offset_of!(CursorsHeader, offered) == 256);
     assert!(offset_of!(CursorsHeader, takeovers) == 320);
+    assert!(offset_of!(CursorsHeader, turn) == 384);
+    assert!(offset_of!(CursorsHeader, line) == 392);
     assert!(size_of::<SlotCell>() == 128);
     assert!(offset_of!(SlotCell, end) == 8);
     assert!(offset_of!(SlotCell, cpu) == 32);
+    assert!(offset_of!(SlotCell, in_line) == 40);
     assert!(size_of::<ClaimCell>() == 128);
     assert!(size_of::<DoorstepHeader>() == 256);
-    assert!(offset_of!(DoorstepHeader, bell) == 128);
+    assert!(offset_of!(DoorstepHeader, bells) == 128);
     assert!(size_of::<LaneHeader>() == 512);
     assert!(offset_of!(LaneHeader, tail) == 128);
     assert!(offset_of!(LaneHeader, waiting) == 256);
     assert!(offset_of!(LaneHeader, cpu) == 264);
+    assert!(offset_of!(LaneHeader, watched) == 272);
     assert!(offset_of!(LaneHeader, sent) == 384);
 };
 
@@ -485,6 +621,12 @@ mod tests {
         let waiting = Waiting { wanted: position };
         assert_eq!(Waiting::from_word(waiting.to_word()), Some(waiting));
         assert_eq!(Waiting::from_word(Waiting::AWAKE), None);
+        assert_eq!(Waiting::from_word(waiting.to_word() | Waiting::WATCHED), Some(waiting));
+        assert_eq!(Waiting::from_word(Waiting::WATCHED), None);
+        for state in [VerdictState::Open, VerdictState::Taken, VerdictState::Withdrawn] {
+            let verdict = Verdict { position, state };
+            assert_eq!(Verdict::from_word(verdict.to_word()), verdict);
+        }
         let status = LaneStatus { generation: u32::MAX, state: SlotState::Gone };
         assert_eq!(LaneStatus::from_word(status.to_word()), status);
     }

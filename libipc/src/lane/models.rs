@@ -204,7 +204,7 @@ impl Mailbox {
         // No kernel runs a barrier in the other threads here, so both sides must fence: without this the
         // models lose wake-ups on real threads, and under Miri, which shows it at once.
         header.fences.store(1, Relaxed);
-        header.receivers_high.store(receivers as u32, Relaxed);
+        header.groups[0].receivers_high.store(receivers as u32, Relaxed);
         let roster = Roster {
             header: shared(header),
             receivers: shared_slice::<ReceiverEntry>(receivers),
@@ -238,7 +238,7 @@ impl Mailbox {
     fn writer(&self) -> Writer {
         let (roster, cursors) = (self.roster.clone(), self.cursors.clone());
         let (model, lane) = (self.model.clone(), self.lane.clone());
-        (LaneWriter::new(model, lane, roster, cursors, 0, self.first), Rung::default())
+        (LaneWriter::new(model, lane, roster, [cursors], 0, self.first), Rung::default())
     }
 
     fn claimant(&self, slot: u16, single: bool) -> Claimant<Model> {

@@ -4,7 +4,7 @@
 //! its tail, where no receiver looks, and then publishes it by moving the tail. Whenever the sender
 //! dies, the record was published or it never existed.
 
-use crate::lane::layout::{Claim, LaneHeader};
+use crate::lane::layout::{Claim, GroupEntry, LaneHeader};
 use crate::lane::position::{Position, record_granules};
 use crate::lane::repair::owned_holds;
 use crate::regions::{Cursors, Roster};
@@ -21,15 +21,28 @@ use crate::sys::mapping::Shared;
 pub struct RecordHeader {
     /// Bytes of the payload.
     pub len: u32,
-    /// What the record is; 0 is a message.
+    /// What the record is: [`Self::MESSAGE`], or one of those below.
     pub kind: u8,
-    /// Reserved: 0.
+    /// Whether its sender wants it back; written once more after it is published.
     pub flags: u8,
-    /// Reserved for the order across senders: 0.
+    /// Where messages are received in the order of their arrival: nanoseconds on the monotonic clock, read
+    /// before the record was published; else 0.
     pub stamp: u64,
 }
 
 impl RecordHeader {
+    /// A message.
+    pub const MESSAGE: u8 = 0;
+    /// A message whose sender waits for an answer; the payload begins with the call's number, 8 bytes, the
+    /// least significant first.
+    pub const CALL: u8 = 1;
+    /// The answer to a call; the payload begins with the call's number.
+    pub const REPLY: u8 = 2;
+    /// Flag: its sender has asked for it back; its verdict says whether it got it.
+    pub const WITHDRAWING: u8 = 1;
+    /// Flag: its sender has it back; it is to be skipped.
+    pub const WITHDRAWN: u8 = 2;
+
     /// Takes two words apart.
     #[inline]
     #[must_use]
@@ -104,20 +117,29 @@ pub enum NoRoom {
 const PREPARE_GRANULES_FIRST: u64 = 1024;
 const PREPARE_GRANULES_MAX: u64 = 128 << 10;
 
+/// How far one group of receivers has come in a lane.
+#[derive(Debug)]
+struct GroupLimit {
+    cursors: Cursors,
+    /// Everything before it the group has done with.
+    limit: Position,
+    /// The claim as it was last seen: it never goes back.
+    claim: Position,
+}
+
 /// The writing end of a lane. There is one, and it alone moves the tail.
 #[derive(Debug)]
 pub struct LaneWriter<S> {
     storage: S,
     header: Shared<LaneHeader>,
     roster: Roster,
-    cursors: Cursors,
+    /// One a group.
+    groups: Vec<GroupLimit>,
     lane: u16,
     /// Behind the last record written; published with every record.
     tail: Position,
-    /// Everything before it is free again.
+    /// Everything before it is free again: every group has done with it.
     limit: Position,
-    /// The claim as it was last seen: it never goes back.
-    claim: Position,
     /// Records may be written up to here: the end of the free room, or of the allocated memory.
     writable_end: Position,
     /// Where the lane began; means nothing any more once the first lap is over.
@@ -133,19 +155,20 @@ impl<S: Storage> LaneWriter<S> {
         storage: S,
         header: Shared<LaneHeader>,
         roster: Roster,
-        cursors: Cursors,
+        groups: impl IntoIterator<Item = Cursors>,
         lane: u16,
         first: Position,
     ) -> Self {
+        let group = |cursors| GroupLimit { cursors, limit: first, claim: first };
+        let groups = groups.into_iter().map(group).collect();
         Self {
             storage,
             header,
             roster,
-            cursors,
+            groups,
             lane,
             tail: first,
             limit: first,
-            claim: first,
             writable_end: first,
             first,
             prepared: 0,
@@ -266,21 +289,35 @@ impl<S: Storage> LaneWriter<S> {
         Ok(())
     }
 
-    /// Everything before the least of the claim and the holds on this lane is free: claim first, then
-    /// the list of slots, then their holds.
+    /// Everything before the least of every group's claim and holds on this lane is free.
     fn refresh_limit(&mut self) -> Result<(), NoRoom> {
+        let mut limit = self.tail;
+        for (group, entry) in self.groups.iter_mut().zip(&self.roster.header.groups) {
+            group.refresh(entry, self.lane, self.tail)?;
+            if group.limit.since(limit) < 0 {
+                limit = group.limit;
+            }
+        }
+        self.limit = limit;
+        Ok(())
+    }
+}
+
+impl GroupLimit {
+    /// The least of the claim and the holds: claim first, then the list of slots, then their holds.
+    fn refresh(&mut self, entry: &GroupEntry, lane: u16, tail: Position) -> Result<(), NoRoom> {
         // PAIR(claim): Acquire here, AcqRel (or Release) in `claim::Claimant::claim_from`; whoever moved the
         // claim had stored its hold before, so the hold, or what came after it, is seen below.
-        let word = self.cursors.claims[usize::from(self.lane)].claim.load(Acquire);
+        let word = self.cursors.claims[usize::from(lane)].claim.load(Acquire);
         let claim = Claim::from_word(word);
-        if claim.position.since(self.claim) < 0 || self.tail.since(claim.position) < 0 {
+        if claim.position.since(self.claim) < 0 || tail.since(claim.position) < 0 {
             return Err(NoRoom::Corrupt);
         }
         self.claim = claim.position;
         // PAIR(slots): Acquire here, Release where `ipcd` gives a slot out. A slot that is free now has no hold.
-        let high = self.roster.header.receivers_high.load(Acquire) as usize;
+        let high = entry.receivers_high.load(Acquire) as usize;
         let (known, mut limit) = (self.limit, claim.position);
-        let scanned = owned_holds(&self.cursors, high, self.lane, claim, |held| {
+        let scanned = owned_holds(&self.cursors, high, lane, claim, |held| {
             // A hold before the limit that is known already came too late to be owned.
             if held.since(known) >= 0 && held.since(limit) < 0 {
                 limit = held;

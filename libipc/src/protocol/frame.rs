@@ -171,11 +171,11 @@ fn le_u64(bytes: &[u8]) -> u64 {
 #[cfg(not(loom))]
 mod tests {
     use super::*;
-    use crate::protocol::{MailboxName, Request};
+    use crate::protocol::{MailboxName, Queued, Request};
 
     fn delete() -> Vec<u8> {
         let name = MailboxName::new("orders").unwrap();
-        encode(7, 0, &Request::Delete { name }).unwrap()
+        encode(7, 0, &Request::Delete { name, queued: Queued::Drain }).unwrap()
     }
 
     /// The bytes that version 1 sends: a change here is a change of the protocol.
@@ -190,7 +190,8 @@ mod tests {
     fn what_was_encoded_is_decoded() {
         let (frame, request) = decode::<Request>(&delete(), 0).unwrap();
         assert_eq!(frame, Frame { request: 7, descriptors: 0 });
-        assert_eq!(request, Request::Delete { name: MailboxName::new("orders").unwrap() });
+        let name = MailboxName::new("orders").unwrap();
+        assert_eq!(request, Request::Delete { name, queued: Queued::Drain });
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::attributes::{Group, GroupName, MailboxAttributes, Queued};
 use super::refusal::Refusal;
-use crate::lane::layout;
 
 /// What a client asks. Every request but `Hello` needs a `Hello` before it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,8 @@ pub enum Request {
         name: MailboxName,
         /// Its attributes.
         attributes: MailboxAttributes,
+        /// Its groups of receivers; none: all receivers compete.
+        groups: Vec<Group>,
     },
     /// Opens a mailbox: makes a link. Answer: `Opened`, with descriptors.
     Open {
@@ -36,6 +38,8 @@ pub enum Request {
         name: MailboxName,
         /// For what.
         role: Role,
+        /// Which group a receiver belongs to, or an observer looks at; `None` where there are no groups.
+        group: Option<GroupName>,
     },
     /// Closes a link. Answer: `Done`.
     CloseLink {
@@ -58,10 +62,12 @@ pub enum Request {
         /// Open, or closed.
         open: bool,
     },
-    /// Deletes a mailbox and what is queued in it. Answer: `Deleted`.
+    /// Deletes a mailbox. Answer: `Deleted`.
     Delete {
         /// Its name.
         name: MailboxName,
+        /// What becomes of what is queued.
+        queued: Queued,
     },
     /// Names the mailboxes after `after` in order of their names. Answer: `Listed`.
     List {
@@ -77,6 +83,85 @@ pub enum Request {
     },
     /// All about the daemon and the caller's quotas. Answer: `Status`.
     Status,
+    /// A sender's link needs a further lane. Answer: `LaneAdded`, with its descriptor (read-write).
+    AddLane {
+        /// The sender's link.
+        link: u32,
+        /// The lane's priority, 0 to 31.
+        priority: u8,
+        /// Bytes of its data: a power of two.
+        capacity_bytes: u64,
+        /// The lane of this link that it goes on from: that one gets no more messages.
+        replaces: Option<LaneTicket>,
+    },
+    /// A receiver found a mailbox empty that is only there until it is drained. Answer: `Done`, gone or not.
+    Drained {
+        /// The receiver's link.
+        link: u32,
+    },
+    /// A sender's lane is full because of a group that drops the oldest. Answer: `Dropped`.
+    DropOldest {
+        /// The sender's link.
+        link: u32,
+        /// The lane.
+        lane: LaneTicket,
+        /// The group's index.
+        group: u8,
+        /// The group's claim as the sender saw it.
+        from: u64,
+        /// Where the claim is to go: a record's beginning.
+        through: u64,
+        /// Messages in between.
+        messages: u64,
+    },
+    /// Makes the inbox at which other processes reach the caller's by name or pid. Answer: `Registered`.
+    Register {
+        /// The name; `None`: reached by pid alone.
+        name: Option<String>,
+        /// The inbox's attributes; its owner is this process.
+        attributes: MailboxAttributes,
+    },
+    /// Opens another process's inbox to send. Answer: `Opened`, with descriptors.
+    OpenDirect {
+        /// Whose.
+        to: DirectAddress,
+    },
+    /// Who a registered process is. Answer: `Found`.
+    Find {
+        /// Which.
+        of: DirectAddress,
+    },
+    /// Makes the mailbox to which answers to calls over a sender's link come, and opens it to receive.
+    /// Answer: `Opened`, with descriptors.
+    OpenReplies {
+        /// The sender's link.
+        link: u32,
+    },
+    /// Opens the mailbox for answers of the sender whose lane this is. Answer: `Opened`, with descriptors.
+    OpenReply {
+        /// The receiver's link.
+        link: u32,
+        /// The caller's lane.
+        lane: LaneTicket,
+    },
+}
+
+/// Names a process that has registered.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum DirectAddress {
+    /// By the name under which it registered.
+    Name(String),
+    /// By its process id, in `ipcd`'s pid namespace.
+    Pid(u32),
+}
+
+impl fmt::Display for DirectAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => write!(f, "process {name:?}"),
+            Self::Pid(pid) => write!(f, "pid {pid}"),
+        }
+    }
 }
 
 /// What `ipcd` answers.
@@ -102,8 +187,8 @@ pub enum Answer {
     Done,
     /// To `Delete`.
     Deleted {
-        /// Messages that were queued and are lost by it, as far as members' counters tell.
-        discarded: u64,
+        /// Messages that were queued, as far as members' counters tell: discarded, or left to drain.
+        queued: u64,
     },
     /// To `List`.
     Listed {
@@ -118,6 +203,26 @@ pub enum Answer {
     Status(Box<ServerStatus>),
     /// No, and why. The session goes on unless it is [`Refusal::Protocol`].
     Refused(Refusal),
+    /// To `AddLane`.
+    LaneAdded {
+        /// The lane.
+        lane: LaneInfo,
+    },
+    /// To `DropOldest`.
+    Dropped {
+        /// False: the claim was no longer where the sender saw it; nothing was dropped.
+        done: bool,
+    },
+    /// To `Register`.
+    Registered {
+        /// The inbox, to be opened to receive.
+        name: MailboxName,
+    },
+    /// To `Find`.
+    Found {
+        /// The process.
+        identity: Identity,
+    },
 }
 
 /// For what a process opens a mailbox.
@@ -141,9 +246,9 @@ impl fmt::Display for Role {
     }
 }
 
-/// A link as the client needs it. Descriptors: roster (read-only), cursors (read-write for a
-/// receiver, else read-only), then a sender's lane and doorstep (both read-write); behind them those
-/// of `fetched`.
+/// A link as the client needs it. Descriptors: roster (read-only), the cursors of its group (read-write for
+/// a receiver, read-only for an observer) or of every group (read-only, for a sender), then a sender's lane
+/// and doorstep (both read-write); behind them those of `fetched`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Opened {
     /// The link's number in this session.
@@ -152,6 +257,8 @@ pub struct Opened {
     pub mailbox_id: u64,
     /// The mailbox's attributes, checked and filled in.
     pub attributes: MailboxAttributes,
+    /// Its groups, if it has any.
+    pub groups: Vec<Group>,
     /// What the role got.
     pub role: OpenedRole,
     /// Doorsteps and lanes there are already (none for a sender).
@@ -168,8 +275,10 @@ pub enum OpenedRole {
     },
     /// A receiver slot.
     Receive {
-        /// Its index.
+        /// Its index in its group.
         slot: u16,
+        /// The group's index.
+        group: u8,
     },
     /// Nothing.
     Observe,
@@ -220,6 +329,10 @@ pub struct LaneInfo {
     pub doorstep: u16,
     /// Its sender, as the kernel attested it.
     pub sender: Identity,
+    /// Its priority, 0 to 31: the highest goes first.
+    pub priority: u8,
+    /// The lane that it goes on from: that one is to be emptied first.
+    pub predecessor: Option<LaneTicket>,
 }
 
 /// Who a process is: attested by the kernel, never by the process.
@@ -236,74 +349,6 @@ pub struct Identity {
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "pid {} (uid {}, gid {})", self.pid, self.uid, self.gid)
-    }
-}
-
-/// The attributes of a mailbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MailboxAttributes {
-    /// Bytes of each lane's data: a power of two from 4 KiB to 1 GiB.
-    pub capacity_bytes: u64,
-    /// Who may: read bit = receive, write bit = send, for owner, group and others; execute bits mean nothing.
-    pub mode: u16,
-    /// Owner; `None` at create is the caller's effective uid.
-    pub owner_uid: Option<u32>,
-    /// Owner's group; `None` at create is the caller's effective gid.
-    pub owner_gid: Option<u32>,
-    /// Receivers that may hold it open at a time; 1 lets the receiver skip the claim's compare-and-swap.
-    pub receivers_max: u16,
-    /// Lanes (sender handles) that may be there at a time.
-    pub lanes_max: u16,
-}
-
-impl Default for MailboxAttributes {
-    fn default() -> Self {
-        Self {
-            capacity_bytes: 256 << 10,
-            mode: 0o600,
-            owner_uid: None,
-            owner_gid: None,
-            receivers_max: 64,
-            lanes_max: 1024,
-        }
-    }
-}
-
-impl MailboxAttributes {
-    /// Longest message in bytes: the capacity less the record's own header.
-    #[must_use]
-    pub fn message_bytes_max(&self) -> u64 {
-        self.capacity_bytes - crate::lane::position::GRANULE_BYTES as u64
-    }
-
-    /// Says which attribute is out of its range, if one is.
-    ///
-    /// # Errors
-    /// [`Refusal::InvalidAttribute`].
-    pub fn check(&self) -> Result<(), Refusal> {
-        let refuse = |attribute: &str, value: u64, allowed: String| {
-            Err(Refusal::InvalidAttribute { attribute: attribute.into(), value, allowed })
-        };
-        let (min, max) = (layout::LANE_CAPACITY_BYTES_MIN, layout::LANE_CAPACITY_BYTES_MAX);
-        if !self.capacity_bytes.is_power_of_two() || !(min..=max).contains(&self.capacity_bytes) {
-            let allowed = format!("a power of two from {min} to {max} bytes");
-            return refuse("capacity", self.capacity_bytes, allowed);
-        }
-        if self.mode & !0o777 != 0 {
-            return refuse("mode", self.mode.into(), "octal 0 to 0777".into());
-        }
-        if !(1..=layout::RECEIVERS_MAX).contains(&self.receivers_max) {
-            let allowed = format!("1 to {}", layout::RECEIVERS_MAX);
-            return refuse("max receivers", self.receivers_max.into(), allowed);
-        }
-        if !(1..=layout::LANES_MAX).contains(&self.lanes_max) {
-            return refuse(
-                "max lanes",
-                self.lanes_max.into(),
-                format!("1 to {}", layout::LANES_MAX),
-            );
-        }
-        Ok(())
     }
 }
 
@@ -404,10 +449,25 @@ pub struct MailboxDetail {
     pub reserved_bytes: u64,
     /// Members keep the fence on the fast side, since one of them may not call the barrier.
     pub fences: bool,
+    /// Its groups, if it has any.
+    pub groups: Vec<GroupReport>,
     /// A page of its members: senders (also those gone whose lane still holds messages), then receivers.
     pub members: Vec<MemberInfo>,
     /// There are more: ask again with a larger `skip`.
     pub more: bool,
+}
+
+/// One group of receivers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupReport {
+    /// Its name, and what it does to the senders when it is slow.
+    pub group: Group,
+    /// Receivers that hold it open.
+    pub receivers: u32,
+    /// Messages sent and not yet acknowledged by it, as far as members' counters tell.
+    pub queued_messages: u64,
+    /// Messages dropped because it was slow.
+    pub dropped_messages: u64,
 }
 
 /// One member of a mailbox.
@@ -417,6 +477,10 @@ pub struct MemberInfo {
     pub role: Role,
     /// Lane or receiver slot.
     pub index: u16,
+    /// A lane's priority; 0 for a receiver.
+    pub priority: u8,
+    /// A receiver's group; `None` where there are no groups.
+    pub group: Option<GroupName>,
     /// Who.
     pub identity: Identity,
     /// Still there; a sender that is gone may have left messages.
@@ -485,20 +549,5 @@ mod tests {
             let bytes = postcard::to_stdvec(&bad.to_owned()).unwrap();
             assert!(postcard::from_bytes::<MailboxName>(&bytes).is_err(), "received {bad:?}");
         }
-    }
-
-    #[test]
-    fn attributes_out_of_range_are_named() {
-        assert_eq!(MailboxAttributes::default().check(), Ok(()));
-        let wrong = |change: fn(&mut MailboxAttributes)| {
-            let mut attributes = MailboxAttributes::default();
-            change(&mut attributes);
-            attributes.check().unwrap_err().to_string()
-        };
-        assert!(wrong(|a| a.capacity_bytes = 5000).contains("capacity"));
-        assert!(wrong(|a| a.capacity_bytes = 2048).contains("capacity"));
-        assert!(wrong(|a| a.mode = 0o1000).contains("mode"));
-        assert!(wrong(|a| a.receivers_max = 0).contains("max receivers"));
-        assert!(wrong(|a| a.lanes_max = 0).contains("max lanes"));
     }
 }

@@ -2,21 +2,26 @@
 //! `SOCK_SEQPACKET` socket. One definition for both sides.
 //!
 //! [`frame`] is the fixed header in front of every message, [`message`] what stands behind it,
-//! [`refusal`] the ways in which `ipcd` says no.
+//! [`attributes`] what a mailbox is created with, [`refusal`] the ways in which `ipcd` says no.
 
+pub mod attributes;
 pub mod frame;
 pub mod message;
 pub mod refusal;
 
+pub use attributes::{
+    Buffering, Group, GroupName, MailboxAttributes, Order, Owner, Queued, Receivers, SlowGroup,
+};
 pub use frame::{Frame, FrameError, decode, encode};
 pub use message::{
-    Answer, Fetched, Identity, LaneInfo, LaneTicket, MailboxAttributes, MailboxDetail, MailboxName,
-    MailboxSummary, MemberInfo, Opened, OpenedRole, Refresh, Request, Role, ServerStatus, Usage,
+    Answer, DirectAddress, Fetched, GroupReport, Identity, LaneInfo, LaneTicket, MailboxDetail,
+    MailboxName, MailboxSummary, MemberInfo, Opened, OpenedRole, Refresh, Request, Role,
+    ServerStatus, Usage,
 };
 pub use refusal::Refusal;
 
 /// Version of the messages; `Hello` agrees on one.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 /// Largest datagram either side accepts, header included.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 10;
 /// Most descriptors that one message may carry (the kernel's own limit is 253).

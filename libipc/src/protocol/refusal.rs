@@ -72,7 +72,7 @@ pub enum Refusal {
         name: String,
     },
     /// Not a name.
-    #[error("invalid mailbox name {name:?}: {reason}")]
+    #[error("invalid name {name:?}: {reason}")]
     InvalidName {
         /// The name (its beginning).
         name: String,
@@ -135,6 +135,61 @@ pub enum Refusal {
         /// What the kernel said.
         error: String,
     },
+    /// Two attributes that do not go together.
+    #[error("{one} does not go with {other}: {why}")]
+    Incompatible {
+        /// One of them.
+        one: String,
+        /// The other.
+        other: String,
+        /// Why not.
+        why: String,
+    },
+    /// A link of two processes has its two.
+    #[error("mailbox {name:?} is a link of two processes, and process {pid} {does} already")]
+    Occupied {
+        /// The mailbox.
+        name: String,
+        /// Who is there.
+        pid: u32,
+        /// As what: sends, receives.
+        does: String,
+    },
+    /// Only the process that owns the mailbox receives from it.
+    #[error("only process {owner_pid}, which owns mailbox {name:?}, receives from it")]
+    NotTheOwner {
+        /// The mailbox.
+        name: String,
+        /// Who owns it.
+        owner_pid: u32,
+    },
+    /// Nothing of that name among the mailbox's groups.
+    #[error("mailbox {name:?} has no group {group:?}: it has {groups}")]
+    NoSuchGroup {
+        /// The mailbox.
+        name: String,
+        /// What was asked for; empty: no group was named.
+        group: String,
+        /// What there is.
+        groups: String,
+    },
+    /// No process has registered so.
+    #[error("no process has registered as {address}")]
+    NoSuchProcess {
+        /// As what.
+        address: String,
+    },
+    /// There is one link between two processes, and it is there.
+    #[error("process {pid} is linked to {name:?} already: there is one link between two processes")]
+    AlreadyLinked {
+        /// The inbox.
+        name: String,
+        /// Who asked.
+        pid: u32,
+    },
+    /// Whoever called is gone, or waits for no answer.
+    #[error("the caller is gone: nobody waits for this answer")]
+    CallerGone,
 }
 
 impl Refusal {
@@ -161,6 +216,15 @@ impl Refusal {
             Self::Version { .. } => "bring client and ipcd to versions that share a protocol",
             Self::Protocol { .. } => "connect again; if it stays, client and ipcd do not fit",
             Self::Resources { .. } => "free memory or descriptors, or raise ipcd's limits",
+            Self::Incompatible { .. } => "leave one of the two out",
+            Self::Occupied { .. } => {
+                "wait until that process is gone, or create a mailbox for many"
+            }
+            Self::NotTheOwner { .. } => "send to it, or create a mailbox that the system owns",
+            Self::NoSuchGroup { .. } => "name one of its groups (ipcctl show NAME lists them)",
+            Self::NoSuchProcess { .. } => "start it first, or see which there are (ipcctl list)",
+            Self::AlreadyLinked { .. } => "use the link that is there",
+            Self::CallerGone => "nothing is to be done: acknowledge the message",
         }
     }
 }
