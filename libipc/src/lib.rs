@@ -31,6 +31,8 @@ mod client;
 #[cfg(not(loom))]
 mod delivery;
 #[cfg(not(loom))]
+mod direct;
+#[cfg(not(loom))]
 pub mod error;
 pub mod lane;
 #[cfg(not(loom))]
@@ -58,8 +60,8 @@ pub use client::{Client, ClientOptions};
 pub use delivery::Delivery;
 #[cfg(not(loom))]
 pub use error::{
-    ConnectError, Corrupt, Fault, ReceiveError, RequestError, SendError, TryReceiveError,
-    TrySendError,
+    ConnectError, Corrupt, Fault, ReceiveError, RequestError, SendError, SendToError,
+    TryReceiveError, TrySendError,
 };
 #[cfg(not(loom))]
 pub use observer::{Observer, Peeked};
