@@ -49,8 +49,14 @@ pub mod regions;
 mod sender;
 #[cfg(not(loom))]
 mod session;
+#[cfg(not(loom))]
+mod sleeper;
 pub mod sync;
 pub mod sys;
+#[cfg(not(loom))]
+mod wait_set;
+#[cfg(not(loom))]
+mod watch;
 
 #[cfg(not(loom))]
 pub use client::{Client, ClientOptions};
@@ -73,3 +79,5 @@ pub use protocol::{
 pub use receiver::Receiver;
 #[cfg(not(loom))]
 pub use sender::Sender;
+#[cfg(not(loom))]
+pub use wait_set::{WaitError, WaitSet, Waitable};
