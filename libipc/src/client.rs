@@ -182,6 +182,16 @@ impl Client {
         Observer::new(self.session.clone(), opened, descriptors)
     }
 
+    /// Opens a mailbox to look at what waits for one of its groups, without taking anything.
+    ///
+    /// # Errors
+    /// [`RequestError::Refused`]: as for [`Self::observer`], or no such group.
+    pub fn observer_of_group(&self, name: &str, group: &str) -> Result<Observer, RequestError> {
+        let group = GroupName::new(group)?;
+        let (opened, descriptors) = self.open_role(name, Role::Observe, Some(group))?;
+        Observer::new(self.session.clone(), opened, descriptors)
+    }
+
     /// Deletes a mailbox: whoever has it open is told. Returns how many messages were discarded, as far
     /// as the members' counters tell.
     ///
