@@ -440,9 +440,7 @@ fn a_mailbox_deleted_when_drained_lets_no_more_in_and_goes_with_the_last_message
     }
     let end = receiver.receive_deadline(patience()).map(drop);
     assert!(matches!(end, Err(ReceiveError::Closed | ReceiveError::Deleted)), "{end:?}");
-    wait_until("it is gone", || {
-        matches!(receiver.try_receive(), Err(TryReceiveError::Deleted))
-    });
+    wait_until("it is gone", || matches!(receiver.try_receive(), Err(TryReceiveError::Deleted)));
     assert!(matches!(sender.send(b"late"), Err(SendError::Deleted)));
 }
 
