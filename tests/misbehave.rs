@@ -14,6 +14,7 @@
 //! hold                                                          as receive; then ack | return
 //! send_numbered ID FIRST COUNT BYTES [PROGRESS]                 see tests::numbered
 //! take COUNT LOG | drain LOG | drain_logged LOG                 receive numbered messages
+//! hold_batch MAX COUNT | send_reserved BYTES | send_numbered_batches ... | drain_batches ...   see bulk.rs
 //! fork                                                          use everything in a child of fork
 //! attack ROLE NAME | rob NAME                                   see attacks.rs
 //! scribble NAME WHAT | derange NAME WHAT                        see scribbles.rs
@@ -31,6 +32,8 @@ use tests::numbered;
 
 #[path = "misbehave/attacks.rs"]
 mod attacks;
+#[path = "misbehave/bulk.rs"]
+mod bulk;
 #[path = "misbehave/scribbles.rs"]
 mod scribbles;
 
@@ -141,6 +144,10 @@ impl State {
             "take" => return self.take_some(number(words.next())?, path(words.next())?),
             "drain" => return self.drain(path(words.next())?, false),
             "drain_logged" => return self.drain(path(words.next())?, true),
+            "send_reserved" => bulk::send_reserved(self.sender()?, number(words.next())?)?,
+            "send_numbered_batches" => return bulk::send_numbered(self.sender()?, &mut words),
+            "hold_batch" => bulk::hold(self.receiver()?, &mut words)?,
+            "drain_batches" => return bulk::drain(self.receiver()?, &mut words),
             "fork" => return self.fork(),
             "attack" => return self.attack(rest),
             "rob" => return attacks::rob(&self.socket, rest),
