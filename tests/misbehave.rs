@@ -17,6 +17,7 @@
 //! polled                                                        the ends are waited for on descriptors
 //! send_numbered_polled ID FIRST COUNT BYTES | drain_polled LOG  the same with `poll`: see polled.rs
 //! drain_set LOG NAME...                                         see polled.rs
+//! hold_batch MAX COUNT | send_reserved BYTES | send_numbered_batches ... | drain_batches ...   see bulk.rs
 //! fork                                                          use everything in a child of fork
 //! attack ROLE NAME | rob NAME                                   see attacks.rs
 //! scribble NAME WHAT | derange NAME WHAT                        see scribbles.rs
@@ -34,6 +35,8 @@ use tests::numbered;
 
 #[path = "misbehave/attacks.rs"]
 mod attacks;
+#[path = "misbehave/bulk.rs"]
+mod bulk;
 #[path = "misbehave/polled.rs"]
 mod polled;
 #[path = "misbehave/scribbles.rs"]
@@ -150,6 +153,10 @@ impl State {
             "send_numbered_polled" => return polled::send_numbered(self.sender()?, &mut words),
             "drain_polled" => return polled::drain(self.receiver()?, path(words.next())?),
             "drain_set" => return polled::drain_set(&self.client, &mut words),
+            "send_reserved" => bulk::send_reserved(self.sender()?, number(words.next())?)?,
+            "send_numbered_batches" => return bulk::send_numbered(self.sender()?, &mut words),
+            "hold_batch" => bulk::hold(self.receiver()?, &mut words)?,
+            "drain_batches" => return bulk::drain(self.receiver()?, &mut words),
             "fork" => return self.fork(),
             "attack" => return self.attack(rest),
             "rob" => return attacks::rob(&self.socket, rest),
