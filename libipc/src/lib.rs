@@ -53,6 +53,8 @@ mod session;
 mod sleeper;
 pub mod sync;
 pub mod sys;
+#[cfg(all(feature = "tokio", not(loom)))]
+pub mod tokio;
 #[cfg(not(loom))]
 mod wait_set;
 #[cfg(not(loom))]

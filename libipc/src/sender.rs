@@ -155,7 +155,7 @@ impl Sender {
 
     /// Sends if nothing has to be seen to first. Whatever it does not do, [`Self::send_thoroughly`] does.
     #[inline]
-    fn send_quickly(&mut self, message: &[u8]) -> bool {
+    pub(crate) fn send_quickly(&mut self, message: &[u8]) -> bool {
         let undisturbed = self.guard.is_original()
             // PAIR(changes): Acquire here, Release in `ipcd` behind every change of the roster.
             && self.roster.header.changes.load(Acquire) == self.seen_changes

@@ -26,7 +26,10 @@ pub(crate) fn make(
         match receiver.try_receive() {
             Err(TryReceiveError::Empty) => {}
             other => {
-                return Err(format!("not empty: {:?}", other.map(|delivery| delivery.into_bytes())));
+                return Err(format!(
+                    "not empty: {:?}",
+                    other.map(|delivery| delivery.into_bytes())
+                ));
             }
         }
     }
