@@ -21,11 +21,11 @@ fn small() -> MailboxOptions {
 }
 
 fn receiver(client: &Client) -> AsyncReceiver {
-    AsyncReceiver::new(client.receiver("orders").unwrap()).unwrap()
+    AsyncReceiver::new(client.receiver("orders").expect("it is there")).expect("a descriptor")
 }
 
 fn sender(client: &Client) -> AsyncSender {
-    AsyncSender::new(client.sender("orders").unwrap()).unwrap()
+    AsyncSender::new(client.sender("orders").expect("it is there")).expect("a descriptor")
 }
 
 async fn patiently<T>(future: impl Future<Output = T>) -> T {

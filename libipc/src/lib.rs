@@ -22,6 +22,8 @@
 //! # Map
 //! - [`Client`]: the session with the daemon. [`MailboxOptions`]: attributes and their limits.
 //! - [`Sender`], [`Receiver`], [`Delivery`]: the two ends, and a message in hand. [`Observer`]: a look.
+//! - [`WaitSet`]: waiting on many. [`Receiver::poll_fd`], [`Sender::poll_fd`]: descriptors for event loops. With
+//!   the feature `tokio`, the module of that name: futures and a stream.
 //! - [`error`]: one type an operation.
 //! - [`lane`]: how messages lie in shared memory and who wakes whom. [`regions`], [`sys`]: what that
 //!   stands on. [`protocol`]: control messages. These four are shared with `ipcd` and no stable interface.
