@@ -13,6 +13,7 @@
 //! receive | try_receive | receive_within MS                     got ATTEMPTS PID UID GID TEXT
 //! hold                                                          as receive; then ack | return
 //! send_numbered ID FIRST COUNT BYTES [PROGRESS]                 see tests::numbered
+//! take_bytes COUNT FILE                                         receive messages into a file
 //! take COUNT LOG | drain LOG | drain_logged LOG                 receive numbered messages
 //! polled                                                        the ends are waited for on descriptors
 //! send_numbered_polled ID FIRST COUNT BYTES | drain_polled LOG  the same with `poll`: see polled.rs
@@ -147,6 +148,7 @@ impl State {
             "hold" => return hold(self.receiver()?.receive().map_err(said)?),
             "send_numbered" => return self.send_numbered(&mut words),
             "take" => return self.take_some(number(words.next())?, path(words.next())?),
+            "take_bytes" => return self.take_bytes(number(words.next())?, path(words.next())?),
             "drain" => return self.drain(path(words.next())?, false),
             "drain_logged" => return self.drain(path(words.next())?, true),
             "polled" => polled::make(self.sender.as_mut(), self.receiver.as_mut())?,
@@ -212,6 +214,17 @@ impl State {
             numbered::log(entry, &mut log).map_err(said)?;
             delivery.acknowledge();
         }
+        Ok(String::new())
+    }
+
+    /// Receives so many messages, and writes them one behind the other.
+    fn take_bytes(&mut self, count: u64, to: &Path) -> Outcome {
+        let receiver = self.receiver()?;
+        let mut all = Vec::new();
+        for _ in 0..count {
+            all.extend(receiver.receive().map_err(said)?.into_bytes());
+        }
+        std::fs::write(to, all).map_err(said)?;
         Ok(String::new())
     }
 
