@@ -19,18 +19,15 @@
 use crate::lane::hints;
 use crate::lane::layout::{Claim, Hold, LaneHeader, LaneStatus, SlotCell, SlotState};
 use crate::lane::park::slot_bit;
-use crate::lane::position::{Position, record_granules};
+use crate::lane::position::Position;
 use crate::lane::repair::slot_is_idle;
 use crate::lane::ring::{RecordHeader, Storage};
+use crate::lane::run::{self, Run};
 use crate::regions::{Cursors, Roster};
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::{AtomicU64, fence, overwrite};
 use crate::sys::mapping::Shared;
 
-/// Records that the only receiver of a mailbox claims with one step, at most.
-const RUN_RECORDS_MAX: u32 = 16;
-/// Granules of such a run, at most; a single record may be longer.
-const RUN_GRANULES_MAX: u64 = 256;
 /// Times that a claim is tried again when others win.
 const CLAIM_TRIES: u32 = 1000;
 /// Records taken from one lane before the others get their turn.
@@ -82,8 +79,7 @@ impl<S: Storage> LaneReader<S> {
 
     /// The checked header of a record at `at` with at most `available` granules behind it.
     pub fn record(&self, at: Position, available: u64) -> Option<RecordHeader> {
-        let header = self.storage.header(at);
-        (header.granules() <= available).then_some(header)
+        run::record(&self.storage, at, available)
     }
 
     /// Where the records are.
@@ -99,36 +95,6 @@ pub struct Taken {
     pub lane: u16,
     /// How often it, or the run it was claimed with, has been handed out before.
     pub attempts: u32,
-}
-
-/// Records of one lane that this receiver owns and has not acknowledged: those from `next` to `end`.
-#[derive(Clone, Copy, Debug, Default)]
-struct Run {
-    next: Position,
-    /// Behind the record in hand; `next` if none is.
-    in_hand: Position,
-    /// `next` if there is no run.
-    end: Position,
-    lane: u16,
-    /// How often the record at `next` has been handed out before.
-    attempts: u32,
-}
-
-impl Run {
-    fn new(lane: u16, next: Position, end: Position, attempts: u32) -> Self {
-        Self { next, in_hand: next, end, lane, attempts }
-    }
-
-    #[inline]
-    fn is_over(&self) -> bool {
-        self.next == self.end
-    }
-
-    /// Gives up what is left: nothing in hand, nothing to come.
-    fn finish(&mut self) {
-        self.next = self.end;
-        self.in_hand = self.end;
-    }
 }
 
 /// The taking end of one receiver, over all lanes of its mailbox.
@@ -256,17 +222,10 @@ impl<S: Storage> Claimant<S> {
     /// Copies out the record at the run's beginning, if it is what a record can be.
     #[inline]
     fn copy_next(&mut self, into: &mut S::Payload) -> bool {
-        // The fields one by one: the run as a whole would be loaded in pieces larger than those in which it
-        // was just stored, and wait for them.
-        let run = &mut self.run;
-        let Some(Some(lane)) = self.lanes.get(usize::from(run.lane)) else { return false };
-        let len = lane.storage.payload_len(run.next);
-        let granules = record_granules(len);
-        if granules > run.end.since(run.next) as u64 {
-            return false;
-        }
-        lane.storage.copy_out(run.next, len, into);
-        run.in_hand = run.next.advance(granules);
+        let Some(Some(lane)) = self.lanes.get(usize::from(self.run.lane)) else { return false };
+        let at = self.run.in_hand;
+        let Some(len) = self.run.hand_out(&lane.storage) else { return false };
+        lane.storage.copy_out(at, len, into);
         true
     }
 
@@ -437,7 +396,7 @@ impl<S: Storage> Claimant<S> {
             let mut end = claim.position.advance(header.granules());
             let mut records = 1;
             if self.runs {
-                (end, records) = extend_run(lane, claim.position, end);
+                (end, records) = run::extend(&lane.storage, lane.tail, claim.position, end);
             }
             if !self.single {
                 confirm_winner(&self.cursors, self.slot, index, claim);
@@ -630,31 +589,6 @@ impl<S: Storage> Claimant<S> {
         let capacity = self.lane(hold.lane).map_or(0, |lane| lane.storage.capacity());
         len > 0 && len as u64 <= capacity && self.claim_position(hold.lane).since(end) >= 0
     }
-}
-
-/// Goes on from the end of a first record over the records behind it: the end of the run, and how many
-/// records it has.
-fn extend_run<S: Storage>(
-    lane: &LaneReader<S>,
-    begin: Position,
-    first_end: Position,
-) -> (Position, u32) {
-    let (mut end, mut records) = (first_end, 1);
-    while records < RUN_RECORDS_MAX {
-        let left = lane.tail.since(end);
-        if left <= 0 {
-            break;
-        }
-        // A malformed header ends the run before it: it is found out when its turn comes.
-        let Some(header) = lane.record(end, left as u64) else { break };
-        let next = end.advance(header.granules());
-        if next.since(begin) as u64 > RUN_GRANULES_MAX {
-            break;
-        }
-        end = next;
-        records += 1;
-    }
-    (end, records)
 }
 
 /// Before the claim moves on from what `claim` says: if the last winner still holds what it won, note

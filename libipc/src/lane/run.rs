@@ -1,0 +1,88 @@
+//! A run: records of one lane that a receiver has claimed in one step, and how they are handed out of it,
+//! one after the other.
+
+use crate::lane::position::{Position, record_granules};
+use crate::lane::ring::{RecordHeader, Storage};
+
+/// Records that the only receiver of a mailbox claims with one step, at most.
+const RUN_RECORDS_MAX: u32 = 16;
+/// Granules of such a run, at most; a single record may be longer.
+const RUN_GRANULES_MAX: u64 = 256;
+
+/// Records of one lane that this receiver owns and has not acknowledged: those from `next` to `end`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Run {
+    pub(super) next: Position,
+    /// Behind the last record in hand; `next` if none is.
+    pub(super) in_hand: Position,
+    /// `next` if there is no run.
+    pub(super) end: Position,
+    pub(super) lane: u16,
+    /// How often the record at `next` has been handed out before.
+    pub(super) attempts: u32,
+}
+
+impl Run {
+    pub(super) fn new(lane: u16, next: Position, end: Position, attempts: u32) -> Self {
+        Self { next, in_hand: next, end, lane, attempts }
+    }
+
+    #[inline]
+    pub(super) fn is_over(&self) -> bool {
+        self.next == self.end
+    }
+
+    /// Gives up what is left: nothing in hand, nothing to come.
+    pub(super) fn finish(&mut self) {
+        self.next = self.end;
+        self.in_hand = self.end;
+    }
+
+    /// Hands out the record at `in_hand`, if it is what a record can be: returns the length of its payload,
+    /// and `in_hand` is behind it. Every record that any receiver gets is handed out here.
+    #[inline]
+    pub(super) fn hand_out(&mut self, storage: &impl Storage) -> Option<usize> {
+        // The fields one by one: the run as a whole would be loaded in pieces larger than those in which it
+        // was just stored, and wait for them.
+        let len = storage.payload_len(self.in_hand);
+        let granules = record_granules(len);
+        if granules > self.end.since(self.in_hand) as u64 {
+            return None;
+        }
+        self.in_hand = self.in_hand.advance(granules);
+        Some(len)
+    }
+}
+
+/// The checked header of a record at `at` with at most `available` granules behind it.
+#[inline]
+pub(super) fn record(storage: &impl Storage, at: Position, available: u64) -> Option<RecordHeader> {
+    let header = storage.header(at);
+    (header.granules() <= available).then_some(header)
+}
+
+/// Goes on from the end of a first record over the records behind it: the end of the run, and how many
+/// records it has.
+pub(super) fn extend(
+    storage: &impl Storage,
+    tail: Position,
+    begin: Position,
+    first_end: Position,
+) -> (Position, u32) {
+    let (mut end, mut records) = (first_end, 1);
+    while records < RUN_RECORDS_MAX {
+        let left = tail.since(end);
+        if left <= 0 {
+            break;
+        }
+        // A malformed header ends the run before it: it is found out when its turn comes.
+        let Some(header) = record(storage, end, left as u64) else { break };
+        let next = end.advance(header.granules());
+        if next.since(begin) as u64 > RUN_GRANULES_MAX {
+            break;
+        }
+        end = next;
+        records += 1;
+    }
+    (end, records)
+}
