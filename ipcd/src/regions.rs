@@ -9,8 +9,8 @@ use std::rc::Rc;
 
 use libipc::lane::layout::{
     CURSORS_MAGIC, Claim, DOORSTEP_MAGIC, LANE_MAGIC, LAYOUT_VERSION, LaneHeader, LaneStatus,
-    Limits, ROSTER_MAGIC, SlotCell, SlotState, Traffic, cursors_map, doorstep_map, lane_file_bytes,
-    roster_map,
+    Limits, Marked, ROSTER_MAGIC, SlotCell, SlotState, Traffic, cursors_map, doorstep_map,
+    lane_file_bytes, roster_map,
 };
 use libipc::lane::position::Position;
 use libipc::lane::repair::leave_line;
@@ -265,6 +265,7 @@ impl MailboxRegions {
                 cell.hold.store(0, Ordering::Relaxed);
                 cell.end.store(0, Ordering::Relaxed);
                 cell.attempts.store(0, Ordering::Relaxed);
+                cell.marked.store(Marked::FIRST, Ordering::Relaxed);
             }
             cell.received.store(0, Ordering::Relaxed);
             cell.cpu.store(0, Ordering::Relaxed);

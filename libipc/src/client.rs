@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::direct::Links;
 use crate::error::{ConnectError, Fault, RequestError};
 use crate::observer::Observer;
 use crate::options::MailboxOptions;
@@ -74,7 +75,8 @@ impl ClientOptions {
         };
         self.check_owner(&path, &socket)?;
         let session = Session::greet(socket)?;
-        Ok(Client { session: Arc::new(session), path: path.into() })
+        let links = Arc::new(Links::default());
+        Ok(Client { session: Arc::new(session), path: path.into(), links })
     }
 
     fn system_or_private(&self) -> Result<(PathBuf, OwnedFd), ConnectError> {
@@ -109,6 +111,7 @@ impl ClientOptions {
 pub struct Client {
     session: Arc<Session>,
     path: Arc<Path>,
+    links: Arc<Links>,
 }
 
 impl Client {
@@ -293,9 +296,14 @@ impl Client {
         group: Option<GroupName>,
     ) -> Result<(Opened, Vec<OwnedFd>), RequestError> {
         let name = MailboxName::new(name)?;
-        match self.session.request(&Request::Open { name, role, group })? {
-            (Answer::Opened(opened), descriptors) => Ok((opened, descriptors)),
-            (other, _) => Err(unexpected(&other)),
-        }
+        self.session.open(&Request::Open { name, role, group })
+    }
+
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    pub(crate) fn links(&self) -> &Links {
+        &self.links
     }
 }

@@ -122,9 +122,48 @@ pub enum TrySendError {
     /// This process is the child of a fork: open the mailbox for itself.
     #[error("this sender belongs to the parent process: open the mailbox anew after a fork")]
     Forked,
+    /// Only where that is asked for: nobody has the mailbox open to receive.
+    #[error("nobody has the mailbox open to receive")]
+    NoReceivers,
+    /// The daemon does not let the lane grow, or gives no further one: a quota, as a rule.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The lane would have to grow, and the daemon is away.
+    #[error("the lane is full, and ipcd is away and cannot let it grow")]
+    DaemonAway,
     /// The kernel has no memory for the message.
     #[error(transparent)]
     Fault(#[from] Fault),
+}
+
+impl TrySendError {
+    /// The same where waiting could change nothing; `None` for [`Self::Full`].
+    pub(crate) fn lasting(self) -> Option<SendError> {
+        Some(match self {
+            Self::Full => return None,
+            Self::TooLong { len, max } => SendError::TooLong { len, max },
+            Self::Closed => SendError::Closed,
+            Self::Deleted => SendError::Deleted,
+            Self::OwnerGone => SendError::OwnerGone,
+            Self::Corrupt(corrupt) => SendError::Corrupt(corrupt),
+            Self::Forked => SendError::Forked,
+            Self::NoReceivers => SendError::NoReceivers,
+            Self::Refused(refusal) => SendError::Refused(refusal),
+            Self::DaemonAway => SendError::DaemonAway,
+            Self::Fault(fault) => SendError::Fault(fault),
+        })
+    }
+}
+
+impl From<RequestError> for TrySendError {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::Refused(refusal) => Self::Refused(refusal),
+            RequestError::DaemonAway => Self::DaemonAway,
+            RequestError::Forked => Self::Forked,
+            RequestError::Fault(fault) => Self::Fault(fault),
+        }
+    }
 }
 
 /// Why a message was not sent.
@@ -156,9 +195,60 @@ pub enum SendError {
     /// This process is the child of a fork: open the mailbox for itself.
     #[error("this sender belongs to the parent process: open the mailbox anew after a fork")]
     Forked,
+    /// Only where that is asked for: nobody has the mailbox open to receive.
+    #[error("nobody has the mailbox open to receive")]
+    NoReceivers,
+    /// The daemon does not let the lane grow, or gives no further one: a quota, as a rule.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The lane would have to grow, and the daemon is away.
+    #[error("the lane is full, and ipcd is away and cannot let it grow")]
+    DaemonAway,
     /// The kernel has no memory for the message.
     #[error(transparent)]
     Fault(#[from] Fault),
+}
+
+/// Why a message was not sent to a process. The message is still the caller's.
+#[derive(Debug, thiserror::Error)]
+pub enum SendToError {
+    /// There is no link to it, and none could be made: nobody has registered so, or it lets nobody send.
+    #[error(transparent)]
+    NoLink(#[from] RequestError),
+    /// As for any sender.
+    #[error(transparent)]
+    Send(SendError),
+}
+
+/// Why a reserved message was not sent. Nothing of it was.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The mailbox was closed to new sends meanwhile.
+    #[error("the mailbox is closed to new sends")]
+    Closed,
+    /// The mailbox is gone.
+    #[error("the mailbox was deleted")]
+    Deleted,
+    /// The mailbox is gone, with the process that owned it.
+    #[error("the process that owned the mailbox is gone, and the mailbox with it")]
+    OwnerGone,
+    /// Only where that is asked for: nobody has the mailbox open to receive.
+    #[error("nobody has the mailbox open to receive")]
+    NoReceivers,
+    /// This process is the child of a fork: open the mailbox for itself.
+    #[error("this sender belongs to the parent process: open the mailbox anew after a fork")]
+    Forked,
+}
+
+/// Where and why a batch stopped: the first `sent` messages were sent, the others were not.
+#[derive(Debug, thiserror::Error)]
+#[error("{sent} messages were sent, the next was not: {why}")]
+pub struct BatchStopped<E: std::error::Error + 'static> {
+    /// Messages that were sent.
+    pub sent: usize,
+    /// Why the one behind them was not.
+    #[source]
+    pub why: E,
 }
 
 /// Why no message was received without waiting.

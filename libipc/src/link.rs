@@ -11,6 +11,7 @@ use crate::lane::layout::{LaneStatus, SlotState};
 use crate::lane::memory::RingMemory;
 use crate::lane::order::{LaneId, Standing};
 use crate::lane::position::Position;
+use crate::lane::ring::Oldest;
 use crate::protocol::{Answer, Fetched, LaneInfo, LaneTicket, Opened, Refresh, Request};
 use crate::regions::{Cursors, Doorstep, LaneWords, Roster};
 use crate::session::{Session, unexpected};
@@ -34,6 +35,44 @@ impl Link {
         match self.session.request(&Request::Fetch(Refresh { link: self.number, after }))? {
             (Answer::Fetched(fetched), descriptors) => Ok((fetched, descriptors)),
             (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    /// Asks the daemon for a further lane of a sender's link.
+    pub(crate) fn add_lane(
+        &self,
+        priority: u8,
+        capacity_bytes: u64,
+        replaces: Option<LaneTicket>,
+    ) -> Result<(LaneInfo, OwnedFd), RequestError> {
+        let request = Request::AddLane { link: self.number, priority, capacity_bytes, replaces };
+        match self.session.request(&request)? {
+            (Answer::LaneAdded { lane }, descriptors) => {
+                let [fd] = <[OwnedFd; 1]>::try_from(descriptors)
+                    .map_err(|_| Fault::new("add a lane", "ipcd sent no descriptor"))?;
+                Ok((lane, fd))
+            }
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    /// Asks the daemon to drop a group's oldest messages; false if the group has claimed some meanwhile.
+    pub(crate) fn drop_oldest(
+        &self,
+        lane: LaneTicket,
+        group: u8,
+        oldest: Oldest,
+    ) -> Result<bool, RequestError> {
+        let Oldest { from, through, messages } = oldest;
+        let (from, through) = (from.get(), through.get());
+        let link = self.number;
+        match self
+            .session
+            .request(&Request::DropOldest { link, lane, group, from, through, messages })?
+            .0
+        {
+            Answer::Dropped { done } => Ok(done),
+            other => Err(unexpected(&other)),
         }
     }
 

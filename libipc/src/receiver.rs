@@ -13,9 +13,10 @@ use crate::delivery::Delivery;
 use crate::error::{Corrupt, Fault, ReceiveError, RequestError, TryReceiveError};
 use crate::lane::claim::{Claimant, LaneReader, Malformed, Taken};
 use crate::lane::layout::{SlotState, Traffic};
-use crate::lane::memory::{Payload, RingMemory};
+use crate::lane::memory::{Payload, RingMemory, TrustedSenders};
 use crate::lane::order::LANES_WITHOUT_HINTS;
 use crate::lane::park::{self, Lull, SpinBudget, Woke};
+use crate::lane::run::Reach;
 use crate::link::{Link, Neighbours, map_mailbox};
 use crate::protocol::{
     Identity, LaneInfo, MailboxAttributes, Opened, OpenedRole, Order, SlowGroup,
@@ -28,6 +29,11 @@ use crate::sys::futex::{Futex, WORDS_MAX};
 use crate::sys::mapping::Access;
 use crate::sys::process::{self, ForkGuard};
 
+mod batch;
+
+use batch::BatchIndex;
+pub use batch::{Batch, BatchMessage};
+
 /// Looks that a spinning receiver takes before it asks whether spinning makes sense at all.
 const LOOKS_BEFORE_ASKING: u32 = 24;
 /// The same where last time the senders were found on this very processor.
@@ -39,12 +45,21 @@ const LOOKS_BETWEEN_CLOCKS: u32 = 32;
 /// Senders of which a spinning receiver asks where they run.
 const SENDERS_ASKED: usize = 16;
 
+/// What is in hand and holds no room any more.
+#[derive(Clone, Copy, Debug)]
+struct LetGo {
+    taken: Taken,
+    /// Messages that are not acknowledged.
+    count: u64,
+}
+
 /// Receives messages from one mailbox, in competition with its other receivers. One process's, one
 /// thread's at a time, with one message in hand at a time.
 #[derive(Debug)]
 pub struct Receiver {
     claimant: Claimant<RingMemory>,
     payload: Payload,
+    batch: BatchIndex,
     roster: Roster,
     neighbours: Neighbours,
     attributes: MailboxAttributes,
@@ -71,9 +86,13 @@ pub struct Receiver {
     /// The group loses messages rather than hold senders back: what is copied is let go at once.
     lossy: bool,
     /// What is in hand, where it was let go.
-    let_go: Option<Taken>,
+    let_go: Option<LetGo>,
+    /// Several messages are being received at once.
+    batching: bool,
     /// Messages that were given back after they had been let go.
     lost: u64,
+    /// No other receiver is there now.
+    alone: bool,
     sleeping_words: usize,
     spin: SpinBudget,
     lull: Lull,
@@ -110,6 +129,7 @@ impl Receiver {
         let mut receiver = Self {
             claimant: Claimant::new(roster.clone(), cursors, slot, single),
             payload: Payload::default(),
+            batch: BatchIndex::default(),
             roster,
             neighbours: Neighbours::new(limits),
             attributes,
@@ -126,7 +146,9 @@ impl Receiver {
             ends_with_senders: false,
             lossy: slow == Some(SlowGroup::DropOldest),
             let_go: None,
+            batching: false,
             lost: 0,
+            alone: false,
             sleeping_words: usize::from(limits.receivers_max).div_ceil(64),
             spin: SpinBudget::new(SpinBudget::DEFAULT),
             lull: Lull::default(),
@@ -151,6 +173,21 @@ impl Receiver {
     /// How long a receive may spin before it sleeps; zero never spins.
     pub fn set_spin_max(&mut self, max: Duration) {
         self.spin = SpinBudget::new(max);
+    }
+
+    /// From now on messages are read in place: [`Delivery::bytes`] is the very memory into which the sender
+    /// wrote them, until they are acknowledged. Nothing is copied, however long they are.
+    ///
+    /// ```no_run
+    /// # let client = libipc::Client::connect()?;
+    /// let mut frames = client.receiver("frames")?;
+    /// // SAFETY: both programs that may write to this mailbox, and the one that may read it, are ours.
+    /// frames.read_in_place(unsafe { libipc::TrustedSenders::new() });
+    /// # Ok::<(), libipc::RequestError>(())
+    /// ```
+    pub fn read_in_place(&mut self, trust: TrustedSenders) {
+        self.payload.trust(trust);
+        self.settle_reach();
     }
 
     /// Receives a message if one is there. Never waits.
@@ -211,7 +248,7 @@ impl Receiver {
     }
 
     fn in_hand(&self) -> Option<Taken> {
-        self.let_go.or_else(|| self.claimant.in_hand())
+        self.let_go.map(|let_go| let_go.taken).or_else(|| self.claimant.in_hand())
     }
 
     #[inline]
@@ -219,9 +256,15 @@ impl Receiver {
         if !self.guard.is_original() {
             return;
         }
-        let Some(lane) = self.claimant.acknowledge() else {
-            return self.count_let_go();
-        };
+        match self.claimant.acknowledge() {
+            Some(lane) => self.has_freed(lane),
+            None => self.count_let_go(1),
+        }
+    }
+
+    /// Sees to whoever waits for what was just acknowledged.
+    #[inline]
+    fn has_freed(&mut self, lane: u16) {
         let reader = self.claimant.lane(lane);
         if reader.is_some_and(|reader| park::sender_waits(&self.roster.header, reader.header())) {
             self.wake_sender(lane);
@@ -236,10 +279,11 @@ impl Receiver {
         if !self.guard.is_original() {
             return;
         }
-        if let Some(lane) = self.claimant.return_to_queue() {
+        if self.lossy {
+            self.let_go(1);
+            self.lost += self.let_go.take().map_or(0, |let_go| let_go.count);
+        } else if let Some(lane) = self.claimant.return_to_queue() {
             self.wake_another(Some(lane));
-        } else if self.let_go.take().is_some() {
-            self.lost += 1;
         }
     }
 
@@ -262,12 +306,12 @@ impl Receiver {
         dropped.load(Relaxed).wrapping_add(self.lost)
     }
 
-    /// The message that was just copied is this receiver's now, whatever becomes of it: its room is free.
+    /// The messages in hand, so many, are this receiver's now, whatever becomes of them: their room is free.
     #[cold]
-    fn let_go(&mut self) {
+    fn let_go(&mut self, count: u64) {
         let taken = self.claimant.in_hand();
-        if let Some(lane) = self.claimant.let_go() {
-            self.let_go = taken;
+        if let (Some(taken), Some(lane)) = (taken, self.claimant.let_go()) {
+            self.let_go = Some(LetGo { taken, count });
             let reader = self.claimant.lane(lane);
             let waits = |r: &LaneReader<_>| park::sender_waits(&self.roster.header, r.header());
             if reader.is_some_and(waits) {
@@ -276,11 +320,13 @@ impl Receiver {
         }
     }
 
-    /// A message that was let go is done with.
+    /// Messages that were let go are done with.
     #[cold]
-    fn count_let_go(&mut self) {
-        if let Some(taken) = self.let_go.take() {
-            self.claimant.count_received();
+    fn count_let_go(&mut self, count: u64) {
+        if let Some(LetGo { taken, count: left }) = self.let_go {
+            self.claimant.count_received(count);
+            let left = left.saturating_sub(count);
+            self.let_go = (left > 0).then_some(LetGo { taken, count: left });
             if self.reports {
                 self.report_if_drained(taken.lane);
                 self.report_if_all_drained();
@@ -349,8 +395,8 @@ impl Receiver {
 
     fn next_of_run(&mut self) -> Result<bool, TryReceiveError> {
         let taken = self.claimant.take_from_run(&mut self.payload);
-        if self.lossy && taken == Ok(true) {
-            self.let_go();
+        if self.lossy && taken == Ok(true) && self.lets_go() {
+            self.let_go(1);
         }
         taken.map_err(|malformed| self.corrupt(malformed))
     }
@@ -388,10 +434,8 @@ impl Receiver {
         self.seen_changes = header.changes.load(Acquire);
         self.traffic = Traffic::from_word(header.traffic.load(Relaxed));
         let deleted = self.traffic.is_over();
-        // What others are to have is not claimed in advance.
-        let alone = header.groups[self.group].receivers.load(Relaxed) == 1;
-        self.claimant.set_alone(alone && !self.lossy && !self.takes_turns());
         self.undisturbed_changes = u64::MAX;
+        self.alone = header.groups[self.group].receivers.load(Relaxed) == 1;
         if deleted {
             return;
         }
@@ -413,6 +457,7 @@ impl Receiver {
             let active = |lane| neighbours.status(roster, lane) == Some(SlotState::Active);
             self.senders.note_gone(active);
         }
+        self.settle_reach();
         self.settle_quickness();
     }
 
@@ -422,6 +467,21 @@ impl Receiver {
         if plain && self.wanted.is_none() && !self.traffic.is_over() {
             self.undisturbed_changes = self.seen_changes.into();
         }
+    }
+
+    /// Whether what is copied is let go at once: not what is read in place, and a batch only when all of it is
+    /// copied.
+    fn lets_go(&self) -> bool {
+        !self.payload.is_in_place() && !self.batching
+    }
+
+    /// How many records a claim takes unasked.
+    fn settle_reach(&mut self) {
+        let in_place = self.payload.is_in_place();
+        // What others are to have is not claimed in advance.
+        let alone = self.alone && !self.lossy && !self.takes_turns();
+        let alone = alone && !self.claimant.is_prioritised() && !self.claimant.is_by_arrival();
+        self.claimant.set_reach(if alone { Reach::alone(in_place) } else { Reach::ONE });
     }
 
     /// Forgets the lanes that are freed, and notes those that are to be reported once they are empty.

@@ -6,20 +6,26 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Corrupt, Fault, RequestError, SendError, TrySendError};
 use crate::lane::hints;
-use crate::lane::layout::{SlotState, Traffic};
+use crate::lane::layout::{Limits, SlotState, Traffic};
 use crate::lane::memory::RingMemory;
 use crate::lane::park::{self, Rung, SpinBudget, Woke};
-use crate::lane::position::{Position, record_granules};
+use crate::lane::position::record_granules;
 use crate::lane::ring::{LaneWriter, NoRoom};
 use crate::link::{Link, map_mailbox};
-use crate::protocol::{LaneInfo, Opened, OpenedRole};
-use crate::regions::{Cursors, Doorstep, LaneWords, Roster};
+use crate::protocol::{Group, LaneInfo, MailboxAttributes, Opened, OpenedRole};
+use crate::regions::{Cursors, Doorstep, Roster};
 use crate::session::Session;
 use crate::sync::Ordering::{Acquire, Relaxed};
 use crate::sync::spin_hint;
 use crate::sys::futex::Futex;
 use crate::sys::mapping::Access;
 use crate::sys::process::{self, ForkGuard};
+
+mod batch;
+mod lanes;
+mod reserve;
+
+pub use reserve::Reservation;
 
 /// Pauses between two looks of a sender that waits for room: it must leave the receivers' cache lines
 /// alone, or it slows them down tenfold.
@@ -38,21 +44,30 @@ const SLEEP_FOR_PLENTY: Duration = Duration::from_millis(10);
 /// Messages of one sender are received in the order in which they were sent.
 #[derive(Debug)]
 pub struct Sender {
+    /// The lane in which messages go now.
     writer: LaneWriter<RingMemory>,
+    lane: LaneInfo,
+    /// The lanes of other priorities.
+    others: Vec<(LaneInfo, LaneWriter<RingMemory>)>,
+    attributes: MailboxAttributes,
+    limits: Limits,
+    group_list: Vec<Group>,
     roster: Roster,
     /// The cursors of every group, and what is remembered of its sleepers.
     groups: Box<[(Cursors, Rung)]>,
     doorstep: Doorstep,
     /// Words of sleeping bits that the mailbox's receivers need.
     sleeping_words: usize,
-    receivers_max: usize,
     /// The roster's `changes` when `state` was read.
     seen_changes: u32,
     traffic: Traffic,
+    /// Nothing keeps messages from being sent, as far as the roster tells.
+    ready: bool,
+    requires_receivers: bool,
     message_bytes_max: usize,
     spin: SpinBudget,
     guard: ForkGuard,
-    _link: Link,
+    link: Link,
 }
 
 impl Sender {
@@ -78,48 +93,45 @@ impl Sender {
         let step = "map a mailbox to send";
         let (limits, roster, cursors) =
             map_mailbox(step, &opened, roster, cursors, Access::ReadOnly)?;
-        if lane.ticket.index >= limits.lanes_max {
-            return Err(fault("ipcd gave a lane that the mailbox does not have").into());
-        }
         let map = |error| Fault::new(step, error);
         let doorstep = Doorstep::map(doorstep, limits, Access::ReadWrite).map_err(map)?;
-        let (words, mapping) =
-            LaneWords::map(lane_fd, lane.capacity_bytes, Access::ReadWrite).map_err(map)?;
-        let memory = RingMemory::new(&mapping, lane.capacity_bytes);
-        words.header.cpu.store(process::processor(), Relaxed);
-        let first = Position::new(lane.first_position);
-        let LaneInfo { ticket, .. } = lane;
-        let writer = LaneWriter::new(
-            memory,
-            words.header,
-            roster.clone(),
-            cursors.clone(),
-            ticket.index,
-            first,
-        );
+        let writer = lanes::write(&lane, lane_fd, limits, attributes.order, &roster, &cursors)?;
         let mut sender = Self {
             writer,
+            lane,
+            others: Vec::new(),
+            attributes,
+            limits,
+            group_list: opened.groups,
             groups: cursors.into_iter().map(|cursors| (cursors, Rung::default())).collect(),
             doorstep,
             sleeping_words: usize::from(limits.receivers_max).div_ceil(64),
-            receivers_max: limits.receivers_max.into(),
             seen_changes: 0,
             traffic: Traffic::Open,
+            ready: false,
+            requires_receivers: false,
             message_bytes_max: usize::try_from(attributes.message_bytes_max())
                 .unwrap_or(usize::MAX),
             spin: SpinBudget::new(SpinBudget::DEFAULT),
             guard: ForkGuard::get(),
             roster,
-            _link: link,
+            link,
         };
         sender.refresh();
         Ok(sender)
     }
 
-    /// Longest message in bytes: the lane's capacity less 16.
+    /// Longest message in bytes: the lane's capacity less 16, or where lanes grow 1 GiB less 16.
     #[must_use]
     pub fn message_bytes_max(&self) -> usize {
         self.message_bytes_max
+    }
+
+    /// Has every send fail with `NoReceivers` while nobody has the mailbox open to receive, also one that waits
+    /// when the last receiver goes. Otherwise messages wait for receivers to come.
+    pub fn require_receivers(&mut self) {
+        self.requires_receivers = true;
+        self.refresh();
     }
 
     /// How long a send may spin for room before it sleeps; zero never spins.
@@ -157,36 +169,68 @@ impl Sender {
     /// Sends if nothing has to be seen to first. Whatever it does not do, [`Self::send_thoroughly`] does.
     #[inline]
     fn send_quickly(&mut self, message: &[u8]) -> bool {
-        let undisturbed = self.guard.is_original()
-            // PAIR(changes): Acquire here, Release in `ipcd` behind every change of the roster.
-            && self.roster.header.changes.load(Acquire) == self.seen_changes
-            && self.traffic == Traffic::Open
-            && message.len() <= self.message_bytes_max
-            && self.writer.has_room(record_granules(message.len()));
-        if undisturbed {
+        let can = self.is_undisturbed() && self.fits(message.len());
+        if can {
             self.publish(message);
         }
-        undisturbed
+        can
     }
 
     #[cold]
     fn send_thoroughly(&mut self, message: &[u8]) -> Result<(), TrySendError> {
-        self.check()?;
-        if message.len() > self.message_bytes_max {
-            return Err(TrySendError::TooLong { len: message.len(), max: self.message_bytes_max });
-        }
-        let granules = record_granules(message.len());
-        if !self.writer.has_room(granules) {
-            self.find_room(granules)?;
-        }
+        self.make_room(message.len())?;
         self.publish(message);
         Ok(())
+    }
+
+    #[cold]
+    fn send_slowly(&mut self, message: &[u8], deadline: Option<Instant>) -> Result<(), SendError> {
+        self.wait_for_room(message.len(), deadline)?;
+        self.publish(message);
+        Ok(())
+    }
+
+    /// Whether nothing has to be seen to before something is sent.
+    #[inline]
+    fn is_undisturbed(&self) -> bool {
+        self.guard.is_original()
+            // PAIR(changes): Acquire here, Release in `ipcd` behind every change of the roster.
+            && self.roster.header.changes.load(Acquire) == self.seen_changes
+            && self.ready
+    }
+
+    /// Whether a message may be so long, and there is room for it, as far as is known.
+    #[inline]
+    fn fits(&self, len: usize) -> bool {
+        len <= self.message_bytes_max && self.writer.has_room(record_granules(len))
+    }
+
+    /// Sees to it that a message of this length can be written, if that can be without waiting.
+    #[cold]
+    fn make_room(&mut self, len: usize) -> Result<(), TrySendError> {
+        self.check()?;
+        if len > self.message_bytes_max {
+            return Err(TrySendError::TooLong { len, max: self.message_bytes_max });
+        }
+        let granules = record_granules(len);
+        if self.writer.has_room(granules) { Ok(()) } else { self.provide_room(granules) }
     }
 
     #[inline]
     fn publish(&mut self, message: &[u8]) {
         self.writer.publish(message);
-        hints::give(&self.doorstep.hints, self.writer.lane());
+        self.announce();
+    }
+
+    /// Something was published.
+    #[inline]
+    fn announce(&mut self) {
+        if self.lane.priority == 0 {
+            hints::give(&self.doorstep.hints, self.writer.lane());
+        } else {
+            // What has a priority must not be overlooked for what has a lower one.
+            hints::give_surely(&self.doorstep.hints, self.writer.lane());
+        }
         let (roster, words) = (&self.roster.header, self.sleeping_words);
         let mut rang = false;
         for ((cursors, rung), bell) in self.groups.iter_mut().zip(&self.doorstep.header.bells) {
@@ -206,7 +250,8 @@ impl Sender {
             self.refresh();
         }
         match self.traffic {
-            Traffic::Open => Ok(()),
+            Traffic::Open if self.ready => Ok(()),
+            Traffic::Open => Err(TrySendError::NoReceivers),
             Traffic::Closed | Traffic::Draining => Err(TrySendError::Closed),
             Traffic::Deleted => Err(TrySendError::Deleted),
             Traffic::OwnerGone => Err(TrySendError::OwnerGone),
@@ -217,38 +262,39 @@ impl Sender {
     fn refresh(&mut self) {
         self.seen_changes = self.roster.header.changes.load(Acquire);
         self.traffic = Traffic::from_word(self.roster.header.traffic.load(Relaxed));
+        let lonely = self.requires_receivers && self.roster.header.receivers.load(Relaxed) == 0;
+        self.ready = self.traffic == Traffic::Open && !lonely;
     }
 
     #[cold]
     fn find_room(&mut self, granules: u64) -> Result<(), TrySendError> {
-        self.writer.find_room(granules).map_err(|error| match error {
+        self.writer.find_room(granules).map_err(|error| self.no_room(error))
+    }
+
+    fn no_room(&self, error: NoRoom) -> TrySendError {
+        match error {
             NoRoom::Full => TrySendError::Full,
             NoRoom::Corrupt => {
                 let lane = self.writer.lane();
                 TrySendError::Corrupt(Corrupt { what: "the claim", lane, peer: None })
             }
             NoRoom::Memory(error) => Fault::new("get memory for a message", error).into(),
-        })
+        }
     }
 
+    /// Waits until a message of this length can be written.
     #[cold]
-    fn send_slowly(&mut self, message: &[u8], deadline: Option<Instant>) -> Result<(), SendError> {
-        let granules = record_granules(message.len());
+    fn wait_for_room(&mut self, len: usize, deadline: Option<Instant>) -> Result<(), SendError> {
+        let granules = record_granules(len);
         let (mut last_look, mut first) = (false, true);
         loop {
-            match self.send_thoroughly(message) {
+            match self.make_room(len) {
                 Ok(()) => return Ok(()),
-                Err(TrySendError::Full) if last_look => return Err(SendError::TimedOut),
-                Err(TrySendError::Full) => {}
-                Err(TrySendError::TooLong { len, max }) => {
-                    return Err(SendError::TooLong { len, max });
-                }
-                Err(TrySendError::Closed) => return Err(SendError::Closed),
-                Err(TrySendError::Deleted) => return Err(SendError::Deleted),
-                Err(TrySendError::OwnerGone) => return Err(SendError::OwnerGone),
-                Err(TrySendError::Corrupt(corrupt)) => return Err(SendError::Corrupt(corrupt)),
-                Err(TrySendError::Forked) => return Err(SendError::Forked),
-                Err(TrySendError::Fault(fault)) => return Err(SendError::Fault(fault)),
+                Err(error) => match error.lasting() {
+                    Some(error) => return Err(error),
+                    None if last_look => return Err(SendError::TimedOut),
+                    None => {}
+                },
             }
             let room = self.spin_for_room(granules, deadline);
             if !room && self.sleep_for_room(granules, deadline, first) == Woke::TimedOut {
@@ -316,7 +362,7 @@ impl Sender {
     /// Whether some receiver was last seen on another processor: only then can spinning pay.
     fn receiver_runs_elsewhere(&self) -> bool {
         let here = self.note_processor();
-        let entries = self.roster.receivers.chunks(self.receivers_max);
+        let entries = self.roster.receivers.chunks(self.limits.receivers_max.into());
         let groups = self.groups.iter().zip(entries).zip(&self.roster.header.groups);
         groups.into_iter().any(|(((cursors, _), entries), group)| {
             let high = group.receivers_high.load(Acquire) as usize;

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use crate::error::{ConnectError, Fault, RequestError};
 use crate::lane::layout::LAYOUT_VERSION;
-use crate::protocol::{Answer, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, Request, decode, encode};
+use crate::protocol::{
+    Answer, MESSAGE_BYTES_MAX, Opened, PROTOCOL_VERSION, Request, decode, encode,
+};
 use crate::sys::process::ForkGuard;
 use crate::sys::socket::Received;
 use crate::sys::{futex, socket};
@@ -75,6 +77,14 @@ impl Session {
         match self.on_the_line(|line| line.exchange(request))? {
             (Answer::Refused(refusal), _) => Err(refusal.into()),
             answer => Ok(answer),
+        }
+    }
+
+    /// Asks the daemon for a link.
+    pub(crate) fn open(&self, request: &Request) -> Result<(Opened, Vec<OwnedFd>), RequestError> {
+        match self.request(request)? {
+            (Answer::Opened(opened), descriptors) => Ok((opened, descriptors)),
+            (other, _) => Err(unexpected(&other)),
         }
     }
 

@@ -16,13 +16,13 @@
 //!
 //! Killed in between, [`super::repair`] either gives it back to the old slot or finishes the step.
 
-use crate::lane::layout::{Claim, Hold, LaneHeader, LaneStatus, SlotCell, SlotState};
+use crate::lane::layout::{Claim, Hold, LaneHeader, LaneStatus, Marked, SlotCell, SlotState};
 use crate::lane::order::{Choice, Standing};
 use crate::lane::park::slot_bit;
 use crate::lane::position::Position;
 use crate::lane::repair::slot_is_idle;
 use crate::lane::ring::{RecordHeader, Storage};
-use crate::lane::run::{self, Run};
+use crate::lane::run::{self, Reach, Run};
 use crate::regions::{Cursors, Roster};
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::{fence, overwrite};
@@ -133,8 +133,8 @@ pub struct Claimant<S> {
     pub(super) mine: Shared<SlotCell>,
     /// The mailbox admits one receiver: the claim is ours alone to move.
     single: bool,
-    /// No other receiver is there now: several records may be claimed in one step.
-    pub(super) runs: bool,
+    /// How many records may be claimed in one step.
+    pub(super) reach: Reach,
     pub(super) lanes: Vec<Option<LaneReader<S>>>,
     /// Indexes of the lanes there are; the turn goes round.
     pub(super) order: Vec<u16>,
@@ -163,7 +163,7 @@ impl<S: Storage> Claimant<S> {
             slot,
             mine,
             single,
-            runs: false,
+            reach: Reach::ONE,
             lanes,
             order: Vec::new(),
             turn: 0,
@@ -186,9 +186,9 @@ impl<S: Storage> Claimant<S> {
         &self.cursors
     }
 
-    /// Says whether this is the only receiver now.
-    pub fn set_alone(&mut self, alone: bool) {
-        self.runs = alone;
+    /// Says how many records may be claimed in one step from now on; returns how many it were.
+    pub fn set_reach(&mut self, reach: Reach) -> Reach {
+        std::mem::replace(&mut self.reach, reach)
     }
 
     /// Adds a lane. An older one in the same slot goes.
@@ -260,6 +260,34 @@ impl<S: Storage> Claimant<S> {
         true
     }
 
+    /// Hands out what is left of the run behind the message in hand, up to so many records with that one:
+    /// then all of them are in hand together. `each` is told where every one of them lies, how long its
+    /// payload is, and how often it was handed out before.
+    ///
+    /// A record that is not as it should be is left for its turn.
+    pub fn take_more(&mut self, records_max: usize, mut each: impl FnMut(Position, usize, u32)) {
+        let run = &mut self.run;
+        let Some(Some(lane)) = self.lanes.get(usize::from(run.lane)) else { return };
+        if run.in_hand == run.next {
+            return;
+        }
+        run.in_hand = run.next;
+        let mut records = 0;
+        while records < records_max && run.in_hand != run.end {
+            let at = run.in_hand;
+            let Some(len) = run.hand_out(&lane.storage) else { break };
+            each(at, len, run.attempts_at(at));
+            records += 1;
+        }
+        if run.attempts == 0 || run.in_hand.since(run.marked_end) > 0 {
+            run.marked_end = run.in_hand;
+        }
+        if records > 1 {
+            // Relaxed: whoever reads it comes after our death, or by way of the offer.
+            self.mine.marked.store(Marked::to_word(run.marked_end), Relaxed);
+        }
+    }
+
     /// Takes the next message of the run in hand, or claims of the lane whose turn it is, if nothing is
     /// offered. False says only that it did not: the thorough calls tell why.
     #[inline]
@@ -289,7 +317,8 @@ impl<S: Storage> Claimant<S> {
 
     /// What is known of the message in hand; `None` if there is none.
     pub fn in_hand(&self) -> Option<Taken> {
-        let Run { lane, attempts, .. } = self.run;
+        let Run { lane, next, .. } = self.run;
+        let attempts = self.run.attempts_at(next);
         self.has_in_hand().then_some(Taken { lane, attempts })
     }
 
@@ -396,11 +425,8 @@ impl<S: Storage> Claimant<S> {
                 };
                 return Err(Malformed { what, lane: index, by_sender });
             };
-            let mut end = claim.position.advance(header.granules());
-            let mut records = 1;
-            if self.runs {
-                (end, records) = run::extend(&lane.storage, lane.tail, claim.position, end);
-            }
+            let end = claim.position.advance(header.granules());
+            let (end, records) = self.reach.extend(&lane.storage, lane.tail, claim.position, end);
             if !self.single {
                 confirm_winner(&self.cursors, self.slot, index, claim);
             }
@@ -420,7 +446,7 @@ impl<S: Storage> Claimant<S> {
             lane.storage.checkpoint();
             if moved {
                 self.turn_records = self.turn_records.saturating_add(records);
-                self.run = Run::new(index, claim.position, end, 0);
+                self.run = Run::new(index, claim.position, end);
                 return Ok(true);
             }
             // Somebody else has it.
@@ -443,11 +469,42 @@ impl<S: Storage> Claimant<S> {
         self.received += 1;
         // Relaxed: a counter for people.
         mine.received.store(self.received, Relaxed);
-        if run.attempts != 0 {
-            // Only the first record of what was taken over had been in another's hand.
+        if run.attempts != 0 && run.next.since(run.marked_end) >= 0 {
+            // The records behind had never been in another's hand.
             run.attempts = 0;
             mine.attempts.store(0, Relaxed);
+            mine.marked.store(Marked::FIRST, Relaxed);
         }
+        Some(self.free())
+    }
+
+    /// Acknowledges those of the messages in hand that lie before `first_left`, of which there are `count`,
+    /// with one store; `None` is all of them. Returns the lane; the caller looks whether its sender waits.
+    pub fn acknowledge_some(&mut self, count: u64, first_left: Option<Position>) -> Option<u16> {
+        let run = &mut self.run;
+        let end = first_left.unwrap_or(run.in_hand);
+        let left = run.in_hand.since(end);
+        if !(0..run.in_hand.since(run.next)).contains(&left) {
+            return None;
+        }
+        run.next = end;
+        self.received += count;
+        // Relaxed: a counter for people.
+        self.mine.received.store(self.received, Relaxed);
+        let lane = self.free();
+        if left == 0 && self.run.next.since(self.run.marked_end) >= 0 {
+            // Behind the hold: until that has moved on the whole batch counts as handed out.
+            self.run.attempts = 0;
+            self.mine.attempts.store(0, Relaxed);
+            self.mine.marked.store(Marked::FIRST, Relaxed);
+        }
+        Some(lane)
+    }
+
+    /// Shows that everything before the run's beginning is free; returns the lane.
+    #[inline]
+    fn free(&mut self) -> u16 {
+        let run = &self.run;
         let hold = if run.is_over() {
             Hold::IDLE
         } else {
@@ -455,8 +512,8 @@ impl<S: Storage> Claimant<S> {
         };
         // PAIR(free): Release here, Acquire in `ring::LaneWriter::refresh_limit`; our reads of the record
         // come before the sender's overwriting it.
-        overwrite(&mine.hold, hold);
-        Some(run.lane)
+        overwrite(&self.mine.hold, hold);
+        run.lane
     }
 
     /// Lets the message in hand go as [`Self::acknowledge`] does, without counting it as received.
@@ -468,9 +525,9 @@ impl<S: Storage> Claimant<S> {
         lane
     }
 
-    /// Counts a message that was let go.
-    pub fn count_received(&mut self) {
-        self.received += 1;
+    /// Counts messages that were let go.
+    pub fn count_received(&mut self, count: u64) {
+        self.received += count;
         // Relaxed: a counter for people.
         self.mine.received.store(self.received, Relaxed);
     }
@@ -514,6 +571,7 @@ impl<S: Storage> Claimant<S> {
             reader.spoil();
         }
         self.mine.attempts.store(0, Relaxed);
+        self.mine.marked.store(Marked::FIRST, Relaxed);
         overwrite(&self.mine.hold, Hold::IDLE);
         Malformed { what: "a record", lane, by_sender: true }
     }

@@ -5,7 +5,7 @@
 //! - [`layout`] the byte map of the regions and the words in them
 //! - [`position`] how far a lane has come
 //! - [`ring`] one sender writes records, and finds out where there is room
-//! - `run` what was claimed in one step, and how it is handed out
+//! - [`run`] what was claimed in one step, and how it is handed out
 //! - [`claim`] receivers take records, acknowledge and return
 //! - [`order`] which lane a receiver takes from next
 //! - `takeover` what is offered is taken over, or put aside
@@ -28,6 +28,6 @@ pub mod park;
 pub mod position;
 pub mod repair;
 pub mod ring;
-mod run;
+pub mod run;
 mod takeover;
 pub mod turn;

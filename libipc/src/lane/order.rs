@@ -15,6 +15,7 @@ use crate::lane::layout::{Hold, LaneStatus, SlotState};
 use crate::lane::park::slot_bit;
 use crate::lane::position::Position;
 use crate::lane::ring::Storage;
+use crate::lane::run::Reach;
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::Acquire;
 
@@ -262,14 +263,14 @@ impl<S: Storage> Claimant<S> {
         if !self.has_free_hands() {
             return Ok(None);
         }
-        let runs = std::mem::take(&mut self.runs);
+        let reach = self.set_reach(Reach::ONE);
         let mut lanes = lanes.iter();
         let claimed = lanes.find_map(|&lane| match self.claim_from(lane) {
             Ok(false) => None,
             Ok(true) => Some(Ok(lane)),
             Err(malformed) => Some(Err(malformed)),
         });
-        self.runs = runs;
+        self.set_reach(reach);
         claimed.transpose()
     }
 
@@ -293,7 +294,6 @@ impl<S: Storage> Claimant<S> {
         if self.choice.outdated {
             self.sort_by_priority();
         }
-        let runs = std::mem::take(&mut self.runs);
         let mut classes = std::mem::take(&mut self.choice.classes);
         let mut claimed = Ok(false);
         for class in classes.iter_mut().take_while(|class| class.priority >= floor) {
@@ -303,7 +303,6 @@ impl<S: Storage> Claimant<S> {
             }
         }
         self.choice.classes = classes;
-        self.runs = runs;
         claimed
     }
 
@@ -399,9 +398,9 @@ impl<S: Storage> Claimant<S> {
     /// # Errors
     /// [`Malformed`]: the lane is left alone from now on.
     pub fn claim_head(&mut self, head: Head) -> Result<bool, Malformed> {
-        let runs = std::mem::take(&mut self.runs);
+        let reach = self.set_reach(Reach::ONE);
         let claimed = self.claim_at(head.lane, Some(head.position));
-        self.runs = runs;
+        self.set_reach(reach);
         claimed
     }
 }

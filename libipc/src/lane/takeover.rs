@@ -6,7 +6,7 @@
 //! occupied claims and takes over a record at a time, so nothing is left over.
 
 use crate::lane::claim::Claimant;
-use crate::lane::layout::Hold;
+use crate::lane::layout::{Hold, Marked};
 use crate::lane::park::slot_bit;
 use crate::lane::position::Position;
 use crate::lane::repair::slot_is_idle;
@@ -134,6 +134,7 @@ impl<S: Storage> Claimant<S> {
         let hold = Hold::from_word(mine.hold.load(Acquire)).filter(|_| there);
         if let Some(hold) = hold {
             spare.attempts.store(mine.attempts.load(Relaxed), Relaxed);
+            spare.marked.store(mine.marked.load(Relaxed), Relaxed);
             spare.end.store(mine.end.load(Relaxed), Relaxed);
             // PAIR(hold): as in `claim_from`; the records are never without a hold.
             overwrite(&spare.hold, Hold { confirmed: true, ..hold }.to_word());
@@ -153,6 +154,7 @@ impl<S: Storage> Claimant<S> {
         if self.returned && !self.is_on_offer() {
             self.returned = false;
             self.mine.attempts.store(0, Relaxed);
+            self.mine.marked.store(Marked::FIRST, Relaxed);
         }
     }
 
@@ -194,6 +196,7 @@ impl<S: Storage> Claimant<S> {
         };
         let attempts = theirs.attempts.load(Relaxed).wrapping_add(1);
         let end = Position::new(theirs.end.load(Relaxed));
+        let marked_end = Marked::end_of(theirs.marked.load(Relaxed), hold.position, end);
         let rest = match share {
             Share::First if slot != self.slot => self.end_of_first(hold, end),
             _ => None,
@@ -201,6 +204,8 @@ impl<S: Storage> Claimant<S> {
         let end = rest.unwrap_or(end);
         let mine = &self.mine;
         mine.attempts.store(attempts, Relaxed);
+        let marked = if attempts == 0 { Marked::FIRST } else { Marked::to_word(marked_end) };
+        mine.marked.store(marked, Relaxed);
         if slot == self.slot {
             self.returned = false;
         } else {
@@ -213,14 +218,17 @@ impl<S: Storage> Claimant<S> {
             let left = rest.map_or(Hold::IDLE, |position| Hold { position, ..ours }.to_word());
             overwrite(&theirs.hold, left);
         }
-        if rest.is_some() {
-            // The next one was never handed out.
-            theirs.attempts.store(0u32.wrapping_sub(1), Relaxed);
+        if let Some(rest) = rest {
+            if rest.since(marked_end) >= 0 {
+                // Those behind were never handed out.
+                theirs.attempts.store(0u32.wrapping_sub(1), Relaxed);
+                theirs.marked.store(Marked::FIRST, Relaxed);
+            }
         } else {
             self.cursors.header.offered[word].fetch_and(!bit, AcqRel);
         }
         overwrite(&theirs.taker, 0);
-        self.run = Run::new(hold.lane, hold.position, end, attempts);
+        self.run = Run { attempts, marked_end, ..Run::new(hold.lane, hold.position, end) };
         true
     }
 

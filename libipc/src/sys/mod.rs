@@ -5,6 +5,7 @@
 //! we are, on which processor, and whether we are a fork's child.
 
 #[cfg(not(loom))]
+pub mod clock;
 pub mod futex;
 pub mod mapping;
 #[cfg(not(loom))]
