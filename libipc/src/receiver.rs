@@ -673,6 +673,9 @@ impl Receiver {
     /// Wakes another sleeper, if there is one and something to take for it.
     #[cold]
     fn pass_the_baton(&self) {
+        if !self.guard.is_original() {
+            return;
+        }
         let (claimant, roster) = (&self.claimant, &self.roster.header);
         let (cursors, slot) = (&claimant.cursors().header, claimant.slot());
         let look = || self.stale || claimant.anything_to_take();
