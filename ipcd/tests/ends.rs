@@ -22,11 +22,12 @@ fn drain(mailbox: &str) -> Request {
 }
 
 fn roster(opened: &Opened, fds: &[OwnedFd]) -> Roster {
-    Roster::map(&fds[0], opened.attributes.limits(opened.groups.len()), ReadOnly).unwrap()
+    Roster::map(&fds[0], opened.attributes.limits(opened.groups.len()), ReadOnly).expect("a roster")
 }
 
 fn cursors(opened: &Opened, fds: &[OwnedFd]) -> Cursors {
-    Cursors::map(&fds[1], opened.attributes.limits(opened.groups.len()), ReadWrite).unwrap()
+    Cursors::map(&fds[1], opened.attributes.limits(opened.groups.len()), ReadWrite)
+        .expect("cursors")
 }
 
 fn traffic(roster: &Roster) -> Traffic {

@@ -1,4 +1,4 @@
-//! Counts descriptors of this process, so there is one test in this file.
+//! Counts descriptors and mappings of this process, so there is one test in this file.
 
 mod common;
 
@@ -9,6 +9,12 @@ use ipcd::report::open_descriptors;
 use libipc::protocol::{
     Buffering, DirectAddress, Group, MailboxAttributes, Queued, Request, Role, SlowGroup, encode,
 };
+
+/// Regions that this process has mapped.
+fn mappings() -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("maps");
+    maps.lines().filter(|line| line.contains("memfd:")).count()
+}
 
 /// Makes lanes, groups, an inbox, mailboxes for answers, and leaves some of them to the end of the session.
 fn use_every_request(client: &mut Client) {
@@ -44,7 +50,7 @@ fn use_every_request(client: &mut Client) {
 fn no_descriptor_is_left_by_sessions_mailboxes_or_bad_input() {
     let daemon = Daemon::start();
     let mut client = daemon.client();
-    let before = (open_descriptors(), client.status().usage);
+    let before = (open_descriptors(), mappings(), client.status().usage);
     for round in 0..20 {
         let mut other = daemon.client();
         other.ask(&create("orders", MailboxAttributes::default()));
@@ -64,6 +70,6 @@ fn no_descriptor_is_left_by_sessions_mailboxes_or_bad_input() {
         client.ask(&delete("news"));
     }
     wait_until("all sessions are over", || client.status().sessions == 1);
-    assert_eq!((open_descriptors(), client.status().usage), before);
+    assert_eq!((open_descriptors(), mappings(), client.status().usage), before);
     assert_eq!(client.status().resident_bytes, 0);
 }
