@@ -1,7 +1,7 @@
 //! A process's session with `ipcd`: connecting, and everything that is asked of the daemon. Messages
 //! never pass here.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -124,6 +124,14 @@ impl Client {
         ClientOptions::new().connect()
     }
 
+    /// Whether the daemon is away, as the kernel tells now: it has died, or was stopped. Links that are open go
+    /// on without it. To wait for it, poll this client ([`AsFd`]) for a hang-up, or have a sender or receiver
+    /// end with it.
+    #[must_use]
+    pub fn daemon_is_away(&self) -> bool {
+        self.session.is_away()
+    }
+
     /// The socket on which the daemon was found.
     #[must_use]
     pub fn socket_path(&self) -> &Path {
@@ -179,6 +187,16 @@ impl Client {
     /// [`RequestError::Refused`]: no such mailbox, no permission to read.
     pub fn observer(&self, name: &str) -> Result<Observer, RequestError> {
         let (opened, descriptors) = self.open_role(name, Role::Observe, None)?;
+        Observer::new(self.session.clone(), opened, descriptors)
+    }
+
+    /// Opens a mailbox to look at what waits for one of its groups, without taking anything.
+    ///
+    /// # Errors
+    /// [`RequestError::Refused`]: as for [`Self::observer`], or no such group.
+    pub fn observer_of_group(&self, name: &str, group: &str) -> Result<Observer, RequestError> {
+        let group = GroupName::new(group)?;
+        let (opened, descriptors) = self.open_role(name, Role::Observe, Some(group))?;
         Observer::new(self.session.clone(), opened, descriptors)
     }
 
@@ -305,5 +323,12 @@ impl Client {
 
     pub(crate) fn links(&self) -> &Links {
         &self.links
+    }
+}
+
+/// A descriptor that hangs up (`POLLHUP`) when the daemon is away. Nothing is to be read from it or written to it.
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.session.socket()
     }
 }

@@ -23,6 +23,8 @@
 //! - [`Client`]: the session with the daemon. [`MailboxOptions`]: attributes and their limits.
 //! - [`Sender`], [`Receiver`], [`Delivery`]: the two ends, and a message in hand. [`Observer`]: a look.
 //! - [`Reservation`], [`TrustedSenders`]: messages written and read in place. [`Batch`]: several at once.
+//! - [`WaitSet`]: waiting on many. [`Receiver::poll_fd`], [`Sender::poll_fd`]: descriptors for event loops. With
+//!   the feature `tokio`, the module of that name: futures and a stream.
 //! - [`error`]: one type an operation.
 //! - [`lane`]: how messages lie in shared memory and who wakes whom. [`regions`], [`sys`]: what that
 //!   stands on. [`protocol`]: control messages. These four are shared with `ipcd` and no stable interface.
@@ -52,8 +54,16 @@ pub mod regions;
 mod sender;
 #[cfg(not(loom))]
 mod session;
+#[cfg(not(loom))]
+mod sleeper;
 pub mod sync;
 pub mod sys;
+#[cfg(all(feature = "tokio", not(loom)))]
+pub mod tokio;
+#[cfg(not(loom))]
+mod wait_set;
+#[cfg(not(loom))]
+mod watch;
 
 #[cfg(not(loom))]
 pub use client::{Client, ClientOptions};
@@ -79,3 +89,5 @@ pub use protocol::{
 pub use receiver::{Batch, BatchMessage, Receiver};
 #[cfg(not(loom))]
 pub use sender::{Reservation, Sender};
+#[cfg(not(loom))]
+pub use wait_set::{WaitError, WaitSet, Waitable};

@@ -23,6 +23,7 @@ use crate::sys::process::{self, ForkGuard};
 
 mod batch;
 mod lanes;
+mod poll;
 mod reserve;
 
 pub use reserve::Reservation;
@@ -66,6 +67,7 @@ pub struct Sender {
     requires_receivers: bool,
     message_bytes_max: usize,
     spin: SpinBudget,
+    elsewhere: poll::Elsewhere,
     guard: ForkGuard,
     link: Link,
 }
@@ -113,6 +115,7 @@ impl Sender {
             message_bytes_max: usize::try_from(attributes.message_bytes_max())
                 .unwrap_or(usize::MAX),
             spin: SpinBudget::new(SpinBudget::DEFAULT),
+            elsewhere: poll::Elsewhere::default(),
             guard: ForkGuard::get(),
             roster,
             link,
@@ -145,7 +148,7 @@ impl Sender {
     /// [`TrySendError`]; the message is still the caller's.
     #[inline]
     pub fn try_send(&mut self, message: &[u8]) -> Result<(), TrySendError> {
-        if self.send_quickly(message) { Ok(()) } else { self.send_thoroughly(message) }
+        if self.send_quickly(message) { Ok(()) } else { self.send_or_arm(message) }
     }
 
     /// Sends; waits for room if there is none.
@@ -168,7 +171,7 @@ impl Sender {
 
     /// Sends if nothing has to be seen to first. Whatever it does not do, [`Self::send_thoroughly`] does.
     #[inline]
-    fn send_quickly(&mut self, message: &[u8]) -> bool {
+    pub(crate) fn send_quickly(&mut self, message: &[u8]) -> bool {
         let can = self.is_undisturbed() && self.fits(message.len());
         if can {
             self.publish(message);
@@ -336,6 +339,7 @@ impl Sender {
     /// Sleeps until receivers have made room, something changed, or the deadline has passed. The first time
     /// for plenty of room, but not for long: then for what the message needs.
     fn sleep_for_room(&mut self, granules: u64, deadline: Option<Instant>, first: bool) -> Woke {
+        self.elsewhere.disarm();
         let (wanted, at_most) = if first {
             (self.writer.wanted_claim(granules), Some(SLEEP_FOR_PLENTY))
         } else {
