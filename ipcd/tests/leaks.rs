@@ -4,7 +4,7 @@ mod common;
 
 use std::os::fd::AsFd;
 
-use common::{Daemon, create, name, wait_until};
+use common::{Daemon, create, delete, wait_until};
 use ipcd::report::open_descriptors;
 use libipc::protocol::{MailboxAttributes, Request, Role, encode};
 
@@ -27,7 +27,7 @@ fn no_descriptor_is_left_by_sessions_mailboxes_or_bad_input() {
             other.send(&encode(1, 0, &Request::Status).unwrap(), &many);
         }
         drop(other);
-        client.ask(&Request::Delete { name: name("orders"), queued: libipc::Queued::Discard });
+        client.ask(&delete("orders"));
     }
     wait_until("all sessions are over", || client.status().sessions == 1);
     assert_eq!((open_descriptors(), client.status().usage), before);

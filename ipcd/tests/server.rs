@@ -4,13 +4,13 @@ mod common;
 
 use std::os::fd::AsFd;
 
-use common::{Client, Daemon, create, hello, name, wait_until};
+use common::{Client, Daemon, create, delete, hello, name, open_request, wait_until};
 use ipcd::registry::quota::DEFAULT_LIMITS;
-use libipc::lane::layout::{Hold, LaneStatus, SlotState, Traffic};
+use libipc::lane::layout::{Hold, LAYOUT_VERSION, LaneStatus, SlotState, Traffic};
 use libipc::lane::position::Position;
 use libipc::protocol::{
-    Answer, LaneTicket, MailboxAttributes, OpenedRole, Refresh, Refusal, Request, Role, Usage,
-    encode,
+    Answer, Buffering, LaneTicket, MailboxAttributes, OpenedRole, Order, Owner, PROTOCOL_VERSION,
+    Receivers, Refresh, Refusal, Request, Role, Usage, encode,
 };
 use libipc::regions::{Cursors, Doorstep, LaneWords, Roster};
 use libipc::sync::Ordering;
@@ -23,6 +23,10 @@ const SMALL: MailboxAttributes = MailboxAttributes {
     owner_gid: None,
     receivers_max: 2,
     lanes_max: 2,
+    buffering: Buffering::Bounded,
+    receivers: Receivers::Any,
+    owner: Owner::System,
+    order: Order::Sender,
 };
 
 #[test]
@@ -33,26 +37,26 @@ fn a_sender_and_a_receiver_get_what_they_need_and_no_more() {
     let (sender, fds) = client.open("orders", Role::Send);
     let OpenedRole::Send { lane } = sender.role else { panic!("{sender:?}") };
     let [roster, cursors, lane_file, doorstep] = fds.as_slice() else { panic!("{fds:?}") };
-    let (receivers, lanes) = (sender.attributes.receivers_max, sender.attributes.lanes_max);
-    assert!(Roster::map(roster, receivers, lanes, ReadWrite).is_err());
-    assert!(Cursors::map(cursors, receivers, lanes, ReadWrite).is_err());
-    let words = Roster::map(roster, receivers, lanes, ReadOnly).unwrap();
+    let limits = sender.attributes.limits(0);
+    assert!(Roster::map(roster, limits, ReadWrite).is_err());
+    assert!(Cursors::map(cursors, limits, ReadWrite).is_err());
+    let words = Roster::map(roster, limits, ReadOnly).unwrap();
     let status = LaneStatus::from_word(words.lanes[0].status.load(Ordering::Acquire));
     assert_eq!(status, LaneStatus { generation: 1, state: SlotState::Active });
     assert_eq!(words.lanes[0].pid.load(Ordering::Relaxed), std::process::id());
     assert_eq!(words.header.senders.load(Ordering::Relaxed), 1);
     LaneWords::map(lane_file, lane.capacity_bytes, ReadWrite).unwrap();
-    Doorstep::map(doorstep, lanes, ReadWrite).unwrap();
+    Doorstep::map(doorstep, limits, ReadWrite).unwrap();
 
     let (receiver, fds) = client.open("orders", Role::Receive);
-    assert_eq!(receiver.role, OpenedRole::Receive { slot: 0 });
+    assert_eq!(receiver.role, OpenedRole::Receive { slot: 0, group: 0 });
     let uid = nix::unistd::geteuid().as_raw();
     assert_eq!(receiver.fetched.doorsteps, [(0, u32::MAX), (1, uid)]);
     assert_eq!(receiver.fetched.lanes, [lane]);
     let [_, cursors, home, doorstep, lane_file] = fds.as_slice() else { panic!("{fds:?}") };
-    Cursors::map(cursors, receivers, lanes, ReadWrite).unwrap();
-    Doorstep::map(home, lanes, ReadWrite).unwrap();
-    Doorstep::map(doorstep, lanes, ReadWrite).unwrap();
+    Cursors::map(cursors, limits, ReadWrite).unwrap();
+    Doorstep::map(home, limits, ReadWrite).unwrap();
+    Doorstep::map(doorstep, limits, ReadWrite).unwrap();
     assert!(LaneWords::map(lane_file, lane.capacity_bytes, ReadWrite).is_err());
 
     let (observer, fds) = client.open("orders", Role::Observe);
@@ -157,7 +161,7 @@ fn bad_input_ends_its_session_with_a_reason_and_nothing_else() {
 #[test]
 fn a_client_of_another_version_is_told_both() {
     let daemon = Daemon::start();
-    for (layout_version, version_min) in [(99, 1), (1, 2)] {
+    for (layout_version, version_min) in [(99, PROTOCOL_VERSION), (LAYOUT_VERSION, 1)] {
         let mut client = Client::connect(&daemon.path);
         let version_max = version_min;
         let refusal = client.refused(&Request::Hello {
@@ -166,7 +170,7 @@ fn a_client_of_another_version_is_told_both() {
             layout_version,
             barrier: true,
         });
-        assert!(matches!(refusal, Refusal::Version { ours: 1, our_layout: 1, .. }), "{refusal:?}");
+        assert!(matches!(refusal, Refusal::Version { ours: 2, our_layout: 2, .. }), "{refusal:?}");
         assert!(client.receive().is_none());
     }
 }
@@ -180,10 +184,9 @@ fn refusals_name_the_cause_and_the_session_goes_on() {
     assert!(matches!(client.refused(&again), Refusal::AlreadyExists { .. }));
     let odd = MailboxAttributes { capacity_bytes: 5000, ..SMALL };
     assert!(matches!(client.refused(&create("x", odd)), Refusal::InvalidAttribute { .. }));
-    let nothing = Request::Open { name: name("nothing"), role: Role::Send };
+    let nothing = open_request("nothing", Role::Send);
     assert!(matches!(client.refused(&nothing), Refusal::NoSuchMailbox { .. }));
-    let delete = Request::Delete { name: name("nothing") };
-    assert!(matches!(client.refused(&delete), Refusal::NoSuchMailbox { .. }));
+    assert!(matches!(client.refused(&delete("nothing")), Refusal::NoSuchMailbox { .. }));
     let close = Request::CloseLink { link: 77 };
     assert!(matches!(client.refused(&close), Refusal::NoSuchLink { link: 77, .. }));
     let (sender, _) = client.open("orders", Role::Send);
@@ -192,10 +195,7 @@ fn refusals_name_the_cause_and_the_session_goes_on() {
     let lane = LaneTicket { index: 0, generation: 1 };
     let drained = Request::LaneDrained { link: sender.link, lane };
     assert!(matches!(client.refused(&drained), Refusal::NoSuchLink { .. }));
-    assert_eq!(
-        client.ask(&Request::Delete { name: name("orders") }),
-        Answer::Deleted { discarded: 0 }
-    );
+    assert_eq!(client.ask(&delete("orders")), Answer::Deleted { queued: 0 });
     assert!(matches!(client.refused(&fetch), Refusal::Deleted { .. }));
     assert_eq!(client.ask(&Request::CloseLink { link: sender.link }), Answer::Done);
 }
@@ -218,7 +218,7 @@ fn quotas_refuse_and_are_given_back_exactly() {
     for mailbox in ["a", "a", "b"] {
         other.open(mailbox, Role::Send);
     }
-    let open = Request::Open { name: name("b"), role: Role::Send };
+    let open = open_request("b", Role::Send);
     let refusal = other.refused(&open);
     assert!(
         matches!(&refusal, Refusal::QuotaExceeded { what, used: 3, .. } if what == "lanes"),
@@ -233,8 +233,8 @@ fn quotas_refuse_and_are_given_back_exactly() {
     assert!(third.receive().is_none());
     drop(other);
     wait_until("the lanes are given back", || client.status().usage.lanes == 0);
-    client.ask(&Request::Delete { name: name("a") });
-    client.ask(&Request::Delete { name: name("b") });
+    client.ask(&delete("a"));
+    client.ask(&delete("b"));
     assert_eq!(client.status().usage, idle);
 }
 
@@ -246,7 +246,7 @@ fn members_beyond_a_mailboxs_limits_are_refused_by_name() {
     for (role, what) in [(Role::Send, "lanes"), (Role::Receive, "receivers")] {
         client.open("small", role);
         let (second, _) = client.open("small", role);
-        let open = Request::Open { name: name("small"), role };
+        let open = open_request("small", role);
         let refusal = client.refused(&open);
         assert!(
             matches!(&refusal, Refusal::MailboxFull { what: full, limit: 2, .. } if full == what),
@@ -263,22 +263,24 @@ fn a_closed_mailbox_lets_no_new_sender_in_and_says_so_in_the_roster() {
     let mut client = daemon.client();
     client.ask(&create("small", SMALL));
     let (_, fds) = client.open("small", Role::Receive);
-    let roster = Roster::map(&fds[0], 2, 2, ReadOnly).unwrap();
-    let home = Doorstep::map(&fds[2], 2, ReadOnly).unwrap();
+    let roster = Roster::map(&fds[0], SMALL.limits(0), ReadOnly).unwrap();
+    let home = Doorstep::map(&fds[2], SMALL.limits(0), ReadOnly).unwrap();
     let traffic = || Traffic::from_word(roster.header.traffic.load(Ordering::Relaxed));
-    let before =
-        (roster.header.changes.load(Ordering::Relaxed), home.header.bell.load(Ordering::Relaxed));
+    let before = (
+        roster.header.changes.load(Ordering::Relaxed),
+        home.header.bells[0].load(Ordering::Relaxed),
+    );
     let set = |open| Request::SetTraffic { name: name("small"), open };
     assert_eq!(client.ask(&set(false)), Answer::Done);
     assert_eq!(traffic(), Traffic::Closed);
     assert_ne!(roster.header.changes.load(Ordering::Relaxed), before.0);
-    assert_ne!(home.header.bell.load(Ordering::Relaxed), before.1);
-    let open = Request::Open { name: name("small"), role: Role::Send };
+    assert_ne!(home.header.bells[0].load(Ordering::Relaxed), before.1);
+    let open = open_request("small", Role::Send);
     assert!(matches!(client.refused(&open), Refusal::Closed { .. }));
     client.ask(&set(true));
     assert_eq!(traffic(), Traffic::Open);
     client.open("small", Role::Send);
-    client.ask(&Request::Delete { name: name("small") });
+    client.ask(&delete("small"));
     assert_eq!(traffic(), Traffic::Deleted);
 }
 
@@ -288,8 +290,8 @@ fn a_gone_senders_lane_stays_until_it_has_drained() {
     let mut client = daemon.client();
     client.ask(&create("small", SMALL));
     let (receiver, fds) = client.open("small", Role::Receive);
-    let roster = Roster::map(&fds[0], 2, 2, ReadOnly).unwrap();
-    let cursors = Cursors::map(&fds[1], 2, 2, ReadWrite).unwrap();
+    let roster = Roster::map(&fds[0], SMALL.limits(0), ReadOnly).unwrap();
+    let cursors = Cursors::map(&fds[1], SMALL.limits(0), ReadWrite).unwrap();
     let mut other = daemon.client();
     let (sender, fds) = other.open("small", Role::Send);
     let OpenedRole::Send { lane } = sender.role else { panic!() };
@@ -349,8 +351,8 @@ fn a_gone_receivers_delivery_keeps_its_slot_until_someone_has_taken_it_over() {
     client.open("small", Role::Send);
     let mut other = daemon.client();
     let (_, fds) = other.open("small", Role::Receive);
-    let roster = Roster::map(&fds[0], 2, 2, ReadOnly).unwrap();
-    let cursors = Cursors::map(&fds[1], 2, 2, ReadWrite).unwrap();
+    let roster = Roster::map(&fds[0], SMALL.limits(0), ReadOnly).unwrap();
+    let cursors = Cursors::map(&fds[1], SMALL.limits(0), ReadWrite).unwrap();
     let hold = Hold { confirmed: false, lane: 0, position: Position::new(0) };
     cursors.slots[0].hold.store(hold.to_word(), Ordering::Release);
     cursors.claims[0].claim.store(2 << 16 | 1, Ordering::Release);
@@ -363,13 +365,13 @@ fn a_gone_receivers_delivery_keeps_its_slot_until_someone_has_taken_it_over() {
     });
     assert_eq!(cursors.header.sleeping[0].load(Ordering::Relaxed), 0);
     let (receiver, _) = client.open("small", Role::Receive);
-    assert_eq!(receiver.role, OpenedRole::Receive { slot: 1 });
+    assert_eq!(receiver.role, OpenedRole::Receive { slot: 1, group: 0 });
     // With no other slot left, the next receiver inherits it, the delivery still offered.
     let (heir, _) = client.open("small", Role::Receive);
-    assert_eq!(heir.role, OpenedRole::Receive { slot: 0 });
+    assert_eq!(heir.role, OpenedRole::Receive { slot: 0, group: 0 });
     assert_eq!(cursors.header.offered[0].load(Ordering::Acquire), 1);
     assert_eq!(cursors.slots[0].hold.load(Ordering::Acquire), hold.to_word());
-    let open = Request::Open { name: name("small"), role: Role::Receive };
+    let open = open_request("small", Role::Receive);
     assert!(matches!(client.refused(&open), Refusal::MailboxFull { .. }));
     client.ask(&Request::CloseLink { link: heir.link });
     assert_eq!(state(), SlotState::Gone);
@@ -387,10 +389,15 @@ fn a_member_without_the_barrier_makes_all_keep_their_fences() {
     let mut client = daemon.client();
     client.ask(&create("small", SMALL));
     let (_, fds) = client.open("small", Role::Receive);
-    let roster = Roster::map(&fds[0], 2, 2, ReadOnly).unwrap();
+    let roster = Roster::map(&fds[0], SMALL.limits(0), ReadOnly).unwrap();
     assert_eq!(roster.header.fences.load(Ordering::Relaxed), 0);
     let mut slow = Client::connect(&daemon.path);
-    slow.ask(&Request::Hello { version_min: 1, version_max: 1, layout_version: 1, barrier: false });
+    slow.ask(&Request::Hello {
+        version_min: PROTOCOL_VERSION,
+        version_max: PROTOCOL_VERSION,
+        layout_version: LAYOUT_VERSION,
+        barrier: false,
+    });
     slow.open("small", Role::Send);
     assert_eq!(roster.header.fences.load(Ordering::Relaxed), 1);
     drop(slow);
@@ -453,14 +460,14 @@ fn stopping_the_daemon_ends_every_mailbox_and_wakes_its_members() {
     let mut client = daemon.client();
     client.ask(&create("small", SMALL));
     let (_, fds) = client.open("small", Role::Receive);
-    let roster = Roster::map(&fds[0], 2, 2, ReadOnly).unwrap();
-    let home = Doorstep::map(&fds[2], 2, ReadOnly).unwrap();
-    let bell = home.header.bell.load(Ordering::Relaxed);
+    let roster = Roster::map(&fds[0], SMALL.limits(0), ReadOnly).unwrap();
+    let home = Doorstep::map(&fds[2], SMALL.limits(0), ReadOnly).unwrap();
+    let bell = home.header.bells[0].load(Ordering::Relaxed);
     let path = daemon.path.clone();
     drop(daemon);
     let traffic = Traffic::from_word(roster.header.traffic.load(Ordering::Relaxed));
     assert_eq!(traffic, Traffic::Deleted);
-    assert_ne!(home.header.bell.load(Ordering::Relaxed), bell);
+    assert_ne!(home.header.bells[0].load(Ordering::Relaxed), bell);
     assert!(client.receive().is_none());
     assert!(!path.exists());
 }

@@ -17,7 +17,10 @@ use crate::output::Output;
 pub(crate) fn create(client: &Client, args: &Create, output: &mut Output) -> Outcome {
     let what = || format!("cannot create {}", args.name);
     let options = options(args);
-    options.attributes().check(options.groups()).map_err(|refusal| Failure::refused(what(), &refusal))?;
+    options
+        .attributes()
+        .check(options.groups())
+        .map_err(|refusal| Failure::refused(what(), &refusal))?;
     client
         .create(args.name.as_str(), &options)
         .map_err(|error| Failure::request(what(), &error))?;

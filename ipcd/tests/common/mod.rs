@@ -15,8 +15,8 @@ use ipcd::service::Service;
 use ipcd::startup::Listener;
 use libipc::lane::layout::LAYOUT_VERSION;
 use libipc::protocol::{
-    Answer, MESSAGE_BYTES_MAX, MailboxAttributes, MailboxName, Opened, PROTOCOL_VERSION, Refusal,
-    Request, Role, Usage, decode, encode,
+    Answer, MESSAGE_BYTES_MAX, MailboxAttributes, MailboxName, Opened, PROTOCOL_VERSION, Queued,
+    Refusal, Request, Role, Usage, decode, encode,
 };
 use libipc::sys::socket;
 
@@ -135,7 +135,7 @@ impl Client {
     }
 
     pub fn open(&mut self, mailbox: &str, role: Role) -> (Opened, Vec<OwnedFd>) {
-        match self.ask_for_fds(&Request::Open { name: name(mailbox), role, group: None }) {
+        match self.ask_for_fds(&open_request(mailbox, role)) {
             (Answer::Opened(opened), descriptors) => (opened, descriptors),
             (other, _) => panic!("not opened: {other:?}"),
         }
@@ -162,6 +162,14 @@ pub fn name(name: &str) -> MailboxName {
 
 pub fn create(mailbox: &str, attributes: MailboxAttributes) -> Request {
     Request::Create { name: name(mailbox), attributes, groups: Vec::new() }
+}
+
+pub fn open_request(mailbox: &str, role: Role) -> Request {
+    Request::Open { name: name(mailbox), role, group: None }
+}
+
+pub fn delete(mailbox: &str) -> Request {
+    Request::Delete { name: name(mailbox), queued: Queued::Discard }
 }
 
 /// Waits until a condition holds; panics after ten seconds.
