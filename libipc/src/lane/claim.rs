@@ -18,11 +18,11 @@
 
 use crate::lane::hints;
 use crate::lane::layout::{Claim, Hold, LaneHeader, LaneStatus, SlotCell, SlotState};
-use crate::lane::park::slot_bit;
+use crate::lane::park::{self, slot_bit};
 use crate::lane::position::Position;
 use crate::lane::repair::slot_is_idle;
 use crate::lane::ring::{RecordHeader, Storage};
-use crate::lane::run::{self, Run};
+use crate::lane::run::{self, NotHandedOut, Run};
 use crate::regions::{Cursors, Roster};
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::{AtomicU64, fence, overwrite};
@@ -49,6 +49,8 @@ pub struct Malformed {
 pub struct LaneReader<S> {
     storage: S,
     header: Shared<LaneHeader>,
+    /// Who has the record that the sender wants back; an observer has none.
+    verdict: Option<Shared<AtomicU64>>,
     /// The tail as last seen.
     tail: Position,
     /// Which of its slot's lanes it is.
@@ -61,8 +63,14 @@ pub struct LaneReader<S> {
 
 impl<S: Storage> LaneReader<S> {
     /// The reading end of a lane that began at `first`.
-    pub fn new(storage: S, header: Shared<LaneHeader>, first: Position, generation: u32) -> Self {
-        Self { storage, header, tail: first, generation, corrupt: false, place: 0 }
+    pub fn new(
+        storage: S,
+        header: Shared<LaneHeader>,
+        verdict: Option<Shared<AtomicU64>>,
+        first: Position,
+        generation: u32,
+    ) -> Self {
+        Self { storage, header, verdict, tail: first, generation, corrupt: false, place: 0 }
     }
 
     /// The sender's words.
@@ -95,6 +103,20 @@ pub struct Taken {
     pub lane: u16,
     /// How often it, or the run it was claimed with, has been handed out before.
     pub attempts: u32,
+    /// What it is: see [`RecordHeader`].
+    pub kind: u8,
+}
+
+/// What came of asking a run for its next message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// It is in hand.
+    Message,
+    /// There is none left.
+    Over,
+    /// Its sender has it back; its room is free, as after an acknowledgement: the caller looks whether the
+    /// sender of this lane waits for it, and asks again.
+    Skipped(u16),
 }
 
 /// The taking end of one receiver, over all lanes of its mailbox.
@@ -212,28 +234,41 @@ impl<S: Storage> Claimant<S> {
     ///
     /// # Errors
     /// [`Malformed`]: the sender has overwritten the run; what is left of it is given up.
-    pub fn take_from_run(&mut self, into: &mut S::Payload) -> Result<bool, Malformed> {
+    pub fn take_from_run(&mut self, into: &mut S::Payload) -> Result<Next, Malformed> {
         if self.run.is_over() {
-            return Ok(false);
+            return Ok(Next::Over);
         }
-        if self.copy_next(into) { Ok(true) } else { Err(self.give_up_run()) }
+        match self.copy_next(into) {
+            Ok(()) => Ok(Next::Message),
+            Err(NotHandedOut::Withdrawn(end)) => Ok(Next::Skipped(self.skip(end))),
+            Err(NotHandedOut::Malformed) => Err(self.give_up_run()),
+        }
     }
 
-    /// Copies out the record at the run's beginning, if it is what a record can be.
+    /// Copies out the record at the run's beginning, if it is to be handed out.
     #[inline]
-    fn copy_next(&mut self, into: &mut S::Payload) -> bool {
-        let Some(Some(lane)) = self.lanes.get(usize::from(self.run.lane)) else { return false };
+    fn copy_next(&mut self, into: &mut S::Payload) -> Result<(), NotHandedOut> {
+        let Some(Some(lane)) = self.lanes.get(usize::from(self.run.lane)) else {
+            return Err(NotHandedOut::Malformed);
+        };
         let at = self.run.in_hand;
-        let Some(len) = self.run.hand_out(&lane.storage) else { return false };
+        let len = self.run.hand_out(&lane.storage, lane.verdict.as_deref())?;
         lane.storage.copy_out(at, len, into);
-        true
+        Ok(())
+    }
+
+    /// Passes over a withdrawn record, with nothing in hand: as acknowledged, but not counted.
+    #[cold]
+    fn skip(&mut self, end: Position) -> u16 {
+        self.run.in_hand = end;
+        self.free()
     }
 
     /// Takes the next message of the run in hand, or claims of the lane whose turn it is, if nothing is
     /// offered. False says only that it did not: the thorough calls tell why.
     #[inline]
     pub fn take_quickly(&mut self, into: &mut S::Payload) -> bool {
-        (!self.run.is_over() || self.claim_quickly()) && self.copy_next(into)
+        (!self.run.is_over() || self.claim_quickly()) && self.copy_next(into).is_ok()
     }
 
     #[inline(never)]
@@ -258,8 +293,8 @@ impl<S: Storage> Claimant<S> {
 
     /// What is known of the message in hand; `None` if there is none.
     pub fn in_hand(&self) -> Option<Taken> {
-        let Run { lane, attempts, .. } = self.run;
-        self.has_in_hand().then_some(Taken { lane, attempts })
+        let Run { lane, attempts, kind, .. } = self.run;
+        self.has_in_hand().then_some(Taken { lane, attempts, kind })
     }
 
     /// Whether anything is offered that could be taken over.
@@ -401,7 +436,8 @@ impl<S: Storage> Claimant<S> {
             if !self.single {
                 confirm_winner(&self.cursors, self.slot, index, claim);
             }
-            mine.end.store(end.get(), Relaxed);
+            // PAIR(hold): whoever sees the new end sees that the hold before it is over.
+            mine.end.store(end.get(), Release);
             let hold = Hold { confirmed: false, lane: index, position: claim.position };
             // PAIR(hold): Release here, Acquire in `ring`, `confirm_winner` and `mend_slot`; `end` is seen.
             overwrite(&mine.hold, hold.to_word());
@@ -416,6 +452,8 @@ impl<S: Storage> Claimant<S> {
             };
             lane.storage.checkpoint();
             if moved {
+                // PAIR(withdraw): between the claim and the look at the records' marks.
+                park::light_barrier(&self.roster.header);
                 self.turn_records = self.turn_records.saturating_add(records);
                 self.run = Run::new(index, claim.position, end, 0);
                 return Ok(true);
@@ -434,12 +472,18 @@ impl<S: Storage> Claimant<S> {
         if !self.has_in_hand() {
             return None;
         }
+        self.received += 1;
+        // Relaxed: a counter for people.
+        self.mine.received.store(self.received, Relaxed);
+        Some(self.free())
+    }
+
+    /// Frees the room up to `in_hand`; returns its lane.
+    #[inline]
+    fn free(&mut self) -> u16 {
         let mine = &self.mine;
         let run = &mut self.run;
         run.next = run.in_hand;
-        self.received += 1;
-        // Relaxed: a counter for people.
-        mine.received.store(self.received, Relaxed);
         if run.attempts != 0 {
             // Only the first record of what was taken over had been in another's hand.
             run.attempts = 0;
@@ -453,7 +497,7 @@ impl<S: Storage> Claimant<S> {
         // PAIR(free): Release here, Acquire in `ring::LaneWriter::refresh_limit`; our reads of the record
         // come before the sender's overwriting it.
         overwrite(&mine.hold, hold);
-        Some(run.lane)
+        run.lane
     }
 
     /// Gives the message in hand, and what was claimed with it, back: it is offered to all receivers, this
@@ -481,6 +525,12 @@ impl<S: Storage> Claimant<S> {
     /// The claim of a lane, as it is now.
     pub fn claim_position(&self, lane: u16) -> Position {
         Claim::from_word(self.cursors.claims[usize::from(lane)].claim.load(Acquire)).position
+    }
+
+    /// Granules that all lanes have together.
+    pub fn granules(&self) -> u64 {
+        let lanes = self.order.iter().filter_map(|&lane| self.lane(lane));
+        lanes.map(|lane| lane.storage.capacity()).sum()
     }
 
     /// Whether anything could be taken now, from any lane or by taking over: reads every lane's words.
@@ -569,7 +619,7 @@ impl<S: Storage> Claimant<S> {
         if slot == self.slot {
             self.returned = false;
         } else {
-            mine.end.store(end.get(), Relaxed);
+            mine.end.store(end.get(), Release);
             let ours = Hold { confirmed: true, ..hold };
             // PAIR(hold): as in `claim_from`; the record is never without a hold.
             overwrite(&mine.hold, ours.to_word());

@@ -13,11 +13,12 @@ use std::sync::Arc;
 use crate::lane::layout::LANE_HEADER_BYTES;
 use crate::lane::position::{GRANULE_BYTES, Position, record_granules};
 use crate::lane::ring::{RecordHeader, Storage};
-use crate::sync::{AtomicU64, Ordering::Relaxed};
+use crate::sync::AtomicU64;
+use crate::sync::Ordering::{Relaxed, Release};
 use crate::sys::mapping::Mapping;
 
-/// The data of one mapped lane.
-#[derive(Debug)]
+/// The data of one mapped lane. Clones show the same.
+#[derive(Clone, Debug)]
 pub struct RingMemory {
     /// First byte of the data. **Invariant:** twice `capacity` granules lie behind it, mapped, the
     /// second half showing the same memory as the first; `keeper` keeps them mapped.
@@ -100,10 +101,15 @@ impl Storage for RingMemory {
     }
 
     #[inline]
-    fn payload_len(&self, at: Position) -> usize {
-        // Relaxed: as in `header`. The length is in the first word.
-        let first = word(self, self.granule(at).cast());
-        RecordHeader::from_words([first.load(Relaxed), 0]).len as usize
+    fn first_word(&self, at: Position) -> u64 {
+        // Relaxed: as in `header`.
+        word(self, self.granule(at).cast()).load(Relaxed)
+    }
+
+    fn mark(&self, at: Position, header: RecordHeader) {
+        let [first, _] = self.header_words(at);
+        // PAIR(mark): Release here, Acquire in `withdraw::is_to_be_handed_out`; the verdict is seen.
+        first.store(header.to_words()[0], Release);
     }
 
     #[inline]

@@ -10,6 +10,7 @@
 //! - [`repair`] what a receiver's death leaves, and how it is mended
 //! - [`hints`] which of many lanes may have something
 //! - [`park`] who sleeps and who wakes whom
+//! - [`withdraw`] how a message is taken back, and how far it has come
 //! - `memory` records in mapped memory
 //! - `models` every interleaving of small cases, under loom; the same on threads elsewhere
 
@@ -25,3 +26,4 @@ pub mod position;
 pub mod repair;
 pub mod ring;
 mod run;
+pub mod withdraw;

@@ -177,8 +177,8 @@ pub fn pass_on(
     look()
 }
 
-/// The fast side of a receiver: a record of the lane was freed; whether its sender sleeps for room. If so,
-/// [`wake_sender`].
+/// The fast side of a receiver: a record of the lane was freed; whether anybody waits for that on its sender's
+/// side. If so, [`wake_sender`].
 #[inline]
 pub fn sender_waits(roster: &RosterHeader, lane: &LaneHeader) -> bool {
     light_barrier(roster);
@@ -186,15 +186,37 @@ pub fn sender_waits(roster: &RosterHeader, lane: &LaneHeader) -> bool {
     lane.waiting.load(Relaxed) != Waiting::AWAKE
 }
 
-/// Wakes the sender of a lane if it still waits and the claim has come as far as it wants.
+/// Wakes the sender of a lane if it still waits and the claim has come as far as it wants, and whoever watches
+/// a message of the lane if the claim has come beyond it.
 ///
 /// The claim counts, not the record: with several receivers the one that frees the last record before
 /// the wanted position may be late, and it finds the claim beyond it all the same.
 #[cold]
 pub fn wake_sender(lane: &LaneHeader, claim: &AtomicU64, freed: &AtomicU32, park: &impl Park) {
-    let Some(waiting) = Waiting::from_word(lane.waiting.load(Relaxed)) else { return };
-    if Claim::from_word(claim.load(Acquire)).position.since(waiting.wanted) >= 0 {
-        ring(freed, 1, park);
+    // PAIR(sleep): Relaxed, both, ordered by the light barrier in front.
+    let word = lane.waiting.load(Relaxed);
+    let watched = Position::new(lane.watched.load(Relaxed));
+    let claim = Claim::from_word(claim.load(Acquire)).position;
+    let room = Waiting::from_word(word).is_some_and(|wait| claim.since(wait.wanted) >= 0);
+    let news = word & Waiting::WATCHED != 0 && claim.since(watched) > 0;
+    if room || news {
+        // All of them: the sender and its tickets, in several threads, may sleep on this word.
+        ring(freed, u32::MAX, park);
+    }
+}
+
+/// Says which message of a lane is the earliest that somebody watches, if any. A heavy barrier must come
+/// between this and the watcher's look. The caller keeps other threads of its process out.
+pub fn watch(lane: &LaneHeader, earliest: Option<Position>) {
+    // PAIR(sleep): Relaxed, ordered by the heavy barrier. The word's other bits are the sleeping sender's.
+    match earliest {
+        Some(position) => {
+            lane.watched.store(position.get(), Relaxed);
+            lane.waiting.fetch_or(Waiting::WATCHED, Relaxed);
+        }
+        None => {
+            lane.waiting.fetch_and(!Waiting::WATCHED, Relaxed);
+        }
     }
 }
 
@@ -211,15 +233,15 @@ pub fn sleep_for_room(
     look: impl FnOnce() -> bool,
 ) -> Woke {
     let seen = freed.load(Acquire);
-    // PAIR(sleep): ordered by the heavy barrier.
-    lane.waiting.store(Waiting { wanted }.to_word(), Relaxed);
+    // PAIR(sleep): ordered by the heavy barrier. In one step each way: the word's highest bit is the watchers'.
+    lane.waiting.fetch_or(Waiting { wanted }.to_word(), Relaxed);
     let at_most = heavy_barrier(roster, park).or(at_most);
     let woke = if look() {
         Woke::Perhaps
     } else {
         bounded_wait(&[(freed, seen)], deadline, at_most, park)
     };
-    lane.waiting.store(Waiting::AWAKE, Relaxed);
+    lane.waiting.fetch_and(Waiting::WATCHED, Relaxed);
     woke
 }
 

@@ -7,6 +7,7 @@
 use crate::lane::layout::{Claim, GroupEntry, LaneHeader};
 use crate::lane::position::{Position, record_granules};
 use crate::lane::repair::owned_holds;
+use crate::lane::withdraw::{self, Progress, Record};
 use crate::regions::{Cursors, Roster};
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::sys::mapping::Shared;
@@ -58,6 +59,13 @@ impl RecordHeader {
         [u64::from(self.len) | u64::from(self.kind) << 32 | u64::from(self.flags) << 40, self.stamp]
     }
 
+    /// Whether the first word of a record says that its sender has asked for it back.
+    #[inline]
+    #[must_use]
+    pub fn is_marked(first_word: u64) -> bool {
+        first_word >> 40 != 0
+    }
+
     /// Granules of the whole record.
     #[inline]
     #[must_use]
@@ -80,11 +88,14 @@ pub trait Storage {
     /// Reads the header at a position; it may be of a record that is being overwritten.
     fn header(&self, at: Position) -> RecordHeader;
 
-    /// The length in the header at a position.
+    /// The first word of the header at a position.
     #[inline]
-    fn payload_len(&self, at: Position) -> usize {
-        self.header(at).len as usize
+    fn first_word(&self, at: Position) -> u64 {
+        self.header(at).to_words()[0]
     }
+
+    /// Writes the first word of a published record's header anew: only its flags differ.
+    fn mark(&self, at: Position, header: RecordHeader);
 
     /// Copies out the payload of the record at a position, which the reader holds. `len` bytes lie
     /// inside the storage: the caller has checked.
@@ -147,6 +158,8 @@ pub struct LaneWriter<S> {
     /// Granules from `first` on for which memory is allocated; at the capacity the first lap is over.
     prepared: u64,
     sent: u64,
+    /// The count of messages sent is lowered by withdrawals, maybe in other threads.
+    withdrawals: bool,
 }
 
 impl<S: Storage> LaneWriter<S> {
@@ -173,7 +186,24 @@ impl<S: Storage> LaneWriter<S> {
             first,
             prepared: 0,
             sent: 0,
+            withdrawals: false,
         }
+    }
+
+    /// Says that messages of this lane may be withdrawn from now on.
+    pub fn expect_withdrawals(&mut self) {
+        self.withdrawals = true;
+    }
+
+    /// Where the records are.
+    pub fn storage(&self) -> &S {
+        &self.storage
+    }
+
+    /// How far a published record has come.
+    pub fn progress(&self, record: Record) -> Progress {
+        let cursors = self.groups.iter().map(|group| &group.cursors);
+        withdraw::progress(cursors.zip(&self.roster.header.groups), self.lane, record)
     }
 
     /// The lane's slot.
@@ -252,9 +282,13 @@ impl<S: Storage> LaneWriter<S> {
         let header = RecordHeader { len: payload.len() as u32, ..RecordHeader::default() };
         self.storage.write(self.tail, header, payload);
         self.tail = self.tail.advance(header.granules());
-        self.sent += 1;
         // Relaxed: a counter for people.
-        self.header.sent.store(self.sent, Relaxed);
+        if self.withdrawals {
+            self.header.sent.fetch_add(1, Relaxed);
+        } else {
+            self.sent += 1;
+            self.header.sent.store(self.sent, Relaxed);
+        }
         // PAIR(publish): Release here, Acquire in `claim::Claimant::claim_from`; makes the record's
         // bytes visible to whoever sees the tail.
         self.header.tail.store(self.tail.get(), Release);
@@ -317,7 +351,7 @@ impl GroupLimit {
         // PAIR(slots): Acquire here, Release where `ipcd` gives a slot out. A slot that is free now has no hold.
         let high = entry.receivers_high.load(Acquire) as usize;
         let (known, mut limit) = (self.limit, claim.position);
-        let scanned = owned_holds(&self.cursors, high, lane, claim, |held| {
+        let scanned = owned_holds(&self.cursors, high, lane, claim, |_, held| {
             // A hold before the limit that is known already came too late to be owned.
             if held.since(known) >= 0 && held.since(limit) < 0 {
                 limit = held;
