@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use libipc::lane::layout::{
     CURSORS_MAGIC, Claim, DOORSTEP_MAGIC, LANE_MAGIC, LAYOUT_VERSION, LaneHeader, LaneStatus,
-    Limits, ROSTER_MAGIC, SlotState, Traffic, cursors_map, doorstep_map, lane_file_bytes,
+    Limits, Marked, ROSTER_MAGIC, SlotState, Traffic, cursors_map, doorstep_map, lane_file_bytes,
     roster_map,
 };
 use libipc::lane::position::Position;
@@ -253,6 +253,7 @@ impl MailboxRegions {
                 cell.hold.store(0, Ordering::Relaxed);
                 cell.end.store(0, Ordering::Relaxed);
                 cell.attempts.store(0, Ordering::Relaxed);
+                cell.marked.store(Marked::FIRST, Ordering::Relaxed);
             }
             cell.received.store(0, Ordering::Relaxed);
             cell.cpu.store(0, Ordering::Relaxed);

@@ -170,10 +170,13 @@ impl Neighbours {
             };
             let (words, mapping) = LaneWords::map(fd, info.capacity_bytes, Access::ReadOnly)
                 .map_err(|e| Fault::new(step, e))?;
+            let doorstep = self.doorsteps.get(usize::from(info.doorstep)).and_then(Option::as_ref);
+            let verdict = doorstep.map(|(_, words)| words.verdicts.element(index.into()));
             *place = Some(info);
             let memory = RingMemory::new(&mapping, info.capacity_bytes);
             let first = Position::new(info.first_position);
-            attach(index, LaneReader::new(memory, words.header, first, info.ticket.generation));
+            let generation = info.ticket.generation;
+            attach(index, LaneReader::new(memory, words.header, verdict, first, generation));
         }
         self.through = fetched.through;
         Ok(())

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use crate::delivery::Delivery;
 use crate::error::{Corrupt, Fault, ReceiveError, RequestError, TryReceiveError};
-use crate::lane::claim::{Claimant, Malformed};
+use crate::lane::claim::{Claimant, Malformed, Next};
 use crate::lane::layout::{SlotState, Traffic};
-use crate::lane::memory::{Payload, RingMemory};
+use crate::lane::memory::{Payload, RingMemory, TrustedSenders};
 use crate::lane::park::{self, Lull, SpinBudget, Woke};
+use crate::lane::run::Reach;
 use crate::link::{Link, Neighbours, map_mailbox};
 use crate::protocol::{Identity, MailboxAttributes, Opened, OpenedRole};
 use crate::regions::{Cursors, Doorstep, Roster};
@@ -19,6 +20,11 @@ use crate::sync::{AtomicU32, spin_hint};
 use crate::sys::futex::{Futex, WORDS_MAX};
 use crate::sys::mapping::Access;
 use crate::sys::process::{self, ForkGuard};
+
+mod batch;
+
+use batch::BatchIndex;
+pub use batch::{Batch, BatchMessage};
 
 /// Looks that a spinning receiver takes before it asks whether spinning makes sense at all.
 const LOOKS_BEFORE_ASKING: u32 = 24;
@@ -37,6 +43,7 @@ const LOOKS_BETWEEN_CLOCKS: u32 = 32;
 pub struct Receiver {
     claimant: Claimant<RingMemory>,
     payload: Payload,
+    batch: BatchIndex,
     roster: Roster,
     neighbours: Neighbours,
     attributes: MailboxAttributes,
@@ -55,6 +62,8 @@ pub struct Receiver {
     claims: u32,
     /// Some lane's sender is gone.
     any_gone: bool,
+    /// No other receiver is there now.
+    alone: bool,
     sleeping_words: usize,
     spin: SpinBudget,
     lull: Lull,
@@ -90,6 +99,7 @@ impl Receiver {
         let mut receiver = Self {
             claimant: Claimant::new(roster.clone(), cursors, slot, single),
             payload: Payload::default(),
+            batch: BatchIndex::default(),
             roster,
             neighbours: Neighbours::new(limits),
             attributes,
@@ -101,6 +111,7 @@ impl Receiver {
             sender_elsewhere: true,
             claims: 0,
             any_gone: false,
+            alone: false,
             sleeping_words: usize::from(limits.receivers_max).div_ceil(64),
             spin: SpinBudget::new(SpinBudget::DEFAULT),
             lull: Lull::default(),
@@ -119,6 +130,21 @@ impl Receiver {
     /// How long a receive may spin before it sleeps; zero never spins.
     pub fn set_spin_max(&mut self, max: Duration) {
         self.spin = SpinBudget::new(max);
+    }
+
+    /// From now on messages are read in place: [`Delivery::bytes`] is the very memory into which the sender
+    /// wrote them, until they are acknowledged. Nothing is copied, however long they are.
+    ///
+    /// ```no_run
+    /// # let client = libipc::Client::connect()?;
+    /// let mut frames = client.receiver("frames")?;
+    /// // SAFETY: both programs that may write to this mailbox, and the one that may read it, are ours.
+    /// frames.read_in_place(unsafe { libipc::TrustedSenders::new() });
+    /// # Ok::<(), libipc::RequestError>(())
+    /// ```
+    pub fn read_in_place(&mut self, trust: TrustedSenders) {
+        self.payload.trust(trust);
+        self.settle_reach();
     }
 
     /// Receives a message if one is there. Never waits.
@@ -183,7 +209,14 @@ impl Receiver {
         if !self.guard.is_original() {
             return;
         }
-        let Some(lane) = self.claimant.acknowledge() else { return };
+        if let Some(lane) = self.claimant.acknowledge() {
+            self.has_freed(lane);
+        }
+    }
+
+    /// Sees to whoever waits for what was just acknowledged.
+    #[inline]
+    fn has_freed(&mut self, lane: u16) {
         let reader = self.claimant.lane(lane);
         if reader.is_some_and(|reader| park::sender_waits(&self.roster.header, reader.header())) {
             self.wake_sender(lane);
@@ -220,16 +253,24 @@ impl Receiver {
     /// Takes the next message, if there is one; if it is not `thorough` it may miss one for a while.
     fn take(&mut self, thorough: bool) -> Result<bool, TryReceiveError> {
         self.check()?;
-        if self.next_of_run()? {
-            return Ok(true);
-        }
-        if self.claimant.anything_offered() && self.claimant.take_over() {
-            return self.next_of_run();
-        }
-        match self.claim(thorough) {
-            Ok(true) => self.next_of_run(),
-            Ok(false) => Ok(false),
-            Err(malformed) => Err(self.corrupt(malformed)),
+        let mut runs = 0;
+        loop {
+            if self.next_of_run()? {
+                return Ok(true);
+            }
+            // All of a run was withdrawn: there may be more. A lane cannot have held more than it has granules.
+            if runs > 0 && runs >= self.claimant.granules() {
+                return Ok(false);
+            }
+            runs += 1;
+            if self.claimant.anything_offered() && self.claimant.take_over() {
+                continue;
+            }
+            match self.claim(thorough) {
+                Ok(true) => {}
+                Ok(false) => return Ok(false),
+                Err(malformed) => return Err(self.corrupt(malformed)),
+            }
         }
     }
 
@@ -254,7 +295,14 @@ impl Receiver {
     }
 
     fn next_of_run(&mut self) -> Result<bool, TryReceiveError> {
-        self.claimant.take_from_run(&mut self.payload).map_err(|malformed| self.corrupt(malformed))
+        loop {
+            match self.claimant.take_from_run(&mut self.payload) {
+                Ok(Next::Message) => return Ok(true),
+                Ok(Next::Over) => return Ok(false),
+                Ok(Next::Skipped(lane)) => self.has_freed(lane),
+                Err(malformed) => return Err(self.corrupt(malformed)),
+            }
+        }
     }
 
     fn check(&mut self) -> Result<(), TryReceiveError> {
@@ -299,7 +347,8 @@ impl Receiver {
         self.traffic = Traffic::from_word(header.traffic.load(Relaxed));
         let deleted = self.traffic.is_over();
         self.undisturbed_changes = if deleted { u64::MAX } else { self.seen_changes.into() };
-        self.claimant.set_alone(header.groups[self.group].receivers.load(Relaxed) == 1);
+        self.alone = header.groups[self.group].receivers.load(Relaxed) == 1;
+        self.settle_reach();
         if deleted {
             return;
         }
@@ -313,6 +362,12 @@ impl Receiver {
             // A sender may be gone before its lane is known here.
             self.look_for_gone_senders();
         }
+    }
+
+    /// How many records a claim takes unasked.
+    fn settle_reach(&mut self) {
+        let in_place = self.payload.is_in_place();
+        self.claimant.set_reach(if self.alone { Reach::alone(in_place) } else { Reach::ONE });
     }
 
     /// Forgets the lanes that are freed, and notes those that are to be reported once they are empty.

@@ -21,6 +21,11 @@ use crate::sys::futex::Futex;
 use crate::sys::mapping::Access;
 use crate::sys::process::{self, ForkGuard};
 
+mod batch;
+mod reserve;
+
+pub use reserve::Reservation;
+
 /// Pauses between two looks of a sender that waits for room: it must leave the receivers' cache lines
 /// alone, or it slows them down tenfold.
 const PAUSES_BETWEEN_LOOKS: u32 = 100;
@@ -157,35 +162,62 @@ impl Sender {
     /// Sends if nothing has to be seen to first. Whatever it does not do, [`Self::send_thoroughly`] does.
     #[inline]
     fn send_quickly(&mut self, message: &[u8]) -> bool {
-        let undisturbed = self.guard.is_original()
-            // PAIR(changes): Acquire here, Release in `ipcd` behind every change of the roster.
-            && self.roster.header.changes.load(Acquire) == self.seen_changes
-            && self.traffic == Traffic::Open
-            && message.len() <= self.message_bytes_max
-            && self.writer.has_room(record_granules(message.len()));
-        if undisturbed {
+        let can = self.is_undisturbed() && self.fits(message.len());
+        if can {
             self.publish(message);
         }
-        undisturbed
+        can
     }
 
     #[cold]
     fn send_thoroughly(&mut self, message: &[u8]) -> Result<(), TrySendError> {
-        self.check()?;
-        if message.len() > self.message_bytes_max {
-            return Err(TrySendError::TooLong { len: message.len(), max: self.message_bytes_max });
-        }
-        let granules = record_granules(message.len());
-        if !self.writer.has_room(granules) {
-            self.find_room(granules)?;
-        }
+        self.make_room(message.len())?;
         self.publish(message);
         Ok(())
+    }
+
+    #[cold]
+    fn send_slowly(&mut self, message: &[u8], deadline: Option<Instant>) -> Result<(), SendError> {
+        self.wait_for_room(message.len(), deadline)?;
+        self.publish(message);
+        Ok(())
+    }
+
+    /// Whether nothing has to be seen to before something is sent.
+    #[inline]
+    fn is_undisturbed(&self) -> bool {
+        self.guard.is_original()
+            // PAIR(changes): Acquire here, Release in `ipcd` behind every change of the roster.
+            && self.roster.header.changes.load(Acquire) == self.seen_changes
+            && self.traffic == Traffic::Open
+    }
+
+    /// Whether a message may be so long, and there is room for it, as far as is known.
+    #[inline]
+    fn fits(&self, len: usize) -> bool {
+        len <= self.message_bytes_max && self.writer.has_room(record_granules(len))
+    }
+
+    /// Sees to it that a message of this length can be written, if that can be without waiting.
+    #[cold]
+    fn make_room(&mut self, len: usize) -> Result<(), TrySendError> {
+        self.check()?;
+        if len > self.message_bytes_max {
+            return Err(TrySendError::TooLong { len, max: self.message_bytes_max });
+        }
+        let granules = record_granules(len);
+        if self.writer.has_room(granules) { Ok(()) } else { self.find_room(granules) }
     }
 
     #[inline]
     fn publish(&mut self, message: &[u8]) {
         self.writer.publish(message);
+        self.announce();
+    }
+
+    /// Something was published.
+    #[inline]
+    fn announce(&mut self) {
         hints::give(&self.doorstep.hints, self.writer.lane());
         let (roster, words) = (&self.roster.header, self.sleeping_words);
         let mut rang = false;
@@ -231,12 +263,13 @@ impl Sender {
         })
     }
 
+    /// Waits until a message of this length can be written.
     #[cold]
-    fn send_slowly(&mut self, message: &[u8], deadline: Option<Instant>) -> Result<(), SendError> {
-        let granules = record_granules(message.len());
+    fn wait_for_room(&mut self, len: usize, deadline: Option<Instant>) -> Result<(), SendError> {
+        let granules = record_granules(len);
         let (mut last_look, mut first) = (false, true);
         loop {
-            match self.send_thoroughly(message) {
+            match self.make_room(len) {
                 Ok(()) => return Ok(()),
                 Err(TrySendError::Full) if last_look => return Err(SendError::TimedOut),
                 Err(TrySendError::Full) => {}

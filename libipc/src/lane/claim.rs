@@ -17,12 +17,12 @@
 //! Killed in between, [`super::repair`] either gives it back to the old slot or finishes the step.
 
 use crate::lane::hints;
-use crate::lane::layout::{Claim, Hold, LaneHeader, LaneStatus, SlotCell, SlotState};
+use crate::lane::layout::{Claim, Hold, LaneHeader, LaneStatus, Marked, SlotCell, SlotState};
 use crate::lane::park::{self, slot_bit};
 use crate::lane::position::Position;
 use crate::lane::repair::slot_is_idle;
 use crate::lane::ring::{RecordHeader, Storage};
-use crate::lane::run::{self, NotHandedOut, Run};
+use crate::lane::run::{self, NotHandedOut, Reach, Run};
 use crate::regions::{Cursors, Roster};
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::{AtomicU64, fence, overwrite};
@@ -129,8 +129,8 @@ pub struct Claimant<S> {
     mine: Shared<SlotCell>,
     /// The mailbox admits one receiver: the claim is ours alone to move.
     single: bool,
-    /// No other receiver is there now: several records may be claimed in one step.
-    runs: bool,
+    /// How many records may be claimed in one step.
+    reach: Reach,
     lanes: Vec<Option<LaneReader<S>>>,
     /// Indexes of the lanes there are; the turn goes round.
     order: Vec<u16>,
@@ -157,7 +157,7 @@ impl<S: Storage> Claimant<S> {
             slot,
             mine,
             single,
-            runs: false,
+            reach: Reach::ONE,
             lanes,
             order: Vec::new(),
             turn: 0,
@@ -179,9 +179,9 @@ impl<S: Storage> Claimant<S> {
         &self.cursors
     }
 
-    /// Says whether this is the only receiver now.
-    pub fn set_alone(&mut self, alone: bool) {
-        self.runs = alone;
+    /// Says how many records may be claimed in one step from now on.
+    pub fn set_reach(&mut self, reach: Reach) {
+        self.reach = reach;
     }
 
     /// Adds a lane. An older one in the same slot goes.
@@ -261,7 +261,35 @@ impl<S: Storage> Claimant<S> {
     #[cold]
     fn skip(&mut self, end: Position) -> u16 {
         self.run.in_hand = end;
-        self.free()
+        self.free_in_hand()
+    }
+
+    /// Hands out what is left of the run behind the message in hand, up to so many records with that one:
+    /// then all of them are in hand together. `each` is told where every one of them lies, how long its
+    /// payload is, and how often it was handed out before.
+    ///
+    /// A record that is not as it should be, or that its sender has back, is left for its turn.
+    pub fn take_more(&mut self, records_max: usize, mut each: impl FnMut(Position, usize, u32)) {
+        let run = &mut self.run;
+        let Some(Some(lane)) = self.lanes.get(usize::from(run.lane)) else { return };
+        if run.in_hand == run.next {
+            return;
+        }
+        run.in_hand = run.next;
+        let mut records = 0;
+        while records < records_max && run.in_hand != run.end {
+            let at = run.in_hand;
+            let Ok(len) = run.hand_out(&lane.storage, lane.verdict.as_deref()) else { break };
+            each(at, len, run.attempts_at(at));
+            records += 1;
+        }
+        if run.attempts == 0 || run.in_hand.since(run.marked_end) > 0 {
+            run.marked_end = run.in_hand;
+        }
+        if records > 1 {
+            // Relaxed: whoever reads it comes after our death, or by way of the offer.
+            self.mine.marked.store(Marked::to_word(run.marked_end), Relaxed);
+        }
     }
 
     /// Takes the next message of the run in hand, or claims of the lane whose turn it is, if nothing is
@@ -293,7 +321,8 @@ impl<S: Storage> Claimant<S> {
 
     /// What is known of the message in hand; `None` if there is none.
     pub fn in_hand(&self) -> Option<Taken> {
-        let Run { lane, attempts, kind, .. } = self.run;
+        let Run { lane, next, kind, .. } = self.run;
+        let attempts = self.run.attempts_at(next);
         self.has_in_hand().then_some(Taken { lane, attempts, kind })
     }
 
@@ -428,11 +457,8 @@ impl<S: Storage> Claimant<S> {
                 };
                 return Err(Malformed { what, lane: index, by_sender });
             };
-            let mut end = claim.position.advance(header.granules());
-            let mut records = 1;
-            if self.runs {
-                (end, records) = run::extend(&lane.storage, lane.tail, claim.position, end);
-            }
+            let end = claim.position.advance(header.granules());
+            let (end, records) = self.reach.extend(&lane.storage, lane.tail, claim.position, end);
             if !self.single {
                 confirm_winner(&self.cursors, self.slot, index, claim);
             }
@@ -455,7 +481,7 @@ impl<S: Storage> Claimant<S> {
                 // PAIR(withdraw): between the claim and the look at the records' marks.
                 park::light_barrier(&self.roster.header);
                 self.turn_records = self.turn_records.saturating_add(records);
-                self.run = Run::new(index, claim.position, end, 0);
+                self.run = Run::new(index, claim.position, end);
                 return Ok(true);
             }
             // Somebody else has it.
@@ -475,20 +501,51 @@ impl<S: Storage> Claimant<S> {
         self.received += 1;
         // Relaxed: a counter for people.
         self.mine.received.store(self.received, Relaxed);
-        Some(self.free())
+        Some(self.free_in_hand())
     }
 
-    /// Frees the room up to `in_hand`; returns its lane.
+    /// Is done with what is in hand; returns its lane.
     #[inline]
-    fn free(&mut self) -> u16 {
+    fn free_in_hand(&mut self) -> u16 {
         let mine = &self.mine;
         let run = &mut self.run;
         run.next = run.in_hand;
-        if run.attempts != 0 {
-            // Only the first record of what was taken over had been in another's hand.
+        if run.attempts != 0 && run.next.since(run.marked_end) >= 0 {
+            // The records behind had never been in another's hand.
             run.attempts = 0;
             mine.attempts.store(0, Relaxed);
+            mine.marked.store(Marked::FIRST, Relaxed);
         }
+        self.free()
+    }
+
+    /// Acknowledges those of the messages in hand that lie before `first_left`, of which there are `count`,
+    /// with one store; `None` is all of them. Returns the lane; the caller looks whether its sender waits.
+    pub fn acknowledge_some(&mut self, count: u64, first_left: Option<Position>) -> Option<u16> {
+        let run = &mut self.run;
+        let end = first_left.unwrap_or(run.in_hand);
+        let left = run.in_hand.since(end);
+        if !(0..run.in_hand.since(run.next)).contains(&left) {
+            return None;
+        }
+        run.next = end;
+        self.received += count;
+        // Relaxed: a counter for people.
+        self.mine.received.store(self.received, Relaxed);
+        let lane = self.free();
+        if left == 0 && self.run.next.since(self.run.marked_end) >= 0 {
+            // Behind the hold: until that has moved on the whole batch counts as handed out.
+            self.run.attempts = 0;
+            self.mine.attempts.store(0, Relaxed);
+            self.mine.marked.store(Marked::FIRST, Relaxed);
+        }
+        Some(lane)
+    }
+
+    /// Shows that everything before the run's beginning is free; returns the lane.
+    #[inline]
+    fn free(&mut self) -> u16 {
+        let run = &self.run;
         let hold = if run.is_over() {
             Hold::IDLE
         } else {
@@ -496,7 +553,7 @@ impl<S: Storage> Claimant<S> {
         };
         // PAIR(free): Release here, Acquire in `ring::LaneWriter::refresh_limit`; our reads of the record
         // come before the sender's overwriting it.
-        overwrite(&mine.hold, hold);
+        overwrite(&self.mine.hold, hold);
         run.lane
     }
 
@@ -565,6 +622,7 @@ impl<S: Storage> Claimant<S> {
             reader.corrupt = true;
         }
         self.mine.attempts.store(0, Relaxed);
+        self.mine.marked.store(Marked::FIRST, Relaxed);
         overwrite(&self.mine.hold, Hold::IDLE);
         Malformed { what: "a record", lane, by_sender: true }
     }
@@ -573,6 +631,7 @@ impl<S: Storage> Claimant<S> {
         if self.returned && !self.is_on_offer() {
             self.returned = false;
             self.mine.attempts.store(0, Relaxed);
+            self.mine.marked.store(Marked::FIRST, Relaxed);
         }
     }
 
@@ -614,8 +673,11 @@ impl<S: Storage> Claimant<S> {
         };
         let attempts = theirs.attempts.load(Relaxed).wrapping_add(1);
         let end = Position::new(theirs.end.load(Relaxed));
+        let marked_end = Marked::end_of(theirs.marked.load(Relaxed), hold.position, end);
         let mine = &self.mine;
         mine.attempts.store(attempts, Relaxed);
+        let marked = if attempts == 0 { Marked::FIRST } else { Marked::to_word(marked_end) };
+        mine.marked.store(marked, Relaxed);
         if slot == self.slot {
             self.returned = false;
         } else {
@@ -629,7 +691,7 @@ impl<S: Storage> Claimant<S> {
         }
         self.cursors.header.offered[word].fetch_and(!bit, AcqRel);
         overwrite(&theirs.taker, 0);
-        self.run = Run::new(hold.lane, hold.position, end, attempts);
+        self.run = Run { attempts, marked_end, ..Run::new(hold.lane, hold.position, end) };
         true
     }
 

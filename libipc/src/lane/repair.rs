@@ -5,7 +5,7 @@
 //! which is cleared; records that were won, which are offered in place; or a takeover half done, which is
 //! given back or finished.
 
-use crate::lane::layout::{Claim, Hold, SlotCell};
+use crate::lane::layout::{Claim, Hold, Marked, SlotCell};
 use crate::lane::park::slot_bit;
 use crate::lane::position::Position;
 use crate::regions::Cursors;
@@ -72,6 +72,7 @@ fn finish_takeovers_of(cursors: &Cursors, slot: u16) {
             if held.zip(ours).is_some_and(|(a, b)| same(a, b)) {
                 overwrite(&mine.hold, Hold::IDLE);
                 mine.attempts.store(0, Relaxed);
+                mine.marked.store(Marked::FIRST, Relaxed);
             }
         }
         overwrite(&theirs.taker, 0);

@@ -82,6 +82,9 @@ pub trait Storage {
     /// Granules that it has: a power of two.
     fn capacity(&self) -> u64;
 
+    /// Writes a record's header. The record must fit, and no receiver may look there.
+    fn write_header(&self, at: Position, header: RecordHeader);
+
     /// Writes a record. It must fit, and no receiver may look there.
     fn write(&self, at: Position, header: RecordHeader, payload: &[u8]);
 
@@ -93,9 +96,6 @@ pub trait Storage {
     fn first_word(&self, at: Position) -> u64 {
         self.header(at).to_words()[0]
     }
-
-    /// Writes the first word of a published record's header anew: only its flags differ.
-    fn mark(&self, at: Position, header: RecordHeader);
 
     /// Copies out the payload of the record at a position, which the reader holds. `len` bytes lie
     /// inside the storage: the caller has checked.
@@ -111,6 +111,12 @@ pub trait Storage {
     /// models, which kill there.
     #[inline]
     fn checkpoint(&self) {}
+}
+
+/// The headers of a lane's records, once they are published.
+pub trait Marks {
+    /// Writes the first word of a record's header anew: only its flags differ.
+    fn mark(&self, at: Position, header: RecordHeader);
 }
 
 /// Why there is no room for a record.
@@ -158,8 +164,9 @@ pub struct LaneWriter<S> {
     /// Granules from `first` on for which memory is allocated; at the capacity the first lap is over.
     prepared: u64,
     sent: u64,
-    /// The count of messages sent is lowered by withdrawals, maybe in other threads.
-    withdrawals: bool,
+    /// Set once the shared count of messages may be lowered, by withdrawals in other threads: how many of
+    /// `sent` have been added to it.
+    counted: Option<u64>,
 }
 
 impl<S: Storage> LaneWriter<S> {
@@ -186,13 +193,13 @@ impl<S: Storage> LaneWriter<S> {
             first,
             prepared: 0,
             sent: 0,
-            withdrawals: false,
+            counted: None,
         }
     }
 
-    /// Says that messages of this lane may be withdrawn from now on.
+    /// Says that messages of this lane may be withdrawn from now on. Asked once, with nothing unpublished.
     pub fn expect_withdrawals(&mut self) {
-        self.withdrawals = true;
+        self.counted = Some(self.sent);
     }
 
     /// Where the records are.
@@ -279,15 +286,45 @@ impl<S: Storage> LaneWriter<S> {
     /// Writes a message and publishes it. There must be room ([`Self::has_room`]).
     #[inline]
     pub fn publish(&mut self, payload: &[u8]) {
+        self.append(payload);
+        self.publish_appended();
+    }
+
+    /// Writes a message, to be published later. There must be room ([`Self::has_room`]).
+    #[inline]
+    pub fn append(&mut self, payload: &[u8]) {
         let header = RecordHeader { len: payload.len() as u32, ..RecordHeader::default() };
         self.storage.write(self.tail, header, payload);
         self.tail = self.tail.advance(header.granules());
+        self.sent += 1;
+    }
+
+    /// Makes a message, to be published later, of what was written in place. There must be room
+    /// ([`Self::has_room`]).
+    #[inline]
+    pub fn append_written(&mut self, len: usize) {
+        let header = RecordHeader { len: len as u32, ..RecordHeader::default() };
+        self.storage.write_header(self.tail, header);
+        self.tail = self.tail.advance(header.granules());
+        self.sent += 1;
+    }
+
+    /// Where the next record is written, and where that lies.
+    #[inline]
+    pub fn next_record(&mut self) -> (&mut S, Position) {
+        (&mut self.storage, self.tail)
+    }
+
+    /// Publishes what has been appended.
+    #[inline]
+    pub fn publish_appended(&mut self) {
         // Relaxed: a counter for people.
-        if self.withdrawals {
-            self.header.sent.fetch_add(1, Relaxed);
-        } else {
-            self.sent += 1;
-            self.header.sent.store(self.sent, Relaxed);
+        match &mut self.counted {
+            None => self.header.sent.store(self.sent, Relaxed),
+            Some(counted) => {
+                self.header.sent.fetch_add(self.sent - *counted, Relaxed);
+                *counted = self.sent;
+            }
         }
         // PAIR(publish): Release here, Acquire in `claim::Claimant::claim_from`; makes the record's
         // bytes visible to whoever sees the tail.

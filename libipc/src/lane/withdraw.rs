@@ -29,11 +29,11 @@
 //!
 //! A withdrawn record keeps its room until a receiver comes past it and skips it.
 
-use crate::lane::layout::{Claim, GroupEntry, RosterHeader, SlotCell, Verdict, VerdictState};
+use crate::lane::layout::{Claim, GroupEntry, Hold, RosterHeader, SlotCell, Verdict, VerdictState};
 use crate::lane::park::{Park, heavy_barrier};
 use crate::lane::position::{Position, record_granules};
 use crate::lane::repair::owned_holds;
-use crate::lane::ring::{RecordHeader, Storage};
+use crate::lane::ring::{Marks, RecordHeader, Storage};
 use crate::regions::Cursors;
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire};
@@ -79,14 +79,14 @@ pub enum Withdrawal {
 /// written anew meanwhile.
 pub fn withdraw(
     roster: &RosterHeader,
-    storage: &impl Storage,
+    records: &impl Marks,
     verdict: &AtomicU64,
     record: Record,
     park: &impl Park,
     claimed: impl Fn() -> bool,
 ) -> Withdrawal {
     let word = |state| Verdict { position: record.at, state }.to_word();
-    let mark = |flags| storage.mark(record.at, RecordHeader { flags, ..record.header });
+    let mark = |flags| records.mark(record.at, RecordHeader { flags, ..record.header });
     let mut before = verdict.load(Acquire);
     loop {
         // Behind the load: if the lane's slot is another's by now, so is what stands in the word, or soon.
@@ -103,8 +103,7 @@ pub fn withdraw(
     mark(RecordHeader::WITHDRAWING);
     // PAIR(withdraw): between the mark and the look at the claims.
     let refused = heavy_barrier(roster, park).is_some();
-    let aim =
-        if refused || claimed() { VerdictState::Cancelled } else { VerdictState::Withdrawn };
+    let aim = if refused || claimed() { VerdictState::Cancelled } else { VerdictState::Withdrawn };
     // PAIR(verdict): against the receiver's from the same word.
     let won = verdict.compare_exchange(word(VerdictState::Open), word(aim), AcqRel, Acquire);
     let withdrawn = won.is_ok() && aim == VerdictState::Withdrawn;
@@ -212,7 +211,6 @@ fn is_held(cursors: &Cursors, entry: &GroupEntry, lane: u16, claim: Claim, at: P
 
 /// Whether a hold that was found to begin at `from` reaches over `at`.
 fn covers(cell: &SlotCell, from: Position, at: Position) -> bool {
-    use crate::lane::layout::Hold;
     if at.since(from) < 0 {
         return false;
     }
