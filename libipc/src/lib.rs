@@ -50,8 +50,14 @@ pub mod regions;
 mod sender;
 #[cfg(not(loom))]
 mod session;
+#[cfg(not(loom))]
+mod sleeper;
 pub mod sync;
 pub mod sys;
+#[cfg(not(loom))]
+mod wait_set;
+#[cfg(not(loom))]
+mod watch;
 
 #[cfg(not(loom))]
 pub use client::{Client, ClientOptions};
@@ -77,3 +83,5 @@ pub use protocol::{
 pub use receiver::{Batch, BatchMessage, Receiver};
 #[cfg(not(loom))]
 pub use sender::{Reservation, Sender};
+#[cfg(not(loom))]
+pub use wait_set::{WaitError, WaitSet, Waitable};

@@ -22,6 +22,7 @@ use crate::sys::mapping::Access;
 use crate::sys::process::{self, ForkGuard};
 
 mod batch;
+mod poll;
 
 use batch::BatchIndex;
 pub use batch::{Batch, BatchMessage};
@@ -68,6 +69,7 @@ pub struct Receiver {
     spin: SpinBudget,
     lull: Lull,
     uid: u32,
+    elsewhere: poll::Elsewhere,
     guard: ForkGuard,
     link: Link,
 }
@@ -116,6 +118,7 @@ impl Receiver {
             spin: SpinBudget::new(SpinBudget::DEFAULT),
             lull: Lull::default(),
             uid: nix::unistd::geteuid().as_raw(),
+            elsewhere: poll::Elsewhere::default(),
             guard: ForkGuard::get(),
             link,
         };
@@ -153,7 +156,7 @@ impl Receiver {
     /// [`TryReceiveError`].
     #[inline]
     pub fn try_receive(&mut self) -> Result<Delivery<'_>, TryReceiveError> {
-        if !self.take_quickly() && !self.take(true)? {
+        if !self.take_quickly() && !self.take_or_arm()? {
             return Err(self.why_nothing());
         }
         Ok(Delivery::new(self))
@@ -346,7 +349,8 @@ impl Receiver {
         self.seen_changes = header.changes.load(Acquire);
         self.traffic = Traffic::from_word(header.traffic.load(Relaxed));
         let deleted = self.traffic.is_over();
-        self.undisturbed_changes = if deleted { u64::MAX } else { self.seen_changes.into() };
+        let disturbed = deleted || self.elsewhere.must_be_asked();
+        self.undisturbed_changes = if disturbed { u64::MAX } else { self.seen_changes.into() };
         self.alone = header.groups[self.group].receivers.load(Relaxed) == 1;
         self.settle_reach();
         if deleted {
@@ -402,44 +406,44 @@ impl Receiver {
 
     #[cold]
     fn take_slowly(&mut self, deadline: Option<Instant>) -> Result<(), ReceiveError> {
-        match self.take(false) {
-            Ok(true) => return Ok(()),
-            Ok(false) => {}
-            Err(error) => return Err(without_empty(error)),
-        }
-        let mut slept = false;
-        let result = loop {
-            match self.spin(deadline) {
-                Ok(true) => break Ok(()),
-                Ok(false) => {}
-                Err(error) => break Err(without_empty(error)),
-            }
-            if self.is_closed() {
-                break match self.take(true) {
-                    Ok(true) => Ok(()),
-                    Ok(false) => Err(ReceiveError::Closed),
-                    Err(error) => Err(without_empty(error)),
-                };
-            }
-            if self.stale {
-                self.refresh();
-            }
-            let woke = self.sleep(deadline);
-            slept = true;
-            match self.take(true) {
-                Ok(true) => break Ok(()),
-                Ok(false) if woke == Woke::TimedOut || is_over(deadline) => {
-                    break Err(ReceiveError::TimedOut);
-                }
-                Ok(false) => {}
-                Err(error) => break Err(without_empty(error)),
-            }
+        let mut slept = self.was_woken();
+        let result = match self.take(false) {
+            Ok(true) => Ok(()),
+            Ok(false) => self.wait_and_take(deadline, &mut slept),
+            Err(error) => Err(without_empty(error)),
         };
         // Woken for a message that is left to others, or with more behind it: somebody else's turn.
         if slept {
             self.pass_the_baton();
         }
         result
+    }
+
+    fn wait_and_take(
+        &mut self,
+        deadline: Option<Instant>,
+        slept: &mut bool,
+    ) -> Result<(), ReceiveError> {
+        loop {
+            if self.spin(deadline).map_err(without_empty)? {
+                return Ok(());
+            }
+            if self.is_closed() {
+                let taken = self.take(true).map_err(without_empty)?;
+                return if taken { Ok(()) } else { Err(ReceiveError::Closed) };
+            }
+            if self.stale {
+                self.refresh();
+            }
+            let woke = self.sleep(deadline);
+            *slept = true;
+            if self.take(true).map_err(without_empty)? {
+                return Ok(());
+            }
+            if woke == Woke::TimedOut || is_over(deadline) {
+                return Err(ReceiveError::TimedOut);
+            }
+        }
     }
 
     /// Looks again and again, as long as that may pay.
@@ -491,18 +495,10 @@ impl Receiver {
     /// Sleeps until some bell rings or the deadline has passed.
     fn sleep(&mut self, deadline: Option<Instant>) -> Woke {
         self.note_processor();
+        self.elsewhere.disarm();
         let header = &self.roster.header;
-        // Where every sender is of our own uid, their bell is as safe as one of our own.
-        let ours = |&(uid, _): &&(u32, _)| *uid == self.uid;
-        let senders = || self.neighbours.doorsteps().filter(|(uid, _)| *uid != u32::MAX);
-        let all_ours = senders().next().is_some() && senders().all(|doorstep| ours(&doorstep));
-        let bells: Vec<_> = self
-            .neighbours
-            .doorsteps()
-            .filter(|(uid, _)| !(all_ours && *uid == u32::MAX))
-            .map(|(_, doorstep)| self.bell(doorstep))
-            .take(WORDS_MAX)
-            .collect();
+        let bells = self.doorsteps_to_listen_at().map(|doorstep| self.bell(doorstep));
+        let bells: Vec<_> = bells.take(WORDS_MAX).collect();
         // With lanes that are still to be fetched, ask again soon.
         let strangers = header.groups[self.group].receiver_uids.load(Relaxed) > 1 || self.stale;
         let at_most = strangers.then_some(park::SLEEP_AMONG_STRANGERS);
@@ -519,6 +515,18 @@ impl Receiver {
             &Futex,
             look,
         )
+    }
+
+    /// The doorsteps whose bells wake this receiver.
+    fn doorsteps_to_listen_at(&self) -> impl Iterator<Item = &Doorstep> {
+        // Where every sender is of our own uid, their bell is as safe as one of our own.
+        let ours = |&(uid, _): &&(u32, _)| *uid == self.uid;
+        let senders = || self.neighbours.doorsteps().filter(|(uid, _)| *uid != u32::MAX);
+        let all_ours = senders().next().is_some() && senders().all(|doorstep| ours(&doorstep));
+        let doorsteps = self.neighbours.doorsteps();
+        doorsteps
+            .filter(move |(uid, _)| !(all_ours && *uid == u32::MAX))
+            .map(|(_, doorstep)| doorstep)
     }
 
     /// Wakes another sleeper, if there is one and something to take for it.
@@ -576,6 +584,8 @@ impl Receiver {
 impl Drop for Receiver {
     fn drop(&mut self) {
         if self.guard.is_original() {
+            self.settle();
+            self.elsewhere.disarm();
             self.claimant.leave();
         }
     }

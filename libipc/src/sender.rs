@@ -22,6 +22,7 @@ use crate::sys::mapping::Access;
 use crate::sys::process::{self, ForkGuard};
 
 mod batch;
+mod poll;
 mod reserve;
 
 pub use reserve::Reservation;
@@ -56,8 +57,9 @@ pub struct Sender {
     traffic: Traffic,
     message_bytes_max: usize,
     spin: SpinBudget,
+    elsewhere: poll::Elsewhere,
     guard: ForkGuard,
-    _link: Link,
+    link: Link,
 }
 
 impl Sender {
@@ -113,9 +115,10 @@ impl Sender {
             message_bytes_max: usize::try_from(attributes.message_bytes_max())
                 .unwrap_or(usize::MAX),
             spin: SpinBudget::new(SpinBudget::DEFAULT),
+            elsewhere: poll::Elsewhere::default(),
             guard: ForkGuard::get(),
             roster,
-            _link: link,
+            link,
         };
         sender.refresh();
         Ok(sender)
@@ -138,7 +141,7 @@ impl Sender {
     /// [`TrySendError`]; the message is still the caller's.
     #[inline]
     pub fn try_send(&mut self, message: &[u8]) -> Result<(), TrySendError> {
-        if self.send_quickly(message) { Ok(()) } else { self.send_thoroughly(message) }
+        if self.send_quickly(message) { Ok(()) } else { self.send_or_arm(message) }
     }
 
     /// Sends; waits for room if there is none.
@@ -328,6 +331,7 @@ impl Sender {
     /// Sleeps until receivers have made room, something changed, or the deadline has passed. The first time
     /// for plenty of room, but not for long: then for what the message needs.
     fn sleep_for_room(&mut self, granules: u64, deadline: Option<Instant>, first: bool) -> Woke {
+        self.elsewhere.disarm();
         let (wanted, at_most) = if first {
             (self.writer.wanted_claim(granules), Some(SLEEP_FOR_PLENTY))
         } else {

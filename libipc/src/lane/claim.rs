@@ -78,6 +78,11 @@ impl<S: Storage> LaneReader<S> {
         &self.header
     }
 
+    /// A view of the sender's words that outlives this reader.
+    pub fn shared_header(&self) -> Shared<LaneHeader> {
+        self.header.clone()
+    }
+
     /// What lies between the claim and the tail, if it can be true.
     pub fn published(&self, claim: Position) -> Option<u64> {
         // PAIR(publish): Acquire here, Release in `ring::LaneWriter::publish`.
@@ -228,6 +233,11 @@ impl<S: Storage> Claimant<S> {
     #[inline]
     pub fn has_in_hand(&self) -> bool {
         self.run.in_hand != self.run.next
+    }
+
+    /// Whether records are claimed that have not been acknowledged.
+    pub fn has_run(&self) -> bool {
+        !self.run.is_over()
     }
 
     /// The next message of a run that is ours already, copied out.

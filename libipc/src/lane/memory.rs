@@ -174,6 +174,35 @@ impl Storage for RingMemory {
     }
 }
 
+/// The headers of a lane's records, to be marked by whoever sent them, from any thread.
+#[derive(Debug)]
+pub struct RecordMarks {
+    /// As in [`RingMemory`].
+    data: NonNull<u8>,
+    capacity: u64,
+    _keeper: Arc<Mapping>,
+}
+
+// SAFETY: the memory stays mapped whichever thread uses it (`_keeper`), and all access is by atomics.
+unsafe impl Send for RecordMarks {}
+// SAFETY: as above.
+unsafe impl Sync for RecordMarks {}
+
+impl Marks for RecordMarks {
+    fn mark(&self, at: Position, header: RecordHeader) {
+        let index = (at.get() & (self.capacity - 1)) as usize;
+        // SAFETY: index < capacity, and two capacities are mapped behind `data` (invariant of `RingMemory`,
+        // whose pointer this is).
+        let first = unsafe { self.data.add(index * GRANULE_BYTES) }.cast::<AtomicU64>();
+        // SAFETY: 16 mapped bytes, aligned to 16 since the data begins on a page; every bit pattern is a value.
+        // It is the header of a record that was published and that nobody writes anew meanwhile (the caller of
+        // `withdraw` sees to that), so no slice of `RingMemory::reserved` covers it.
+        let first = unsafe { first.as_ref() };
+        // PAIR(mark): Release here, Acquire in `withdraw::is_to_be_handed_out`; the verdict is seen.
+        first.store(header.to_words()[0], Release);
+    }
+}
+
 /// Says that one trusts the senders of a mailbox, so that its messages can be read where they lie.
 #[derive(Debug)]
 pub struct TrustedSenders(());
