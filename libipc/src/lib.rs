@@ -23,6 +23,7 @@
 //! - [`Client`]: the session with the daemon. [`MailboxOptions`]: attributes and their limits.
 //! - [`Sender`], [`Receiver`], [`Delivery`]: the two ends, and a message in hand. [`Observer`]: a look.
 //! - [`Reservation`], [`TrustedSenders`]: messages written and read in place. [`Batch`]: several at once.
+//! - [`Ticket`]: what has become of a message, told by [`Sender::send_tracked`].
 //! - [`error`]: one type an operation.
 //! - [`lane`]: how messages lie in shared memory and who wakes whom. [`regions`], [`sys`]: what that
 //!   stands on. [`protocol`]: control messages. These four are shared with `ipcd` and no stable interface.
@@ -55,6 +56,8 @@ mod sleeper;
 pub mod sync;
 pub mod sys;
 #[cfg(not(loom))]
+mod ticket;
+#[cfg(not(loom))]
 mod wait_set;
 #[cfg(not(loom))]
 mod watch;
@@ -83,5 +86,7 @@ pub use protocol::{
 pub use receiver::{Batch, BatchMessage, Receiver};
 #[cfg(not(loom))]
 pub use sender::{Reservation, Sender};
+#[cfg(not(loom))]
+pub use ticket::{Returned, Ticket, TicketError, TicketState};
 #[cfg(not(loom))]
 pub use wait_set::{WaitError, WaitSet, Waitable};

@@ -12,7 +12,7 @@ use crate::lane::park::{self, Rung, SpinBudget, Woke};
 use crate::lane::position::{Position, record_granules};
 use crate::lane::ring::{LaneWriter, NoRoom};
 use crate::link::{Link, map_mailbox};
-use crate::protocol::{LaneInfo, Opened, OpenedRole};
+use crate::protocol::{Buffering, LaneInfo, Opened, OpenedRole};
 use crate::regions::{Cursors, Doorstep, LaneWords, Roster};
 use crate::session::Session;
 use crate::sync::Ordering::{Acquire, Relaxed};
@@ -20,10 +20,13 @@ use crate::sync::spin_hint;
 use crate::sys::futex::Futex;
 use crate::sys::mapping::Access;
 use crate::sys::process::{self, ForkGuard};
+use crate::ticket::SentLane;
 
 mod batch;
 mod poll;
+mod rendezvous;
 mod reserve;
+mod tracked;
 
 pub use reserve::Reservation;
 
@@ -54,8 +57,15 @@ pub struct Sender {
     receivers_max: usize,
     /// The roster's `changes` when `state` was read.
     seen_changes: u32,
+    /// The same while there is nothing to see to; else, and where every send is a rendezvous, a value that it
+    /// never has.
+    undisturbed_changes: u64,
     traffic: Traffic,
     message_bytes_max: usize,
+    /// Nothing is buffered: a send waits for the acknowledgement.
+    rendezvous: bool,
+    /// What the lane shares with tickets, once there was one.
+    sent_lane: Option<Arc<SentLane>>,
     spin: SpinBudget,
     elsewhere: poll::Elsewhere,
     guard: ForkGuard,
@@ -111,7 +121,10 @@ impl Sender {
             sleeping_words: usize::from(limits.receivers_max).div_ceil(64),
             receivers_max: limits.receivers_max.into(),
             seen_changes: 0,
+            undisturbed_changes: u64::MAX,
             traffic: Traffic::Open,
+            rendezvous: attributes.buffering == Buffering::Rendezvous,
+            sent_lane: None,
             message_bytes_max: usize::try_from(attributes.message_bytes_max())
                 .unwrap_or(usize::MAX),
             spin: SpinBudget::new(SpinBudget::DEFAULT),
@@ -181,6 +194,9 @@ impl Sender {
 
     #[cold]
     fn send_slowly(&mut self, message: &[u8], deadline: Option<Instant>) -> Result<(), SendError> {
+        if self.rendezvous {
+            return self.meet(message, deadline);
+        }
         self.wait_for_room(message.len(), deadline)?;
         self.publish(message);
         Ok(())
@@ -191,8 +207,7 @@ impl Sender {
     fn is_undisturbed(&self) -> bool {
         self.guard.is_original()
             // PAIR(changes): Acquire here, Release in `ipcd` behind every change of the roster.
-            && self.roster.header.changes.load(Acquire) == self.seen_changes
-            && self.traffic == Traffic::Open
+            && u64::from(self.roster.header.changes.load(Acquire)) == self.undisturbed_changes
     }
 
     /// Whether a message may be so long, and there is room for it, as far as is known.
@@ -252,10 +267,13 @@ impl Sender {
     fn refresh(&mut self) {
         self.seen_changes = self.roster.header.changes.load(Acquire);
         self.traffic = Traffic::from_word(self.roster.header.traffic.load(Relaxed));
+        let disturbed = self.rendezvous || self.traffic != Traffic::Open;
+        self.undisturbed_changes = if disturbed { u64::MAX } else { self.seen_changes.into() };
     }
 
     #[cold]
     fn find_room(&mut self, granules: u64) -> Result<(), TrySendError> {
+        let _lock = self.sent_lane.as_ref().map(|lane| lane.lock());
         self.writer.find_room(granules).map_err(|error| match error {
             NoRoom::Full => TrySendError::Full,
             NoRoom::Corrupt => {
@@ -264,6 +282,13 @@ impl Sender {
             }
             NoRoom::Memory(error) => Fault::new("get memory for a message", error).into(),
         })
+    }
+
+    /// Whether there is room, or something to be said of it.
+    fn may_have_room(&mut self, granules: u64) -> bool {
+        // What is being withdrawn keeps its room until that is settled.
+        let _lock = self.sent_lane.as_ref().map(|lane| lane.lock());
+        !matches!(self.writer.find_room(granules), Err(NoRoom::Full))
     }
 
     /// Waits until a message of this length can be written.
@@ -276,15 +301,7 @@ impl Sender {
                 Ok(()) => return Ok(()),
                 Err(TrySendError::Full) if last_look => return Err(SendError::TimedOut),
                 Err(TrySendError::Full) => {}
-                Err(TrySendError::TooLong { len, max }) => {
-                    return Err(SendError::TooLong { len, max });
-                }
-                Err(TrySendError::Closed) => return Err(SendError::Closed),
-                Err(TrySendError::Deleted) => return Err(SendError::Deleted),
-                Err(TrySendError::OwnerGone) => return Err(SendError::OwnerGone),
-                Err(TrySendError::Corrupt(corrupt)) => return Err(SendError::Corrupt(corrupt)),
-                Err(TrySendError::Forked) => return Err(SendError::Forked),
-                Err(TrySendError::Fault(fault)) => return Err(SendError::Fault(fault)),
+                Err(error) => return Err(error.with_deadline()),
             }
             let room = self.spin_for_room(granules, deadline);
             if !room && self.sleep_for_room(granules, deadline, first) == Woke::TimedOut {
@@ -311,7 +328,7 @@ impl Sender {
             for _ in 0..PAUSES_BETWEEN_LOOKS {
                 spin_hint();
             }
-            if !matches!(self.writer.find_room(granules), Err(NoRoom::Full)) {
+            if self.may_have_room(granules) {
                 looks_with_room += 1;
                 if self.writer.room() >= plenty || looks_with_room == LOOKS_FOR_PLENTY {
                     self.spin.paid();
@@ -339,13 +356,10 @@ impl Sender {
         };
         let limits = (deadline, at_most);
         let header = self.writer.shared_header();
-        let freed = &self.doorstep.freed[usize::from(self.writer.lane())];
-        let (roster, writer, seen) = (&self.roster.header, &mut self.writer, self.seen_changes);
-        let look = || {
-            !matches!(writer.find_room(granules), Err(NoRoom::Full))
-                || roster.changes.load(Acquire) != seen
-        };
-        let woke = park::sleep_for_room(roster, &header, freed, wanted, limits, &Futex, look);
+        let freed = self.doorstep.freed.element(self.writer.lane().into());
+        let (roster, seen) = (self.roster.header.clone(), self.seen_changes);
+        let look = || self.may_have_room(granules) || roster.changes.load(Acquire) != seen;
+        let woke = park::sleep_for_room(&roster, &header, &freed, wanted, limits, &Futex, look);
         self.note_processor();
         woke
     }

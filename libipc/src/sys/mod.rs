@@ -2,12 +2,14 @@
 //!
 //! [`mapping`] regions in this process's address space, [`futex`] sleeping, waking and the
 //! asymmetric barrier, [`socket`] control messages with descriptors and credentials, [`process`] who
-//! we are, on which processor, and whether we are a fork's child.
+//! we are, on which processor, and whether we are a fork's child, [`signal`] signals with values to ourselves.
 
 #[cfg(not(loom))]
 pub mod futex;
 pub mod mapping;
 #[cfg(not(loom))]
 pub mod process;
+#[cfg(not(loom))]
+pub mod signal;
 #[cfg(not(loom))]
 pub mod socket;
