@@ -23,6 +23,7 @@ use crate::lane::position::Position;
 use crate::lane::repair::slot_is_idle;
 use crate::lane::ring::{RecordHeader, Storage};
 use crate::lane::run::{self, NotHandedOut, Reach, Run};
+use crate::lane::withdraw::is_withdrawn;
 use crate::regions::{Cursors, Roster};
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::{AtomicU64, fence, overwrite};
@@ -93,6 +94,11 @@ impl<S: Storage> LaneReader<S> {
     /// The checked header of a record at `at` with at most `available` granules behind it.
     pub fn record(&self, at: Position, available: u64) -> Option<RecordHeader> {
         run::record(&self.storage, at, available)
+    }
+
+    /// Whether the sender of a record at `at` has it back.
+    pub fn is_withdrawn(&self, at: Position, header: RecordHeader) -> bool {
+        is_withdrawn(self.verdict.as_deref(), at, header.flags)
     }
 
     /// Where the records are.

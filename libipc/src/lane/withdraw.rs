@@ -150,6 +150,15 @@ pub fn is_to_be_handed_out(
     }
 }
 
+/// Whether the sender of a record has it back, as far as an observer can tell, from its header's flags.
+#[must_use]
+pub fn is_withdrawn(verdict: Option<&AtomicU64>, at: Position, flags: u8) -> bool {
+    let withdrawn = Verdict { position: at, state: VerdictState::Withdrawn }.to_word();
+    // PAIR(verdict): Acquire; the mark is final soon.
+    let settled = || verdict.is_some_and(|verdict| verdict.load(Acquire) == withdrawn);
+    flags & RecordHeader::WITHDRAWN != 0 || (flags & RecordHeader::WITHDRAWING != 0 && settled())
+}
+
 /// How far a record has come, as its sender can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
