@@ -22,7 +22,8 @@ fn name() -> MailboxName {
 
 /// Bytes that are no request, with what is wrong with them.
 fn nonsense() -> Vec<(&'static str, Vec<u8>)> {
-    let good = encode(1, 0, &Request::Open { name: name(), role: Role::Send }).expect("it fits");
+    let good = encode(1, 0, &Request::Open { name: name(), role: Role::Send, group: None })
+        .expect("it fits");
     let changed = |at: usize, byte: u8| {
         let mut bytes = good.clone();
         bytes[at] ^= byte;

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::ptr::null_mut;
 
 use libipc::Role;
-use libipc::lane::layout::{cursors_map, doorstep_map, lane_file_bytes, roster_map};
+use libipc::lane::layout::{Limits, cursors_map, doorstep_map, lane_file_bytes, roster_map};
 use libipc::protocol::{Opened, Refresh, Request};
 use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -88,26 +88,25 @@ pub(crate) fn as_receiver(socket: &Path, name: &str) -> Outcome {
     outcome(&tried)
 }
 
+fn limits(opened: &Opened) -> Limits {
+    opened.attributes.limits(opened.groups.len())
+}
+
 fn regions_of_sender(opened: &Opened, descriptors: Vec<OwnedFd>) -> Result<Vec<Region>, String> {
-    let attributes = opened.attributes;
-    let (receivers, lanes) = (attributes.receivers_max, attributes.lanes_max);
+    let limits = limits(opened);
     let lens = [
-        ("roster", roster_map(receivers, lanes).len),
-        ("cursors", cursors_map(receivers, lanes).len),
-        ("lane", lane_file_bytes(attributes.capacity_bytes) as usize),
-        ("doorstep", doorstep_map(lanes).len),
+        ("roster", roster_map(limits).len),
+        ("cursors", cursors_map(limits).len),
+        ("lane", lane_file_bytes(opened.attributes.capacity_bytes) as usize),
+        ("doorstep", doorstep_map(limits).len),
     ];
     regions(&lens, descriptors)
 }
 
 fn regions_of_receiver(opened: &Opened, descriptors: Vec<OwnedFd>) -> Result<Vec<Region>, String> {
-    let attributes = opened.attributes;
-    let (receivers, lanes) = (attributes.receivers_max, attributes.lanes_max);
-    let mut lens = vec![
-        ("roster", roster_map(receivers, lanes).len),
-        ("cursors", cursors_map(receivers, lanes).len),
-    ];
-    lens.extend(opened.fetched.doorsteps.iter().map(|_| ("doorstep", doorstep_map(lanes).len)));
+    let limits = limits(opened);
+    let mut lens = vec![("roster", roster_map(limits).len), ("cursors", cursors_map(limits).len)];
+    lens.extend(opened.fetched.doorsteps.iter().map(|_| ("doorstep", doorstep_map(limits).len)));
     let lane = |lane: &libipc::protocol::LaneInfo| lane_file_bytes(lane.capacity_bytes) as usize;
     lens.extend(opened.fetched.lanes.iter().map(|info| ("lane", lane(info))));
     regions(&lens, descriptors)

@@ -48,11 +48,11 @@ pub(crate) fn scribble(socket: &Path, rest: &str) -> Result<Kept, String> {
             lane_file.write_all_at(&ones, 0)
         }
         "doorstep_full_of_ones" => {
-            let ones = vec![0xff; doorstep_map(opened.attributes.lanes_max).len];
+            let ones = vec![0xff; doorstep_map(opened.attributes.limits(1)).len];
             doorstep.write_all_at(&ones, 0)
         }
         "bell_hammered" => {
-            (0..1000).try_for_each(|value| put(doorstep, offset_of!(DoorstepHeader, bell), value))
+            (0..1000).try_for_each(|value| put(doorstep, offset_of!(DoorstepHeader, bells), value))
         }
         _ => return Err(format!("usage: nothing called {what}")),
     }
@@ -66,11 +66,11 @@ pub(crate) fn derange(socket: &Path, rest: &str) -> Result<Kept, String> {
     let (name, what) = rest.split_once(' ').unwrap_or((rest, ""));
     let mut client = RawClient::greet(socket);
     let (opened, descriptors) = client.open(name, Role::Receive).map_err(said)?;
-    let OpenedRole::Receive { slot } = opened.role else { return Err("no slot".into()) };
+    let OpenedRole::Receive { slot, .. } = opened.role else { return Err("no slot".into()) };
     let files: Vec<File> = descriptors.into_iter().map(File::from).collect();
     let cursors = files.get(1).ok_or("no cursors")?;
     let attributes = opened.attributes;
-    let map = cursors_map(attributes.receivers_max, attributes.lanes_max);
+    let map = cursors_map(attributes.limits(1));
     let claims = 0..usize::from(attributes.lanes_max);
     let claim = |lane: usize| map.second + lane * size_of::<ClaimCell>();
     let mine = map.first + usize::from(slot) * size_of::<SlotCell>();
