@@ -97,8 +97,7 @@ fn one_by_one<M: AsRef<[u8]>, E: std::error::Error>(
     messages: &[M],
     mut send: impl FnMut(&[u8]) -> Result<(), E>,
 ) -> Result<(), BatchStopped<E>> {
-    let messages = messages.iter().enumerate();
-    messages
-        .map(|(sent, message)| send(message.as_ref()).map_err(|why| BatchStopped { sent, why }))
-        .collect()
+    messages.iter().enumerate().try_for_each(|(sent, message)| {
+        send(message.as_ref()).map_err(|why| BatchStopped { sent, why })
+    })
 }

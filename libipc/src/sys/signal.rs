@@ -22,8 +22,9 @@ pub fn check(signal: i32) -> io::Result<()> {
 #[must_use]
 pub fn queue(signal: i32, value: usize) -> bool {
     let value = libc::sigval { sival_ptr: std::ptr::without_provenance_mut(value) };
+    let us = std::process::id().cast_signed();
     // SAFETY: the call takes numbers only: nobody follows the value as a pointer but whoever gave it as one.
-    let result = unsafe { libc::sigqueue(libc::getpid(), signal, value) };
+    let result = unsafe { libc::sigqueue(us, signal, value) };
     result == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EAGAIN)
 }
 
