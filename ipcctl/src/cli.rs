@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use libipc::protocol::MailboxName;
+use libipc::{Buffering, Group, GroupName, MailboxName, Order, Owner, Receivers};
 
 use crate::exit_code::ExitCode;
 use crate::parse;
@@ -50,7 +50,7 @@ pub(crate) enum Command {
     /// Shut a mailbox to new sends and let it drain
     Close(Named),
     /// Delete a mailbox and what is queued in it
-    Delete(Named),
+    Delete(Delete),
     /// List the mailboxes that you may see
     List,
     /// Show a mailbox's attributes, counts and members
@@ -62,7 +62,7 @@ pub(crate) enum Command {
     /// Look at the next messages of a mailbox without taking them
     Peek(Peek),
     /// Receive and throw away all that is queued in a mailbox now
-    Purge(Named),
+    Purge(Purge),
     /// Measure mailboxes and the kernel's own message passing on this machine
     Bench(Bench),
     /// Tell what is wrong on this machine, and what to do about it
@@ -104,6 +104,33 @@ pub(crate) struct Create {
     /// Senders that may have it open at a time, 1 to 32000 [default: 1024]
     #[arg(long, value_name = "N")]
     pub(crate) max_lanes: Option<u16>,
+    /// Where a sender is ahead: it waits for room, waits for each message to be received, or never waits
+    #[arg(long, value_name = "HOW", default_value = "bounded", value_parser = parse::word(Buffering::ALL, Buffering::as_str))]
+    pub(crate) buffering: Buffering,
+    /// Who gets a message: any receiver, the one whose turn it is, or the one receiver of a link of two
+    #[arg(long, value_name = "WHO", default_value = "any", value_parser = parse::word(Receivers::ALL, Receivers::as_str))]
+    pub(crate) receivers: Receivers,
+    /// In which order messages are received: each sender's own, or also across senders
+    #[arg(long, value_name = "ORDER", default_value = "sender", value_parser = parse::word(Order::ALL, Order::as_str))]
+    pub(crate) order: Order,
+    /// How long it lives; "process" is for programs, which create their own
+    #[arg(long, value_name = "OWNER", default_value = "system", value_parser = parse::lifetime)]
+    pub(crate) lifetime: Owner,
+    /// A group of receivers, which gets every message, and what it does when it is slow: hold senders back
+    /// (NAME or NAME:block) or lose its oldest (NAME:drop-oldest); may be given several times
+    #[arg(long = "group", value_name = "NAME[:SLOW]", value_parser = parse::group)]
+    pub(crate) groups: Vec<Group>,
+}
+
+/// `delete`
+#[derive(Debug, Args)]
+pub(crate) struct Delete {
+    /// The mailbox
+    #[arg(value_parser = parse::mailbox_name)]
+    pub(crate) name: MailboxName,
+    /// Let what is queued be received first; nothing new comes in meanwhile
+    #[arg(long)]
+    pub(crate) drain: bool,
 }
 
 /// `send`
@@ -132,6 +159,9 @@ pub(crate) struct Receive {
     /// The mailbox
     #[arg(value_parser = parse::mailbox_name)]
     pub(crate) name: MailboxName,
+    /// As a member of this group of the mailbox
+    #[arg(long, value_name = "NAME", value_parser = parse::mailbox_name)]
+    pub(crate) group: Option<GroupName>,
     /// Receive so many messages
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "follow")]
     pub(crate) count: u64,
@@ -152,9 +182,23 @@ pub(crate) struct Peek {
     /// The mailbox
     #[arg(value_parser = parse::mailbox_name)]
     pub(crate) name: MailboxName,
+    /// What waits for this group of the mailbox
+    #[arg(long, value_name = "NAME", value_parser = parse::mailbox_name)]
+    pub(crate) group: Option<GroupName>,
     /// Look at so many messages
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(crate) count: usize,
+}
+
+/// `purge`
+#[derive(Debug, Args)]
+pub(crate) struct Purge {
+    /// The mailbox
+    #[arg(value_parser = parse::mailbox_name)]
+    pub(crate) name: MailboxName,
+    /// What is queued for this group of the mailbox
+    #[arg(long, value_name = "NAME", value_parser = parse::mailbox_name)]
+    pub(crate) group: Option<GroupName>,
 }
 
 /// `bench`
@@ -241,6 +285,13 @@ mod tests {
         for line in [
             "ipcctl create orders --capacity 1MiB --mode 0622",
             "ipcctl create orders --owner root:0 --max-receivers 1 --max-lanes 5",
+            "ipcctl create orders --buffering unbounded --order arrival --lifetime system",
+            "ipcctl create orders --receivers exclusive --buffering rendezvous",
+            "ipcctl create prices --group audit --group screen:drop-oldest",
+            "ipcctl receive prices --group audit",
+            "ipcctl peek prices --group audit",
+            "ipcctl purge prices --group audit",
+            "ipcctl delete orders --drain",
             "ipcctl send orders text",
             "ipcctl send orders --lines",
             "ipcctl send orders --lines --file x --timeout 1s",
@@ -262,6 +313,9 @@ mod tests {
             "ipcctl send",
             "ipcctl create .hidden",
             "ipcctl create orders --mode 0888",
+            "ipcctl create orders --buffering lazy",
+            "ipcctl create orders --lifetime process",
+            "ipcctl create orders --group audit:sometimes",
             "ipcctl send orders text --lines",
             "ipcctl receive orders --follow --count 3",
             "ipcctl receive orders --raw --json",

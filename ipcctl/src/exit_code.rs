@@ -24,11 +24,13 @@ pub(crate) enum ExitCode {
     TimedOut = 5,
     /// There is no mailbox of that name (any more).
     NoSuchMailbox = 6,
+    /// Nobody is there to receive, or to answer.
+    NobodyThere = 7,
 }
 
 impl ExitCode {
     /// Every code, in order.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Done,
         Self::Failed,
         Self::Usage,
@@ -36,6 +38,7 @@ impl ExitCode {
         Self::PermissionDenied,
         Self::TimedOut,
         Self::NoSuchMailbox,
+        Self::NobodyThere,
     ];
 
     /// The number that the shell sees.
@@ -53,6 +56,7 @@ impl ExitCode {
             Self::PermissionDenied => "permission denied",
             Self::TimedOut => "timed out",
             Self::NoSuchMailbox => "no such mailbox",
+            Self::NobodyThere => "nobody is there to receive or to answer",
         }
     }
 }
@@ -80,6 +84,9 @@ impl From<Failure> for Stop {
         Self::Failed(Box::new(failure))
     }
 }
+
+/// What to do where a process's mailbox has gone with it.
+const OWNER_GONE: &str = "start the program that owns it again";
 
 /// A failure as a person reads it: `ipcctl: what: why`, and a hint where there is one.
 #[derive(Debug)]
@@ -120,8 +127,14 @@ impl Failure {
     pub(crate) fn refused(what: impl Into<String>, refusal: &Refusal) -> Self {
         let code = match refusal {
             Refusal::NoSuchMailbox { .. } | Refusal::Deleted { .. } => ExitCode::NoSuchMailbox,
-            Refusal::PermissionDenied { .. } => ExitCode::PermissionDenied,
-            Refusal::InvalidName { .. } | Refusal::InvalidAttribute { .. } => ExitCode::Usage,
+            Refusal::PermissionDenied { .. } | Refusal::NotTheOwner { .. } => {
+                ExitCode::PermissionDenied
+            }
+            Refusal::InvalidName { .. }
+            | Refusal::InvalidAttribute { .. }
+            | Refusal::Incompatible { .. }
+            | Refusal::NoSuchGroup { .. } => ExitCode::Usage,
+            Refusal::NoSuchProcess { .. } | Refusal::CallerGone => ExitCode::NobodyThere,
             _ => ExitCode::Failed,
         };
         Self::new(code, what, refusal).hint(refusal.advice())
@@ -165,6 +178,11 @@ impl Failure {
                 (ExitCode::Failed, "its owner can let traffic in again (ipcctl open NAME)")
             }
             SendError::Deleted => (ExitCode::NoSuchMailbox, "create it again (ipcctl create NAME)"),
+            SendError::OwnerGone => (ExitCode::NoSuchMailbox, OWNER_GONE),
+            SendError::NoReceivers => {
+                (ExitCode::NobodyThere, "start a receiver first (ipcctl receive NAME)")
+            }
+            SendError::Refused(refusal) => return Self::refused(what, refusal),
             _ => return Self::new(ExitCode::Failed, what, error),
         };
         Self::new(code, what, error).hint(hint)
@@ -182,6 +200,7 @@ impl Failure {
             ReceiveError::Deleted => {
                 (ExitCode::NoSuchMailbox, "create it again (ipcctl create NAME)")
             }
+            ReceiveError::OwnerGone => (ExitCode::NoSuchMailbox, OWNER_GONE),
             _ => return Self::new(ExitCode::Failed, what, error),
         };
         Self::new(code, what, error).hint(hint)
@@ -192,6 +211,9 @@ impl Failure {
         match error {
             TryReceiveError::Deleted => Self::new(ExitCode::NoSuchMailbox, what, error)
                 .hint("create it again (ipcctl create NAME)"),
+            TryReceiveError::OwnerGone => {
+                Self::new(ExitCode::NoSuchMailbox, what, error).hint(OWNER_GONE)
+            }
             _ => Self::new(ExitCode::Failed, what, error),
         }
     }
@@ -204,11 +226,12 @@ mod tests {
     #[test]
     fn exit_codes_are_the_documented_numbers() {
         let numbers: Vec<u8> = ExitCode::ALL.iter().map(|code| code.number()).collect();
-        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6]);
+        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7]);
         assert_eq!(ExitCode::NoDaemon.number(), 3);
         assert_eq!(ExitCode::PermissionDenied.number(), 4);
         assert_eq!(ExitCode::TimedOut.number(), 5);
         assert_eq!(ExitCode::NoSuchMailbox.number(), 6);
+        assert_eq!(ExitCode::NobodyThere.number(), 7);
     }
 
     #[test]
@@ -227,6 +250,13 @@ mod tests {
             mode: 0o600,
         };
         assert_eq!(Failure::refused("x", &denied).code, ExitCode::PermissionDenied);
+        let owned = Refusal::NotTheOwner { name: "orders".into(), owner_pid: 7 };
+        assert_eq!(Failure::refused("x", &owned).code, ExitCode::PermissionDenied);
+        let (one, other) = ("this".into(), "that".into());
+        let incompatible = Refusal::Incompatible { one, other, why: "it is so".into() };
+        assert_eq!(Failure::refused("x", &incompatible).code, ExitCode::Usage);
+        let nobody = Refusal::NoSuchProcess { address: "pid 7".into() };
+        assert_eq!(Failure::refused("x", &nobody).code, ExitCode::NobodyThere);
         let closed = Refusal::Closed { name: "orders".into() };
         assert_eq!(Failure::refused("x", &closed).code, ExitCode::Failed);
     }
@@ -241,6 +271,9 @@ mod tests {
         assert_eq!(Failure::request("x", &RequestError::DaemonAway).code, ExitCode::NoDaemon);
         assert_eq!(Failure::send("x", &SendError::TimedOut).code, ExitCode::TimedOut);
         assert_eq!(Failure::send("x", &SendError::Deleted).code, ExitCode::NoSuchMailbox);
+        assert_eq!(Failure::send("x", &SendError::OwnerGone).code, ExitCode::NoSuchMailbox);
+        assert_eq!(Failure::send("x", &SendError::NoReceivers).code, ExitCode::NobodyThere);
+        assert_eq!(Failure::receive("x", &ReceiveError::OwnerGone).code, ExitCode::NoSuchMailbox);
         assert_eq!(Failure::receive("x", &ReceiveError::TimedOut).code, ExitCode::TimedOut);
         assert_eq!(Failure::receive("x", &ReceiveError::Closed).code, ExitCode::Failed);
         assert_eq!(

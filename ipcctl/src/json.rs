@@ -1,6 +1,6 @@
 //! The one JSON schema of `--json`; `docs/json.md` documents it for people.
 
-use libipc::protocol::{Identity, MailboxDetail, MailboxSummary, MemberInfo, Role};
+use libipc::{GroupReport, Identity, MailboxDetail, MailboxSummary, MemberInfo, Role};
 use serde::Serialize;
 
 /// Something was done to a mailbox.
@@ -37,6 +37,10 @@ pub(crate) struct Mailbox {
     message_bytes_max: u64,
     receivers_max: u16,
     lanes_max: u16,
+    buffering: &'static str,
+    who_receives: &'static str,
+    lifetime: &'static str,
+    order: &'static str,
     senders: u32,
     receivers: u32,
     queued_messages: u64,
@@ -63,6 +67,10 @@ impl From<&MailboxSummary> for Mailbox {
             message_bytes_max: attributes.message_bytes_max(),
             receivers_max: attributes.receivers_max,
             lanes_max: attributes.lanes_max,
+            buffering: attributes.buffering.as_str(),
+            who_receives: attributes.receivers.as_str(),
+            lifetime: attributes.owner.as_str(),
+            order: attributes.order.as_str(),
             senders: summary.senders,
             receivers: summary.receivers,
             queued_messages: summary.queued_messages,
@@ -79,6 +87,7 @@ pub(crate) struct Detail {
     mailbox: Mailbox,
     reserved_bytes: u64,
     fences: bool,
+    groups: Vec<Group>,
     members: Vec<Member>,
 }
 
@@ -88,7 +97,29 @@ impl From<&MailboxDetail> for Detail {
             mailbox: (&detail.summary).into(),
             reserved_bytes: detail.reserved_bytes,
             fences: detail.fences,
+            groups: detail.groups.iter().map(Group::from).collect(),
             members: detail.members.iter().map(Member::from).collect(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Group {
+    name: String,
+    slow: &'static str,
+    receivers: u32,
+    queued_messages: u64,
+    dropped_messages: u64,
+}
+
+impl From<&GroupReport> for Group {
+    fn from(report: &GroupReport) -> Self {
+        Self {
+            name: report.group.name.to_string(),
+            slow: report.group.slow.as_str(),
+            receivers: report.receivers,
+            queued_messages: report.queued_messages,
+            dropped_messages: report.dropped_messages,
         }
     }
 }
@@ -97,6 +128,10 @@ impl From<&MailboxDetail> for Detail {
 struct Member {
     role: &'static str,
     index: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<String>,
     identity: Person,
     alive: bool,
     messages: u64,
@@ -108,6 +143,8 @@ impl From<&MemberInfo> for Member {
         Self {
             role: role(member.role),
             index: member.index,
+            priority: (member.role == Role::Send).then_some(member.priority),
+            group: member.group.as_ref().map(ToString::to_string),
             identity: member.identity.into(),
             alive: member.alive,
             messages: member.messages,

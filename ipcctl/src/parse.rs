@@ -1,9 +1,11 @@
-//! What people type, into checked values: sizes, modes, durations, owners, names.
+//! What people type, into checked values: sizes, modes, durations, owners, names, attributes.
 
+use std::str::FromStr;
 use std::time::Duration;
 
-use libipc::protocol::MailboxName;
-use nix::unistd::{Group, User};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use libipc::{Group, GroupName, MailboxName, SlowGroup};
+use nix::unistd::User;
 
 /// A size in bytes: `4096`, `64k`, `64KiB`, `1MiB`, `1G`. Units are powers of 1024.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
@@ -78,6 +80,9 @@ fn user_id(text: &str) -> Result<u32, String> {
     }
     match User::from_name(text) {
         Ok(Some(user)) => Ok(user.uid.as_raw()),
+        _ if matches!(text, "system" | "process") => {
+            Err(format!("there is no user {text:?}: --lifetime says how long a mailbox lives"))
+        }
         _ => Err(format!("there is no user {text:?}")),
     }
 }
@@ -86,7 +91,7 @@ fn group_id(text: &str) -> Result<u32, String> {
     if let Ok(gid) = text.parse() {
         return Ok(gid);
     }
-    match Group::from_name(text) {
+    match nix::unistd::Group::from_name(text) {
         Ok(Some(group)) => Ok(group.gid.as_raw()),
         _ => Err(format!("there is no group {text:?}")),
     }
@@ -95,6 +100,37 @@ fn group_id(text: &str) -> Result<u32, String> {
 /// A mailbox's name.
 pub(crate) fn mailbox_name(text: &str) -> Result<MailboxName, String> {
     MailboxName::new(text).map_err(|refusal| refusal.to_string())
+}
+
+/// One of the words of an attribute; the help and completions list them.
+pub(crate) fn word<T>(
+    all: &'static [T],
+    as_str: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T>
+where
+    T: Copy + FromStr<Err = String> + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(all.iter().map(|&value| as_str(value))).try_map(|word| word.parse())
+}
+
+/// How long a mailbox lives that we create: a process's mailbox would be gone with ours.
+pub(crate) fn lifetime(text: &str) -> Result<libipc::Owner, String> {
+    match text.parse()? {
+        libipc::Owner::System => Ok(libipc::Owner::System),
+        libipc::Owner::Process => Err("the mailbox would be gone as soon as ipcctl has ended: a \
+             program creates its own with MailboxOptions::lifetime, or registers"
+            .to_owned()),
+    }
+}
+
+/// A group of receivers: `NAME`, `NAME:block`, `NAME:drop-oldest`. A name with a colon needs the word.
+pub(crate) fn group(text: &str) -> Result<Group, String> {
+    let (name, slow) = match text.rsplit_once(':') {
+        Some((name, word)) => (name, word.parse()?),
+        None => (text, SlowGroup::default()),
+    };
+    let name = GroupName::new(name).map_err(|refusal| refusal.to_string())?;
+    Ok(Group { name, slow })
 }
 
 /// Two processors: `0,1`.
@@ -154,6 +190,25 @@ mod tests {
         for bad in ["", ":", "root:", "no-such-user-here", "0:no-such-group-here", "-1"] {
             assert!(owner(bad).is_err(), "accepted {bad:?}");
         }
+    }
+
+    #[test]
+    fn groups_have_a_name_and_may_say_what_happens_when_they_are_slow() {
+        let slow = |text| group(text).map(|group| (group.name.to_string(), group.slow));
+        assert_eq!(slow("audit"), Ok(("audit".to_owned(), SlowGroup::Block)));
+        assert_eq!(slow("audit:block"), Ok(("audit".to_owned(), SlowGroup::Block)));
+        assert_eq!(slow("a:b:drop-oldest"), Ok(("a:b".to_owned(), SlowGroup::DropOldest)));
+        for bad in ["", ":block", "audit:", "audit:drop-olest", "-x", "a:b"] {
+            assert!(group(bad).is_err(), "accepted {bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_mailbox_of_a_process_is_refused_and_says_why() {
+        assert_eq!(lifetime("system"), Ok(libipc::Owner::System));
+        assert!(lifetime("process").is_err_and(|error| error.contains("as soon as ipcctl")));
+        assert!(lifetime("for ever").is_err_and(|error| error.contains("system, process")));
+        assert!(owner("process").is_err_and(|error| error.contains("--lifetime")));
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! A process's session with `ipcd`: connecting, and everything that is asked of the daemon. Messages
 //! never pass here.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::direct::Links;
 use crate::error::{ConnectError, Fault, RequestError};
 use crate::observer::Observer;
 use crate::options::MailboxOptions;
@@ -74,7 +75,8 @@ impl ClientOptions {
         };
         self.check_owner(&path, &socket)?;
         let session = Session::greet(socket)?;
-        Ok(Client { session: Arc::new(session), path: path.into() })
+        let links = Arc::new(Links::default());
+        Ok(Client { session: Arc::new(session), path: path.into(), links })
     }
 
     fn system_or_private(&self) -> Result<(PathBuf, OwnedFd), ConnectError> {
@@ -109,6 +111,7 @@ impl ClientOptions {
 pub struct Client {
     session: Arc<Session>,
     path: Arc<Path>,
+    links: Arc<Links>,
 }
 
 impl Client {
@@ -119,6 +122,14 @@ impl Client {
     /// [`ConnectError`].
     pub fn connect() -> Result<Self, ConnectError> {
         ClientOptions::new().connect()
+    }
+
+    /// Whether the daemon is away, as the kernel tells now: it has died, or was stopped. Links that are open go
+    /// on without it. To wait for it, poll this client ([`AsFd`]) for a hang-up, or have a sender or receiver
+    /// end with it.
+    #[must_use]
+    pub fn daemon_is_away(&self) -> bool {
+        self.session.is_away()
     }
 
     /// The socket on which the daemon was found.
@@ -176,6 +187,16 @@ impl Client {
     /// [`RequestError::Refused`]: no such mailbox, no permission to read.
     pub fn observer(&self, name: &str) -> Result<Observer, RequestError> {
         let (opened, descriptors) = self.open_role(name, Role::Observe, None)?;
+        Observer::new(self.session.clone(), opened, descriptors)
+    }
+
+    /// Opens a mailbox to look at what waits for one of its groups, without taking anything.
+    ///
+    /// # Errors
+    /// [`RequestError::Refused`]: as for [`Self::observer`], or no such group.
+    pub fn observer_of_group(&self, name: &str, group: &str) -> Result<Observer, RequestError> {
+        let group = GroupName::new(group)?;
+        let (opened, descriptors) = self.open_role(name, Role::Observe, Some(group))?;
         Observer::new(self.session.clone(), opened, descriptors)
     }
 
@@ -293,9 +314,21 @@ impl Client {
         group: Option<GroupName>,
     ) -> Result<(Opened, Vec<OwnedFd>), RequestError> {
         let name = MailboxName::new(name)?;
-        match self.session.request(&Request::Open { name, role, group })? {
-            (Answer::Opened(opened), descriptors) => Ok((opened, descriptors)),
-            (other, _) => Err(unexpected(&other)),
-        }
+        self.session.open(&Request::Open { name, role, group })
+    }
+
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    pub(crate) fn links(&self) -> &Links {
+        &self.links
+    }
+}
+
+/// A descriptor that hangs up (`POLLHUP`) when the daemon is away. Nothing is to be read from it or written to it.
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.session.socket()
     }
 }

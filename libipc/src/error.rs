@@ -131,16 +131,25 @@ pub enum TrySendError {
     /// This process is the child of a fork: open the mailbox for itself.
     #[error("this sender belongs to the parent process: open the mailbox anew after a fork")]
     Forked,
+    /// Only where that is asked for: nobody has the mailbox open to receive.
+    #[error("nobody has the mailbox open to receive")]
+    NoReceivers,
+    /// The daemon does not let the lane grow, or gives no further one: a quota, as a rule.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The lane would have to grow, and the daemon is away.
+    #[error("the lane is full, and ipcd is away and cannot let it grow")]
+    DaemonAway,
     /// The kernel has no memory for the message.
     #[error(transparent)]
     Fault(#[from] Fault),
 }
 
 impl TrySendError {
-    /// The same, where the deadline of a send has passed.
-    pub(crate) fn with_deadline(self) -> SendError {
-        match self {
-            Self::Full | Self::NotTaken => SendError::TimedOut,
+    /// The same where waiting could change nothing; `None` for [`Self::Full`].
+    pub(crate) fn lasting(self) -> Option<SendError> {
+        Some(match self {
+            Self::Full | Self::NotTaken => return None,
             Self::InHand(ticket) => SendError::InHand(ticket),
             Self::TooLong { len, max } => SendError::TooLong { len, max },
             Self::Closed => SendError::Closed,
@@ -148,7 +157,21 @@ impl TrySendError {
             Self::OwnerGone => SendError::OwnerGone,
             Self::Corrupt(corrupt) => SendError::Corrupt(corrupt),
             Self::Forked => SendError::Forked,
+            Self::NoReceivers => SendError::NoReceivers,
+            Self::Refused(refusal) => SendError::Refused(refusal),
+            Self::DaemonAway => SendError::DaemonAway,
             Self::Fault(fault) => SendError::Fault(fault),
+        })
+    }
+}
+
+impl From<RequestError> for TrySendError {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::Refused(refusal) => Self::Refused(refusal),
+            RequestError::DaemonAway => Self::DaemonAway,
+            RequestError::Forked => Self::Forked,
+            RequestError::Fault(fault) => Self::Fault(fault),
         }
     }
 }
@@ -190,9 +213,29 @@ pub enum SendError {
     /// This process is the child of a fork: open the mailbox for itself.
     #[error("this sender belongs to the parent process: open the mailbox anew after a fork")]
     Forked,
+    /// Only where that is asked for: nobody has the mailbox open to receive.
+    #[error("nobody has the mailbox open to receive")]
+    NoReceivers,
+    /// The daemon does not let the lane grow, or gives no further one: a quota, as a rule.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The lane would have to grow, and the daemon is away.
+    #[error("the lane is full, and ipcd is away and cannot let it grow")]
+    DaemonAway,
     /// The kernel has no memory for the message.
     #[error(transparent)]
     Fault(#[from] Fault),
+}
+
+/// Why a message was not sent to a process. The message is still the caller's.
+#[derive(Debug, thiserror::Error)]
+pub enum SendToError {
+    /// There is no link to it, and none could be made: nobody has registered so, or it lets nobody send.
+    #[error(transparent)]
+    NoLink(#[from] RequestError),
+    /// As for any sender.
+    #[error(transparent)]
+    Send(SendError),
 }
 
 /// Why a reserved message was not sent. Nothing of it was, but for [`CommitError::InHand`].
@@ -207,6 +250,12 @@ pub enum CommitError {
     /// The mailbox is gone.
     #[error("the mailbox was deleted")]
     Deleted,
+    /// The mailbox is gone, with the process that owned it.
+    #[error("the process that owned the mailbox is gone, and the mailbox with it")]
+    OwnerGone,
+    /// Only where that is asked for: nobody has the mailbox open to receive.
+    #[error("nobody has the mailbox open to receive")]
+    NoReceivers,
     /// This process is the child of a fork: open the mailbox for itself.
     #[error("this sender belongs to the parent process: open the mailbox anew after a fork")]
     Forked,
@@ -226,12 +275,22 @@ pub struct BatchStopped<E: std::error::Error + 'static> {
 /// Why no message was received without waiting.
 #[derive(Debug, thiserror::Error)]
 pub enum TryReceiveError {
-    /// Nothing there.
+    /// Nothing there; in an exclusive mailbox also: others receive, or wait for their turn.
     #[error("the mailbox is empty")]
     Empty,
     /// Closed to new sends, and drained.
     #[error("the mailbox is closed and drained")]
     Closed,
+    /// Only where asked for: senders have been there, none is now, and all they sent has been received.
+    #[error("the last sender is gone and all is received")]
+    NoSenders,
+    /// Only from a named sender: it is gone, and all it sent has been received.
+    #[error("the sender is gone and all it sent is received")]
+    SenderGone,
+    /// Only from a named sender: this receiver has given back messages of two others, and nobody has taken them
+    /// again. Receive those first, from anybody or from their senders.
+    #[error("messages of two other senders were given back and are to be received first")]
+    HandsFull,
     /// The mailbox is gone.
     #[error("the mailbox was deleted")]
     Deleted,
@@ -258,6 +317,16 @@ pub enum ReceiveError {
     /// Closed to new sends, and drained.
     #[error("the mailbox is closed and drained")]
     Closed,
+    /// Only where asked for: senders have been there, none is now, and all they sent has been received.
+    #[error("the last sender is gone and all is received")]
+    NoSenders,
+    /// Only from a named sender: it is gone, and all it sent has been received.
+    #[error("the sender is gone and all it sent is received")]
+    SenderGone,
+    /// Only from a named sender: this receiver has given back messages of two others, and nobody has taken them
+    /// again. Receive those first, from anybody or from their senders.
+    #[error("messages of two other senders were given back and are to be received first")]
+    HandsFull,
     /// The mailbox is gone.
     #[error("the mailbox was deleted")]
     Deleted,

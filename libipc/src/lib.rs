@@ -23,6 +23,8 @@
 //! - [`Client`]: the session with the daemon. [`MailboxOptions`]: attributes and their limits.
 //! - [`Sender`], [`Receiver`], [`Delivery`]: the two ends, and a message in hand. [`Observer`]: a look.
 //! - [`Reservation`], [`TrustedSenders`]: messages written and read in place. [`Batch`]: several at once.
+//! - [`WaitSet`]: waiting on many. [`Receiver::poll_fd`], [`Sender::poll_fd`]: descriptors for event loops. With
+//!   the feature `tokio`, the module of that name: futures and a stream.
 //! - [`Ticket`]: what has become of a message, told by [`Sender::send_tracked`].
 //! - [`error`]: one type an operation.
 //! - [`lane`]: how messages lie in shared memory and who wakes whom. [`regions`], [`sys`]: what that
@@ -32,6 +34,8 @@
 mod client;
 #[cfg(not(loom))]
 mod delivery;
+#[cfg(not(loom))]
+mod direct;
 #[cfg(not(loom))]
 pub mod error;
 pub mod lane;
@@ -57,6 +61,8 @@ pub mod sync;
 pub mod sys;
 #[cfg(not(loom))]
 mod ticket;
+#[cfg(all(feature = "tokio", not(loom)))]
+pub mod tokio;
 #[cfg(not(loom))]
 mod wait_set;
 #[cfg(not(loom))]
@@ -69,7 +75,7 @@ pub use delivery::Delivery;
 #[cfg(not(loom))]
 pub use error::{
     BatchStopped, CommitError, ConnectError, Corrupt, Fault, ReceiveError, RequestError, SendError,
-    TryReceiveError, TrySendError,
+    SendToError, TryReceiveError, TrySendError,
 };
 #[cfg(not(loom))]
 pub use lane::memory::TrustedSenders;

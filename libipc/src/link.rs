@@ -9,7 +9,9 @@ use crate::lane::claim::LaneReader;
 use crate::lane::layout::Limits;
 use crate::lane::layout::{LaneStatus, SlotState};
 use crate::lane::memory::RingMemory;
+use crate::lane::order::{LaneId, Standing};
 use crate::lane::position::Position;
+use crate::lane::ring::Oldest;
 use crate::protocol::{Answer, Fetched, LaneInfo, LaneTicket, Opened, Refresh, Request};
 use crate::regions::{Cursors, Doorstep, LaneWords, Roster};
 use crate::session::{Session, unexpected};
@@ -40,6 +42,49 @@ impl Link {
             (Answer::Fetched(fetched), descriptors) => Ok((fetched, descriptors)),
             (other, _) => Err(unexpected(&other)),
         }
+    }
+
+    /// Asks the daemon for a further lane of a sender's link.
+    pub(crate) fn add_lane(
+        &self,
+        priority: u8,
+        capacity_bytes: u64,
+        replaces: Option<LaneTicket>,
+    ) -> Result<(LaneInfo, OwnedFd), RequestError> {
+        let request = Request::AddLane { link: self.number, priority, capacity_bytes, replaces };
+        match self.session.request(&request)? {
+            (Answer::LaneAdded { lane }, descriptors) => {
+                let [fd] = <[OwnedFd; 1]>::try_from(descriptors)
+                    .map_err(|_| Fault::new("add a lane", "ipcd sent no descriptor"))?;
+                Ok((lane, fd))
+            }
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    /// Asks the daemon to drop a group's oldest messages; false if the group has claimed some meanwhile.
+    pub(crate) fn drop_oldest(
+        &self,
+        lane: LaneTicket,
+        group: u8,
+        oldest: Oldest,
+    ) -> Result<bool, RequestError> {
+        let Oldest { from, through, messages } = oldest;
+        let (from, through) = (from.get(), through.get());
+        let link = self.number;
+        match self
+            .session
+            .request(&Request::DropOldest { link, lane, group, from, through, messages })?
+            .0
+        {
+            Answer::Dropped { done } => Ok(done),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Tells the daemon that the mailbox, which is only there until it is drained, was found empty.
+    pub(crate) fn drained(&self) -> Result<(), RequestError> {
+        self.session.post(&Request::Drained { link: self.number })
     }
 
     /// Tells the daemon that a lane whose sender is gone is empty.
@@ -136,7 +181,7 @@ impl Neighbours {
     pub(crate) fn update(
         &mut self,
         link: &Link,
-        mut attach: impl FnMut(u16, LaneReader<RingMemory>),
+        mut attach: impl FnMut(&LaneInfo, LaneReader<RingMemory>),
     ) -> Result<(), RequestError> {
         loop {
             let (fetched, descriptors) = link.fetch(self.through)?;
@@ -153,7 +198,7 @@ impl Neighbours {
         &mut self,
         fetched: Fetched,
         descriptors: Vec<OwnedFd>,
-        mut attach: impl FnMut(u16, LaneReader<RingMemory>),
+        mut attach: impl FnMut(&LaneInfo, LaneReader<RingMemory>),
     ) -> Result<(), Fault> {
         let step = "map what ipcd handed over";
         if descriptors.len() != fetched.doorsteps.len() + fetched.lanes.len() {
@@ -179,10 +224,13 @@ impl Neighbours {
             let doorstep = self.doorsteps.get(usize::from(info.doorstep)).and_then(Option::as_ref);
             let verdict = doorstep.map(|(_, words)| words.verdicts.element(index.into()));
             *place = Some(info);
+            let id =
+                |ticket: LaneTicket| LaneId { index: ticket.index, generation: ticket.generation };
+            let standing = Standing { priority: info.priority, after: info.predecessor.map(id) };
             let memory = RingMemory::new(&mapping, info.capacity_bytes);
             let first = Position::new(info.first_position);
-            let generation = info.ticket.generation;
-            attach(index, LaneReader::new(memory, words.header, verdict, first, generation));
+            let reader = LaneReader::new(memory, words.header, first, info.ticket.generation);
+            attach(&info, reader.standing(standing).with_verdict(verdict));
         }
         self.through = fetched.through;
         Ok(())

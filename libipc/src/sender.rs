@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Corrupt, Fault, RequestError, SendError, TrySendError};
 use crate::lane::hints;
-use crate::lane::layout::{SlotState, Traffic};
+use crate::lane::layout::{Limits, SlotState, Traffic};
 use crate::lane::memory::RingMemory;
 use crate::lane::park::{self, Rung, SpinBudget, Woke};
-use crate::lane::position::{Position, record_granules};
+use crate::lane::position::record_granules;
 use crate::lane::ring::{LaneWriter, NoRoom};
 use crate::link::{Link, map_mailbox};
-use crate::protocol::{Buffering, LaneInfo, Opened, OpenedRole};
-use crate::regions::{Cursors, Doorstep, LaneWords, Roster};
+use crate::protocol::{Buffering, Group, LaneInfo, MailboxAttributes, Opened, OpenedRole};
+use crate::regions::{Cursors, Doorstep, Roster};
 use crate::session::Session;
 use crate::sync::Ordering::{Acquire, Relaxed};
 use crate::sync::spin_hint;
@@ -23,6 +23,7 @@ use crate::sys::process::{self, ForkGuard};
 use crate::ticket::SentLane;
 
 mod batch;
+mod lanes;
 mod poll;
 mod rendezvous;
 mod reserve;
@@ -47,25 +48,33 @@ const SLEEP_FOR_PLENTY: Duration = Duration::from_millis(10);
 /// Messages of one sender are received in the order in which they were sent.
 #[derive(Debug)]
 pub struct Sender {
+    /// The lane in which messages go now.
     writer: LaneWriter<RingMemory>,
+    lane: LaneInfo,
+    /// What that lane shares with tickets, once there was one.
+    sent_lane: Option<Arc<SentLane>>,
+    /// The lanes of other priorities.
+    others: Vec<(LaneInfo, LaneWriter<RingMemory>, Option<Arc<SentLane>>)>,
+    attributes: MailboxAttributes,
+    limits: Limits,
+    group_list: Vec<Group>,
     roster: Roster,
     /// The cursors of every group, and what is remembered of its sleepers.
     groups: Box<[(Cursors, Rung)]>,
     doorstep: Doorstep,
     /// Words of sleeping bits that the mailbox's receivers need.
     sleeping_words: usize,
-    receivers_max: usize,
     /// The roster's `changes` when `state` was read.
     seen_changes: u32,
-    /// The same while there is nothing to see to; else, and where every send is a rendezvous, a value that it
-    /// never has.
-    undisturbed_changes: u64,
     traffic: Traffic,
-    message_bytes_max: usize,
+    /// Nothing keeps messages from being sent, as far as the roster tells, and nothing is to be done behind it.
+    ready: bool,
+    requires_receivers: bool,
+    /// Receivers are required, and there are none.
+    lonely: bool,
     /// Nothing is buffered: a send waits for the acknowledgement.
     rendezvous: bool,
-    /// What the lane shares with tickets, once there was one.
-    sent_lane: Option<Arc<SentLane>>,
+    message_bytes_max: usize,
     spin: SpinBudget,
     elsewhere: poll::Elsewhere,
     guard: ForkGuard,
@@ -95,36 +104,26 @@ impl Sender {
         let step = "map a mailbox to send";
         let (limits, roster, cursors) =
             map_mailbox(step, &opened, roster, cursors, Access::ReadOnly)?;
-        if lane.ticket.index >= limits.lanes_max {
-            return Err(fault("ipcd gave a lane that the mailbox does not have").into());
-        }
         let map = |error| Fault::new(step, error);
         let doorstep = Doorstep::map(doorstep, limits, Access::ReadWrite).map_err(map)?;
-        let (words, mapping) =
-            LaneWords::map(lane_fd, lane.capacity_bytes, Access::ReadWrite).map_err(map)?;
-        let memory = RingMemory::new(&mapping, lane.capacity_bytes);
-        words.header.cpu.store(process::processor(), Relaxed);
-        let first = Position::new(lane.first_position);
-        let LaneInfo { ticket, .. } = lane;
-        let writer = LaneWriter::new(
-            memory,
-            words.header,
-            roster.clone(),
-            cursors.clone(),
-            ticket.index,
-            first,
-        );
+        let writer = lanes::write(&lane, lane_fd, limits, attributes.order, &roster, &cursors)?;
         let mut sender = Self {
             writer,
+            lane,
+            sent_lane: None,
+            others: Vec::new(),
+            attributes,
+            limits,
+            group_list: opened.groups,
             groups: cursors.into_iter().map(|cursors| (cursors, Rung::default())).collect(),
             doorstep,
             sleeping_words: usize::from(limits.receivers_max).div_ceil(64),
-            receivers_max: limits.receivers_max.into(),
             seen_changes: 0,
-            undisturbed_changes: u64::MAX,
             traffic: Traffic::Open,
+            ready: false,
+            requires_receivers: false,
+            lonely: false,
             rendezvous: attributes.buffering == Buffering::Rendezvous,
-            sent_lane: None,
             message_bytes_max: usize::try_from(attributes.message_bytes_max())
                 .unwrap_or(usize::MAX),
             spin: SpinBudget::new(SpinBudget::DEFAULT),
@@ -137,10 +136,17 @@ impl Sender {
         Ok(sender)
     }
 
-    /// Longest message in bytes: the lane's capacity less 16.
+    /// Longest message in bytes: the lane's capacity less 16, or where lanes grow 1 GiB less 16.
     #[must_use]
     pub fn message_bytes_max(&self) -> usize {
         self.message_bytes_max
+    }
+
+    /// Has every send fail with `NoReceivers` while nobody has the mailbox open to receive, also one that waits
+    /// when the last receiver goes. Otherwise messages wait for receivers to come.
+    pub fn require_receivers(&mut self) {
+        self.requires_receivers = true;
+        self.refresh();
     }
 
     /// How long a send may spin for room before it sleeps; zero never spins.
@@ -177,7 +183,7 @@ impl Sender {
 
     /// Sends if nothing has to be seen to first. Whatever it does not do, [`Self::send_thoroughly`] does.
     #[inline]
-    fn send_quickly(&mut self, message: &[u8]) -> bool {
+    pub(crate) fn send_quickly(&mut self, message: &[u8]) -> bool {
         let can = self.is_undisturbed() && self.fits(message.len());
         if can {
             self.publish(message);
@@ -207,7 +213,8 @@ impl Sender {
     fn is_undisturbed(&self) -> bool {
         self.guard.is_original()
             // PAIR(changes): Acquire here, Release in `ipcd` behind every change of the roster.
-            && u64::from(self.roster.header.changes.load(Acquire)) == self.undisturbed_changes
+            && self.roster.header.changes.load(Acquire) == self.seen_changes
+            && self.ready
     }
 
     /// Whether a message may be so long, and there is room for it, as far as is known.
@@ -224,7 +231,7 @@ impl Sender {
             return Err(TrySendError::TooLong { len, max: self.message_bytes_max });
         }
         let granules = record_granules(len);
-        if self.writer.has_room(granules) { Ok(()) } else { self.find_room(granules) }
+        if self.writer.has_room(granules) { Ok(()) } else { self.provide_room(granules) }
     }
 
     #[inline]
@@ -236,7 +243,12 @@ impl Sender {
     /// Something was published.
     #[inline]
     fn announce(&mut self) {
-        hints::give(&self.doorstep.hints, self.writer.lane());
+        if self.lane.priority == 0 {
+            hints::give(&self.doorstep.hints, self.writer.lane());
+        } else {
+            // What has a priority must not be overlooked for what has a lower one.
+            hints::give_surely(&self.doorstep.hints, self.writer.lane());
+        }
         let (roster, words) = (&self.roster.header, self.sleeping_words);
         let mut rang = false;
         for ((cursors, rung), bell) in self.groups.iter_mut().zip(&self.doorstep.header.bells) {
@@ -256,6 +268,7 @@ impl Sender {
             self.refresh();
         }
         match self.traffic {
+            Traffic::Open if self.lonely => Err(TrySendError::NoReceivers),
             Traffic::Open => Ok(()),
             Traffic::Closed | Traffic::Draining => Err(TrySendError::Closed),
             Traffic::Deleted => Err(TrySendError::Deleted),
@@ -267,28 +280,36 @@ impl Sender {
     fn refresh(&mut self) {
         self.seen_changes = self.roster.header.changes.load(Acquire);
         self.traffic = Traffic::from_word(self.roster.header.traffic.load(Relaxed));
-        let disturbed = self.rendezvous || self.traffic != Traffic::Open;
-        self.undisturbed_changes = if disturbed { u64::MAX } else { self.seen_changes.into() };
+        let receivers = self.roster.header.receivers.load(Relaxed);
+        self.lonely = self.requires_receivers && receivers == 0;
+        self.ready = self.traffic == Traffic::Open && !self.lonely && !self.rendezvous;
     }
 
     #[cold]
     fn find_room(&mut self, granules: u64) -> Result<(), TrySendError> {
+        // What is being withdrawn keeps its room until that is settled.
+        let found = {
+            let _lock = self.sent_lane.as_ref().map(|lane| lane.lock());
+            self.writer.find_room(granules)
+        };
+        found.map_err(|error| self.no_room(error))
+    }
+
+    /// Whether there is room, or something to be said of it.
+    fn may_have_room(&mut self, granules: u64) -> bool {
         let _lock = self.sent_lane.as_ref().map(|lane| lane.lock());
-        self.writer.find_room(granules).map_err(|error| match error {
+        !matches!(self.writer.find_room(granules), Err(NoRoom::Full))
+    }
+
+    fn no_room(&self, error: NoRoom) -> TrySendError {
+        match error {
             NoRoom::Full => TrySendError::Full,
             NoRoom::Corrupt => {
                 let lane = self.writer.lane();
                 TrySendError::Corrupt(Corrupt { what: "the claim", lane, peer: None })
             }
             NoRoom::Memory(error) => Fault::new("get memory for a message", error).into(),
-        })
-    }
-
-    /// Whether there is room, or something to be said of it.
-    fn may_have_room(&mut self, granules: u64) -> bool {
-        // What is being withdrawn keeps its room until that is settled.
-        let _lock = self.sent_lane.as_ref().map(|lane| lane.lock());
-        !matches!(self.writer.find_room(granules), Err(NoRoom::Full))
+        }
     }
 
     /// Waits until a message of this length can be written.
@@ -299,9 +320,11 @@ impl Sender {
         loop {
             match self.make_room(len) {
                 Ok(()) => return Ok(()),
-                Err(TrySendError::Full) if last_look => return Err(SendError::TimedOut),
-                Err(TrySendError::Full) => {}
-                Err(error) => return Err(error.with_deadline()),
+                Err(error) => match error.lasting() {
+                    Some(error) => return Err(error),
+                    None if last_look => return Err(SendError::TimedOut),
+                    None => {}
+                },
             }
             let room = self.spin_for_room(granules, deadline);
             if !room && self.sleep_for_room(granules, deadline, first) == Woke::TimedOut {
@@ -367,7 +390,7 @@ impl Sender {
     /// Whether some receiver was last seen on another processor: only then can spinning pay.
     fn receiver_runs_elsewhere(&self) -> bool {
         let here = self.note_processor();
-        let entries = self.roster.receivers.chunks(self.receivers_max);
+        let entries = self.roster.receivers.chunks(self.limits.receivers_max.into());
         let groups = self.groups.iter().zip(entries).zip(&self.roster.header.groups);
         groups.into_iter().any(|(((cursors, _), entries), group)| {
             let high = group.receivers_high.load(Acquire) as usize;

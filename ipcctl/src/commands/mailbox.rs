@@ -4,11 +4,12 @@ use std::ops::Range;
 
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::HumanBytes;
-use libipc::protocol::{MailboxDetail, MailboxName, MailboxSummary};
-use libipc::{Client, MailboxOptions, RequestError};
+use libipc::{Buffering, Order, Owner, Receivers};
+use libipc::{Client, MailboxDetail, MailboxName, MailboxOptions, MailboxSummary};
+use libipc::{GroupReport, MailboxAttributes, MemberInfo, Refusal, RequestError, Role};
 use nix::unistd::{Gid, Group, Uid, User};
 
-use crate::cli::Create;
+use crate::cli::{Create, Delete};
 use crate::exit_code::{ExitCode, Failure, Outcome, Stop};
 use crate::json;
 use crate::output::Output;
@@ -16,7 +17,7 @@ use crate::output::Output;
 /// Creates a mailbox.
 pub(crate) fn create(client: &Client, args: &Create, output: &mut Output) -> Outcome {
     let what = || format!("cannot create {}", args.name);
-    let options = options(args);
+    let options = options(args).map_err(|refusal| Failure::refused(what(), &refusal))?;
     options
         .attributes()
         .check(options.groups())
@@ -27,8 +28,12 @@ pub(crate) fn create(client: &Client, args: &Create, output: &mut Output) -> Out
     done(output, &args.name, "created", None)
 }
 
-fn options(args: &Create) -> MailboxOptions {
-    let mut options = MailboxOptions::new();
+fn options(args: &Create) -> Result<MailboxOptions, Refusal> {
+    let mut options = MailboxOptions::new()
+        .buffering(args.buffering)
+        .receivers(args.receivers)
+        .order(args.order)
+        .lifetime(args.lifetime);
     if let Some(bytes) = args.capacity {
         options = options.capacity_bytes(bytes);
     }
@@ -44,7 +49,10 @@ fn options(args: &Create) -> MailboxOptions {
     if let Some(count) = args.max_lanes {
         options = options.lanes_max(count);
     }
-    options
+    for group in &args.groups {
+        options = options.group(group.name.as_str(), group.slow)?;
+    }
+    Ok(options)
 }
 
 /// Lets traffic in again.
@@ -59,28 +67,37 @@ pub(crate) fn close(client: &Client, name: &MailboxName, output: &mut Output) ->
     done(output, name, "closed", None)
 }
 
-/// Deletes a mailbox, and tells how many messages were lost by it.
-pub(crate) fn delete(client: &Client, name: &MailboxName, output: &mut Output) -> Outcome {
-    let discarded = client.delete(name.as_str()).map_err(|error| failed("delete", name, &error))?;
-    done(output, name, "deleted", Some(discarded))
+/// Deletes a mailbox, and tells how many messages were lost by it, or are to be received first.
+pub(crate) fn delete(client: &Client, args: &Delete, output: &mut Output) -> Outcome {
+    let name = &args.name;
+    let deleted = match args.drain {
+        true => client.delete_when_drained(name.as_str()),
+        false => client.delete(name.as_str()),
+    };
+    let queued = deleted.map_err(|error| failed("delete", name, &error))?;
+    let what = if args.drain && queued > 0 { "draining" } else { "deleted" };
+    done(output, name, what, Some(queued))
 }
 
 fn failed(verb: &str, name: &MailboxName, error: &RequestError) -> Stop {
     Failure::request(format!("cannot {verb} {name}"), error).into()
 }
 
-/// Says what was done to a mailbox, and how many messages it threw away.
+/// Says what was done to a mailbox, and how many messages it has thrown away or still holds.
 fn done(
     output: &mut Output,
     name: &MailboxName,
     done: &'static str,
-    discarded: Option<u64>,
+    messages: Option<u64>,
 ) -> Outcome {
     if output.json {
         let mailbox = name.as_str();
-        output.object(&json::Done { mailbox, done, messages: discarded, bytes: None })?;
+        output.object(&json::Done { mailbox, done, messages, bytes: None })?;
     }
-    match discarded {
+    match messages {
+        Some(count) if done == "draining" => {
+            output.tell(&format!("{name} goes when its {count} queued messages are received"));
+        }
         Some(count) if count > 0 => {
             output.tell(&format!("{done} {name}, and with it {count} queued messages"));
         }
@@ -107,6 +124,7 @@ pub(crate) fn list(client: &Client, output: &mut Output) -> Outcome {
         "STATE",
         "OWNER",
         "MODE",
+        "KIND",
         "LANE",
         "SENDERS",
         "RECEIVERS",
@@ -117,7 +135,7 @@ pub(crate) fn list(client: &Client, output: &mut Output) -> Outcome {
     for mailbox in &mailboxes {
         table.add_row(list_row(mailbox));
     }
-    show_table(table, 4..10, output)?;
+    show_table(table, 5..11, output)?;
     Ok(ExitCode::Done)
 }
 
@@ -128,6 +146,7 @@ fn list_row(mailbox: &MailboxSummary) -> Vec<String> {
         state(mailbox).to_owned(),
         owner(attributes.owner_uid, attributes.owner_gid),
         format!("{:04o}", attributes.mode),
+        kind(attributes),
         HumanBytes(attributes.capacity_bytes).to_string(),
         mailbox.senders.to_string(),
         mailbox.receivers.to_string(),
@@ -135,6 +154,19 @@ fn list_row(mailbox: &MailboxSummary) -> Vec<String> {
         HumanBytes(mailbox.queued_bytes).to_string(),
         mailbox.sent_messages.to_string(),
     ]
+}
+
+/// In what a mailbox differs from one that was created without a word: `unbounded,arrival`.
+fn kind(attributes: &MailboxAttributes) -> String {
+    let MailboxAttributes { buffering, receivers, owner, order, .. } = *attributes;
+    let words = [
+        (buffering != Buffering::default()).then_some(buffering.as_str()),
+        (receivers != Receivers::default()).then_some(receivers.as_str()),
+        (owner != Owner::default()).then_some(owner.as_str()),
+        (order != Order::default()).then_some(order.as_str()),
+    ];
+    let words: Vec<_> = words.into_iter().flatten().collect();
+    if words.is_empty() { "plain".to_owned() } else { words.join(",") }
 }
 
 /// Shows all about one mailbox.
@@ -145,6 +177,10 @@ pub(crate) fn show(client: &Client, name: &MailboxName, output: &mut Output) -> 
         return Ok(ExitCode::Done);
     }
     show_table(attributes_table(&detail), 0..0, output)?;
+    if !detail.groups.is_empty() {
+        output.line("")?;
+        show_table(groups_table(&detail.groups), 2..5, output)?;
+    }
     if detail.members.is_empty() {
         output.tell("nobody has it open");
         return Ok(ExitCode::Done);
@@ -152,7 +188,7 @@ pub(crate) fn show(client: &Client, name: &MailboxName, output: &mut Output) -> 
     let mut table = plain_table(&["MEMBER", "USER", "GROUP", "STATE", "PID", "MESSAGES", "QUEUED"]);
     for member in &detail.members {
         table.add_row(vec![
-            format!("{} {}", json::role(member.role), member.index),
+            member_name(member),
             user_name(member.identity.uid),
             group_name(member.identity.gid),
             if member.alive { "there" } else { "gone" }.to_owned(),
@@ -164,6 +200,33 @@ pub(crate) fn show(client: &Client, name: &MailboxName, output: &mut Output) -> 
     output.line("")?;
     show_table(table, 4..7, output)?;
     Ok(ExitCode::Done)
+}
+
+/// `sender 3`, `sender 4 of priority 7`, `receiver 0 in audit`.
+fn member_name(member: &MemberInfo) -> String {
+    let mut name = format!("{} {}", json::role(member.role), member.index);
+    match (member.role, &member.group) {
+        (Role::Send, _) if member.priority > 0 => {
+            name.push_str(&format!(" of priority {}", member.priority));
+        }
+        (Role::Receive, Some(group)) => name.push_str(&format!(" in {group}")),
+        _ => {}
+    }
+    name
+}
+
+fn groups_table(groups: &[GroupReport]) -> Table {
+    let mut table = plain_table(&["GROUP", "IF SLOW", "RECEIVERS", "QUEUED", "DROPPED"]);
+    for GroupReport { group, receivers, queued_messages, dropped_messages } in groups {
+        table.add_row(vec![
+            group.name.to_string(),
+            group.slow.to_string(),
+            receivers.to_string(),
+            queued_messages.to_string(),
+            dropped_messages.to_string(),
+        ]);
+    }
+    table
 }
 
 fn attributes_table(detail: &MailboxDetail) -> Table {
@@ -181,6 +244,10 @@ fn attributes_table(detail: &MailboxDetail) -> Table {
         ("state", state(summary).to_owned()),
         ("owner", owner(attributes.owner_uid, attributes.owner_gid)),
         ("mode", format!("{:04o}", attributes.mode)),
+        ("buffering", attributes.buffering.to_string()),
+        ("who receives", attributes.receivers.to_string()),
+        ("lifetime", attributes.owner.to_string()),
+        ("order", attributes.order.to_string()),
         ("lane capacity", format!("{} bytes", attributes.capacity_bytes)),
         ("longest message", format!("{} bytes", attributes.message_bytes_max())),
         ("senders", senders),

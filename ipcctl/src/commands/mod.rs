@@ -28,13 +28,13 @@ fn run_with_daemon(command: &Command, client: &Client, output: &mut Output) -> O
         Command::Create(args) => mailbox::create(client, args, output),
         Command::Open(args) => mailbox::open(client, &args.name, output),
         Command::Close(args) => mailbox::close(client, &args.name, output),
-        Command::Delete(args) => mailbox::delete(client, &args.name, output),
+        Command::Delete(args) => mailbox::delete(client, args, output),
         Command::List => mailbox::list(client, output),
         Command::Show(args) => mailbox::show(client, &args.name, output),
         Command::Send(args) => send::run(client, args, output),
         Command::Receive(args) => receive::receive(client, args, output),
         Command::Peek(args) => receive::peek(client, args, output),
-        Command::Purge(args) => receive::purge(client, &args.name, output),
+        Command::Purge(args) => receive::purge(client, args, output),
         Command::Bench(args) => bench::run(client, args, output),
         Command::Doctor | Command::Generate(_) | Command::BenchPeer(_) => {
             unreachable!("these need no daemon: run() has done them")

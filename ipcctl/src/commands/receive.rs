@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use libipc::protocol::MailboxName;
-use libipc::{Client, Delivery, ReceiveError, Receiver, TryReceiveError};
+use libipc::{Client, Delivery, GroupName, MailboxDetail, MailboxName};
+use libipc::{ReceiveError, Receiver, TryReceiveError};
 
-use crate::cli::{Peek, Receive};
+use crate::cli::{Peek, Purge, Receive};
 use crate::exit_code::{ExitCode, Failure, Outcome, Stop};
 use crate::interrupt::Interrupted;
 use crate::json;
@@ -16,7 +16,7 @@ const INTERRUPT_LATENCY: Duration = Duration::from_millis(100);
 
 /// Receives messages, and acknowledges each once all of it is written to stdout.
 pub(crate) fn receive(client: &Client, args: &Receive, output: &mut Output) -> Outcome {
-    let mut receiver = open(client, &args.name)?;
+    let mut receiver = open(client, &args.name, args.group.as_ref())?;
     let interrupted = if args.follow { Interrupted::watch()? } else { Interrupted::never() };
     let wanted = if args.follow { u64::MAX } else { args.count };
     let mut received = 0;
@@ -40,10 +40,12 @@ pub(crate) fn receive(client: &Client, args: &Receive, output: &mut Output) -> O
     Ok(ExitCode::Done)
 }
 
-fn open(client: &Client, name: &MailboxName) -> Result<Receiver, Stop> {
-    client
-        .receiver(name.as_str())
-        .map_err(|error| Failure::request(format!("cannot receive from {name}"), &error).into())
+fn open(client: &Client, name: &MailboxName, group: Option<&GroupName>) -> Result<Receiver, Stop> {
+    let opened = match group {
+        Some(group) => client.receiver_in_group(name.as_str(), group.as_str()),
+        None => client.receiver(name.as_str()),
+    };
+    opened.map_err(|error| Failure::request(format!("cannot receive from {name}"), &error).into())
 }
 
 /// Until when the next message may take.
@@ -90,8 +92,11 @@ fn print(output: &mut Output, args: &Receive, delivery: &Delivery<'_>) -> Result
 /// Prints the next messages without taking them.
 pub(crate) fn peek(client: &Client, args: &Peek, output: &mut Output) -> Outcome {
     let what = || format!("cannot look into {}", args.name);
-    let mut observer =
-        client.observer(args.name.as_str()).map_err(|error| Failure::request(what(), &error))?;
+    let opened = match &args.group {
+        Some(group) => client.observer_of_group(args.name.as_str(), group.as_str()),
+        None => client.observer(args.name.as_str()),
+    };
+    let mut observer = opened.map_err(|error| Failure::request(what(), &error))?;
     let peeked = observer.peek(args.count).map_err(|error| Failure::request(what(), &error))?;
     if peeked.is_empty() {
         output.tell(&format!("{} is empty", args.name));
@@ -108,12 +113,13 @@ pub(crate) fn peek(client: &Client, args: &Peek, output: &mut Output) -> Outcome
 }
 
 /// Receives and acknowledges all that is queued now, and tells how much that was.
-pub(crate) fn purge(client: &Client, name: &MailboxName, output: &mut Output) -> Outcome {
+pub(crate) fn purge(client: &Client, args: &Purge, output: &mut Output) -> Outcome {
+    let name = &args.name;
     let what = || format!("cannot purge {name}");
-    let mut receiver = open(client, name)?;
+    let mut receiver = open(client, name, args.group.as_ref())?;
     let detail = client.show(name.as_str()).map_err(|error| Failure::request(what(), &error))?;
     // Senders may go on while we work: what lies unclaimed now is what we remove, no more.
-    let mut remaining_bytes = detail.summary.queued_bytes;
+    let (mut remaining, cost) = queued(&detail, args.group.as_ref());
     let (mut messages, mut bytes) = (0, 0);
     let mut done = false;
     while !done {
@@ -123,17 +129,17 @@ pub(crate) fn purge(client: &Client, name: &MailboxName, output: &mut Output) ->
             Err(error) => return Err(Failure::try_receive(what(), &error).into()),
         };
         let len = delivery.bytes().len() as u64;
-        // A message offered again is no longer among the unclaimed bytes.
+        // A message offered again is no longer among the unclaimed.
         let unclaimed = delivery.attempts() == 0;
-        if unclaimed && remaining_bytes == 0 {
+        if unclaimed && remaining == 0 {
             delivery.return_to_queue();
             break;
         }
         delivery.acknowledge();
         if unclaimed {
-            remaining_bytes = remaining_bytes.saturating_sub(record_bytes(len));
+            remaining = remaining.saturating_sub(cost(len));
             // What is offered again comes before what nobody has had: none of it is left.
-            done = remaining_bytes == 0;
+            done = remaining == 0;
         }
         messages += 1;
         bytes += len;
@@ -144,6 +150,16 @@ pub(crate) fn purge(client: &Client, name: &MailboxName, output: &mut Output) ->
     }
     output.tell(&format!("purged {messages} messages ({bytes} bytes) from {name}"));
     Ok(ExitCode::Done)
+}
+
+/// How much is queued, and how much of that a message of some length is: bytes in lanes that all receivers
+/// empty together, messages where each group has its own place in them.
+fn queued(detail: &MailboxDetail, group: Option<&GroupName>) -> (u64, fn(u64) -> u64) {
+    let report = detail.groups.iter().find(|report| Some(&report.group.name) == group);
+    match report {
+        Some(report) => (report.queued_messages, |_| 1),
+        None => (detail.summary.queued_bytes, record_bytes),
+    }
 }
 
 /// Bytes that a message takes in its lane: a header of one granule, and whole granules.

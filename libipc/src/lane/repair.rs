@@ -21,20 +21,64 @@ pub enum Mended {
     Offered,
 }
 
-/// Repairs what receiver `slot` has left: called by `ipcd` alone, once nobody acts in that slot's name any
-/// more. Calling it again does no harm.
+/// Repairs what receiver `slot` has left, there and in its spare slot: called by `ipcd` alone, once nobody acts
+/// in that slot's name any more. Calling it again does no harm.
 pub fn mend_slot(cursors: &Cursors, slot: u16) -> Mended {
-    let Some(mine) = cursors.slots.get(usize::from(slot)) else { return Mended::Nothing };
+    let (word, bit) = slot_bit(slot);
+    if let Some(choosy) = cursors.header.choosy.get(word) {
+        choosy.fetch_and(!bit, Relaxed);
+    }
+    // The spare one first: what is on its way there counts as there once the other hold is idle.
+    if usize::from(slot) < cursors.receivers() {
+        mend(cursors, cursors.spare_of(slot));
+    }
+    mend(cursors, slot)
+}
+
+fn mend(cursors: &Cursors, slot: u16) -> Mended {
+    match left_in(cursors, slot) {
+        Left::Nothing => Mended::Nothing,
+        Left::Offer => Mended::Offered,
+        Left::Owned => {
+            let (word, bit) = slot_bit(slot);
+            // PAIR(offer)
+            cursors.header.offered[word].fetch_or(bit, Release);
+            Mended::Offered
+        }
+    }
+}
+
+/// As [`mend_slot`], in a group that hands out nothing twice: what the slot owned is nobody's any more.
+/// Says whether it owned anything.
+pub fn discard_slot(cursors: &Cursors, slot: u16) -> bool {
+    let owned = left_in(cursors, slot) == Left::Owned;
+    if let Some(cell) = cursors.slots.get(usize::from(slot)).filter(|_| owned) {
+        overwrite(&cell.hold, Hold::IDLE);
+    }
+    owned
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    /// What is offered already, or just being taken over.
+    Offer,
+    /// What the slot has won, and still holds.
+    Owned,
+}
+
+fn left_in(cursors: &Cursors, slot: u16) -> Left {
+    let Some(mine) = cursors.slots.get(usize::from(slot)) else { return Left::Nothing };
     finish_takeovers_of(cursors, slot);
     let (word, bit) = slot_bit(slot);
     let offered = cursors.header.offered[word].load(Acquire) & bit != 0;
     if offered || mine.taker.load(Acquire) != 0 {
-        return Mended::Offered;
+        return Left::Offer;
     }
-    let Some(hold) = Hold::from_word(mine.hold.load(Acquire)) else { return Mended::Nothing };
+    let Some(hold) = Hold::from_word(mine.hold.load(Acquire)) else { return Left::Nothing };
     let Some(cell) = cursors.claims.get(usize::from(hold.lane)) else {
         overwrite(&mine.hold, Hold::IDLE);
-        return Mended::Nothing;
+        return Left::Nothing;
     };
     // The claim first, then the hold again: whoever moved the claim on had confirmed the hold before, so
     // if the claim no longer names this slot, the mark is there to be seen. PAIR(claim), PAIR(hold).
@@ -42,13 +86,51 @@ pub fn mend_slot(cursors: &Cursors, slot: u16) -> Mended {
     let hold = Hold::from_word(mine.hold.load(Acquire)).unwrap_or(hold);
     let won_last = claim.winner == Some(slot) && claim.position.since(hold.position) > 0;
     if hold.confirmed || won_last {
-        // PAIR(offer)
-        cursors.header.offered[word].fetch_or(bit, Release);
-        return Mended::Offered;
+        return Left::Owned;
     }
     // Only an intent: the claim never came to it.
     overwrite(&mine.hold, Hold::IDLE);
-    Mended::Nothing
+    Left::Nothing
+}
+
+/// Drops what lies in a lane from `from`, which must be the claim, to `through`: nobody gets it. False if the
+/// claim is elsewhere: then nothing is done. Called by `ipcd` alone.
+pub fn drop_through(cursors: &Cursors, lane: u16, from: Position, through: Position) -> bool {
+    let Some(cell) = cursors.claims.get(usize::from(lane)) else { return false };
+    // PAIR(claim): as a receiver moves it on; the last winner is confirmed before the claim forgets it.
+    let word = cell.claim.load(Acquire);
+    let claim = Claim::from_word(word);
+    if claim.position != from {
+        return false;
+    }
+    confirm_winner(cursors, lane, claim);
+    let dropped = Claim { position: through, winner: None }.to_word();
+    cell.claim.compare_exchange(word, dropped, AcqRel, Relaxed).is_ok()
+}
+
+/// Notes in the hold of a claim's last winner, if it still holds what it won, that it did win: the claim is
+/// about to forget it.
+fn confirm_winner(cursors: &Cursors, lane: u16, claim: Claim) {
+    let winner = claim.winner.and_then(|winner| cursors.slots.get(usize::from(winner)));
+    let Some(cell) = winner else { return };
+    // PAIR(hold): Acquire here, Release where the winner stored it.
+    let word = cell.hold.load(Acquire);
+    let Some(hold) = Hold::from_word(word) else { return };
+    if hold.lane == lane && !hold.confirmed && claim.position.since(hold.position) > 0 {
+        let confirmed = Hold { confirmed: true, ..hold }.to_word();
+        // Failing is fine: the winner has let go of it meanwhile.
+        let _ = cell.hold.compare_exchange(word, confirmed, AcqRel, Relaxed);
+    }
+}
+
+/// Takes a receiver that is gone out of the line for the turn, and gives the turn back if it had it. The
+/// others are to be woken then. Called by `ipcd` alone.
+pub fn leave_line(cursors: &Cursors, slot: u16) {
+    let Some(cell) = cursors.slots.get(usize::from(slot)) else { return };
+    overwrite(&cell.in_line, 0);
+    let mine = u32::from(slot) + 1;
+    // Failing is fine: the turn is another's, or nobody's.
+    let _ = cursors.header.turn.compare_exchange(mine, 0, AcqRel, Relaxed);
 }
 
 /// What the dead receiver was just taking over is given back to where it was offered, or, if it had come
@@ -95,7 +177,7 @@ pub fn lane_is_drained(cursors: &Cursors, lane: u16, tail: Position) -> bool {
     // PAIR(claim): Acquire; the claim before the holds, as a sender reads them.
     let claim = Claim::from_word(cell.claim.load(Acquire));
     claim.position == tail
-        && owned_holds(cursors, cursors.slots.len(), lane, claim, |_, _| ()).is_some_and(|n| n == 0)
+        && owned_holds(cursors, cursors.receivers(), lane, claim, |_, _| ()).is_some_and(|n| n == 0)
 }
 
 /// Whether any slot holds anything of a lane, or seems to.
@@ -103,21 +185,21 @@ pub fn lane_is_held(cursors: &Cursors, lane: u16) -> bool {
     let Some(cell) = cursors.claims.get(usize::from(lane)) else { return false };
     // PAIR(claim): Acquire.
     let claim = Claim::from_word(cell.claim.load(Acquire));
-    owned_holds(cursors, cursors.slots.len(), lane, claim, |_, _| ()) != Some(0)
+    owned_holds(cursors, cursors.receivers(), lane, claim, |_, _| ()) != Some(0)
 }
 
 /// Tries of a scan that takeovers keep disturbing.
 const SCANS: usize = 4;
 
-/// Shows `each` the slot and the position of every hold on a lane that may be owned, among the first `slots` slots, given
-/// the claim as it was read before; returns how many there are. `None` if takeovers kept moving holds about:
+/// Shows `each` the slot and the position of every hold on a lane that may be owned, among the slots of the first `receivers`
+/// receivers, given the claim as it was read before; returns how many there are. `None` if takeovers kept moving holds about:
 /// then some may have been missed.
 ///
 /// A hold that is not confirmed, lies before the claim and is not the last winner's is no more than an
 /// intent that came too late: whoever moves the claim on confirms the winner's hold first.
 pub fn owned_holds(
     cursors: &Cursors,
-    slots: usize,
+    receivers: usize,
     lane: u16,
     claim: Claim,
     mut each: impl FnMut(&SlotCell, Position),
@@ -126,12 +208,13 @@ pub fn owned_holds(
         // PAIR(takeover): Acquire here, AcqRel between the two stores of a takeover in `claim`.
         let before = cursors.header.takeovers.load(Acquire);
         let mut count = 0;
-        for (index, cell) in (0u16..).zip(cursors.slots.iter().take(slots)) {
+        let spares = cursors.slots.iter().skip(cursors.receivers()).take(receivers);
+        for (index, cell) in (0u16..).zip(cursors.slots.iter().take(receivers).chain(spares)) {
             // PAIR(free), PAIR(hold): Acquire here, Release where the receiver stores it.
             let Some(hold) = Hold::from_word(cell.hold.load(Acquire)) else { continue };
             let late = !hold.confirmed
                 && claim.position.since(hold.position) > 0
-                && claim.winner != Some(index);
+                && (claim.winner != Some(index) || usize::from(index) >= receivers);
             if hold.lane == lane && !late {
                 count += 1;
                 each(cell, hold.position);

@@ -163,10 +163,26 @@ pub struct LaneWriter<S> {
     first: Position,
     /// Granules from `first` on for which memory is allocated; at the capacity the first lap is over.
     prepared: u64,
+    /// Looks at what receivers have done at least every so many granules; `None`: only when it is full.
+    look_every: Option<u64>,
     sent: u64,
     /// Set once the shared count of messages may be lowered, by withdrawals in other threads: how many of
     /// `sent` have been added to it.
     counted: Option<u64>,
+    /// What stamps the messages, where they are received in the order of their arrival.
+    clock: Option<fn() -> u64>,
+}
+
+/// The oldest messages of a lane that one group has not claimed: where they begin and end, and how many
+/// there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Oldest {
+    /// The group's claim.
+    pub from: Position,
+    /// Behind the last of them.
+    pub through: Position,
+    /// How many.
+    pub messages: u64,
 }
 
 impl<S: Storage> LaneWriter<S> {
@@ -192,8 +208,10 @@ impl<S: Storage> LaneWriter<S> {
             writable_end: first,
             first,
             prepared: 0,
+            look_every: None,
             sent: 0,
             counted: None,
+            clock: None,
         }
     }
 
@@ -261,7 +279,50 @@ impl<S: Storage> LaneWriter<S> {
         }
         self.prepare(granules)?;
         self.settle_writable_end();
+        if let Some(every) = self.look_every {
+            let next_look = self.tail.advance(every.max(granules));
+            if self.writable_end.since(next_look) > 0 {
+                self.writable_end = next_look;
+            }
+        }
         Ok(())
+    }
+
+    /// Has the receivers' words looked at every so many granules even if there is room.
+    pub fn look_every(&mut self, granules: u64) {
+        self.look_every = Some(granules);
+        self.writable_end = self.tail;
+    }
+
+    /// Granules in use, after a look at the receivers' words.
+    ///
+    /// # Errors
+    /// [`NoRoom::Corrupt`].
+    pub fn in_use(&mut self) -> Result<u64, NoRoom> {
+        self.refresh_limit()?;
+        Ok(self.tail.since(self.limit).max(0) as u64)
+    }
+
+    /// The messages that a group would have to lose so that there is room for a record of so many granules, and
+    /// for some more so that it is not asked for each anew; `None` if it has claimed far enough itself.
+    pub fn oldest_of(&self, group: usize, granules: u64) -> Option<Oldest> {
+        let wanted = self.least_claim(granules);
+        let from = self.groups.get(group)?.claim;
+        if from.since(wanted) >= 0 {
+            return None;
+        }
+        let plenty = wanted.advance(self.capacity() / 8);
+        let (mut through, mut messages) = (from, 0);
+        // Our own records: whatever the group's claim says, this ends at our tail.
+        while through.since(plenty) < 0 && through != self.tail {
+            let header = self.storage.header(through);
+            if self.tail.since(through.advance(header.granules())) < 0 {
+                return None;
+            }
+            through = through.advance(header.granules());
+            messages += u64::from(header.flags & RecordHeader::WITHDRAWN == 0);
+        }
+        Some(Oldest { from, through, messages })
     }
 
     /// Granules that could be written now, as far as is known.
@@ -293,7 +354,7 @@ impl<S: Storage> LaneWriter<S> {
     /// Writes a message, to be published later. There must be room ([`Self::has_room`]).
     #[inline]
     pub fn append(&mut self, payload: &[u8]) {
-        let header = RecordHeader { len: payload.len() as u32, ..RecordHeader::default() };
+        let header = self.header_of(payload.len());
         self.storage.write(self.tail, header, payload);
         self.tail = self.tail.advance(header.granules());
         self.sent += 1;
@@ -303,10 +364,21 @@ impl<S: Storage> LaneWriter<S> {
     /// ([`Self::has_room`]).
     #[inline]
     pub fn append_written(&mut self, len: usize) {
-        let header = RecordHeader { len: len as u32, ..RecordHeader::default() };
+        let header = self.header_of(len);
         self.storage.write_header(self.tail, header);
         self.tail = self.tail.advance(header.granules());
         self.sent += 1;
+    }
+
+    #[inline]
+    fn header_of(&self, len: usize) -> RecordHeader {
+        let stamp = self.clock.map_or(0, |now| now());
+        RecordHeader { len: len as u32, stamp, ..RecordHeader::default() }
+    }
+
+    /// Stamps the messages from now on with the time.
+    pub fn stamp_with(&mut self, clock: fn() -> u64) {
+        self.clock = Some(clock);
     }
 
     /// Where the next record is written, and where that lies.

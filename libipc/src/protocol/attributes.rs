@@ -169,10 +169,15 @@ impl Default for MailboxAttributes {
 }
 
 impl MailboxAttributes {
-    /// Longest message in bytes: the capacity less the record's own header.
+    /// Longest message in bytes: the capacity of a lane, or where lanes grow the largest capacity, less the
+    /// record's own header.
     #[must_use]
     pub fn message_bytes_max(&self) -> u64 {
-        self.capacity_bytes - crate::lane::position::GRANULE_BYTES as u64
+        let capacity = match self.buffering {
+            Buffering::Bounded | Buffering::Rendezvous => self.capacity_bytes,
+            Buffering::Unbounded => layout::LANE_CAPACITY_BYTES_MAX,
+        };
+        capacity - crate::lane::position::GRANULE_BYTES as u64
     }
 
     /// Says which attribute is out of its range, or which two do not go together.

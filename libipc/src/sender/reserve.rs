@@ -130,6 +130,8 @@ impl Sender {
         self.check().map_err(|error| match error {
             TrySendError::Forked => CommitError::Forked,
             TrySendError::Closed => CommitError::Closed,
+            TrySendError::OwnerGone => CommitError::OwnerGone,
+            TrySendError::NoReceivers => CommitError::NoReceivers,
             _ => CommitError::Deleted,
         })
     }
