@@ -383,7 +383,7 @@ fn race(options: &MailboxOptions, way: Way, receivers: usize, rounds: u64) {
         child.tell(&format!("drain {}", log(n).display()));
     }
     let mut dice = Dice::new(seed());
-    let mut sender = client.sender("orders").unwrap();
+    let mut sender = client.sender("orders").expect("its place");
     let mut message = Vec::new();
     let mut told = Vec::new();
     for number in 0..rounds {
@@ -391,7 +391,7 @@ fn race(options: &MailboxOptions, way: Way, receivers: usize, rounds: u64) {
         numbered::write(1, number, len, &mut message);
         told.push(send(&mut sender, way, &message, &mut dice));
     }
-    client.close("orders").unwrap();
+    client.close("orders").expect("ours to close");
     let got: HashMap<u64, u32> = finish(&mut children, log);
     let mut counts: HashMap<Outcome, u32> = HashMap::new();
     for (number, outcome) in told.iter().enumerate() {
@@ -401,7 +401,7 @@ fn race(options: &MailboxOptions, way: Way, receivers: usize, rounds: u64) {
         assert_eq!(times, expected, "message {number}, {outcome:?}");
     }
     println!("{way:?}, {receivers} receivers: {counts:?}");
-    let summary = client.show("orders").unwrap().summary;
+    let summary = client.show("orders").expect("ours to see").summary;
     assert_eq!((summary.queued_messages, summary.queued_bytes), (0, 0));
     assert_eq!(
         summary.sent_messages,

@@ -8,11 +8,11 @@
 //! create NAME | create_for UID NAME | delete NAME               ask the daemon
 //! list | status                                                 the same
 //! sender NAME | receiver NAME | close_sender | close_receiver   open and close the ends
-//! never_spin                                                    the ends sleep at once
-//! send TEXT | try_send TEXT | send_within MS TEXT               send one message
-//! send_sync TEXT | send_sync_within MS TEXT                     the same, and await the acknowledgement
+//! send_sync TEXT | send_sync_within MS TEXT                     send one, and await the acknowledgement
 //! signalled VALUE TEXT                                          send one, and await the signal of its ticket
 //! withdraw_numbered ID COUNT BYTES SEED LOG                     see completions.rs
+//! never_spin                                                    the ends sleep at once
+//! send TEXT | try_send TEXT | send_within MS TEXT               send one message
 //! receive | try_receive | receive_within MS                     got ATTEMPTS PID UID GID TEXT
 //! hold                                                          as receive; then ack | return
 //! send_numbered ID FIRST COUNT BYTES [PROGRESS]                 see tests::numbered

@@ -146,7 +146,7 @@ pub enum TrySendError {
 }
 
 impl TrySendError {
-    /// The same where waiting could change nothing; `None` where it could.
+    /// The same where waiting could change nothing; `None` for [`Self::Full`].
     pub(crate) fn lasting(self) -> Option<SendError> {
         Some(match self {
             Self::Full | Self::NotTaken => return None,

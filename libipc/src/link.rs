@@ -229,9 +229,8 @@ impl Neighbours {
             let standing = Standing { priority: info.priority, after: info.predecessor.map(id) };
             let memory = RingMemory::new(&mapping, info.capacity_bytes);
             let first = Position::new(info.first_position);
-            let generation = info.ticket.generation;
-            let reader = LaneReader::new(memory, words.header, verdict, first, generation);
-            attach(&info, reader.standing(standing));
+            let reader = LaneReader::new(memory, words.header, first, info.ticket.generation);
+            attach(&info, reader.standing(standing).with_verdict(verdict));
         }
         self.through = fetched.through;
         Ok(())

@@ -71,6 +71,8 @@ pub struct Receiver {
     /// The same while there is nothing to see to; else a value that it never has.
     undisturbed_changes: u64,
     traffic: Traffic,
+    /// Something withdrawn was skipped since this was last set to false.
+    skipped: bool,
     /// The daemon was away when it should have told of new lanes: ask again before sleeping.
     stale: bool,
     /// Some sender was found on another processor when last asked.
@@ -141,10 +143,10 @@ impl Receiver {
             seen_changes: 0,
             undisturbed_changes: u64::MAX,
             traffic: Traffic::Open,
+            skipped: false,
             stale: false,
             sender_elsewhere: true,
             claims: 0,
-            skipped: false,
             reports: false,
             senders: from::Senders::default(),
             wanted: None,
@@ -353,22 +355,22 @@ impl Receiver {
 
     /// Takes the next message, if there is one; if it is not `thorough` it may miss one for a while.
     fn take(&mut self, thorough: bool) -> Result<bool, TryReceiveError> {
-        self.check()?;
-        let mut runs = 0;
+        let mut rounds = 0;
         loop {
             self.skipped = false;
             if self.take_once(thorough)? {
                 return Ok(true);
             }
-            // All of a run was withdrawn: there may be more. A lane cannot have held more than it has granules.
-            if !self.skipped || runs >= self.claimant.granules() {
+            // What was claimed was withdrawn: there may be more, though no more than the lanes can hold.
+            rounds += 1;
+            if !self.skipped || rounds > self.claimant.granules() {
                 return Ok(false);
             }
-            runs += 1;
         }
     }
 
     fn take_once(&mut self, thorough: bool) -> Result<bool, TryReceiveError> {
+        self.check()?;
         if let Some(pid) = self.wanted {
             return self.take_from(pid);
         }

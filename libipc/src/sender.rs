@@ -51,8 +51,10 @@ pub struct Sender {
     /// The lane in which messages go now.
     writer: LaneWriter<RingMemory>,
     lane: LaneInfo,
+    /// What that lane shares with tickets, once there was one.
+    sent_lane: Option<Arc<SentLane>>,
     /// The lanes of other priorities.
-    others: Vec<lanes::Other>,
+    others: Vec<(LaneInfo, LaneWriter<RingMemory>, Option<Arc<SentLane>>)>,
     attributes: MailboxAttributes,
     limits: Limits,
     group_list: Vec<Group>,
@@ -64,18 +66,15 @@ pub struct Sender {
     sleeping_words: usize,
     /// The roster's `changes` when `state` was read.
     seen_changes: u32,
-    /// The same while there is nothing to see to; else, and where every send is a rendezvous, a value that it
-    /// never has.
-    undisturbed_changes: u64,
     traffic: Traffic,
-    /// Nothing keeps messages from being sent, as far as the roster tells.
+    /// Nothing keeps messages from being sent, as far as the roster tells, and nothing is to be done behind it.
     ready: bool,
     requires_receivers: bool,
-    message_bytes_max: usize,
+    /// Receivers are required, and there are none.
+    lonely: bool,
     /// Nothing is buffered: a send waits for the acknowledgement.
     rendezvous: bool,
-    /// What the lane shares with tickets, once there was one.
-    sent_lane: Option<Arc<SentLane>>,
+    message_bytes_max: usize,
     spin: SpinBudget,
     elsewhere: poll::Elsewhere,
     guard: ForkGuard,
@@ -111,6 +110,7 @@ impl Sender {
         let mut sender = Self {
             writer,
             lane,
+            sent_lane: None,
             others: Vec::new(),
             attributes,
             limits,
@@ -119,12 +119,11 @@ impl Sender {
             doorstep,
             sleeping_words: usize::from(limits.receivers_max).div_ceil(64),
             seen_changes: 0,
-            undisturbed_changes: u64::MAX,
             traffic: Traffic::Open,
             ready: false,
             requires_receivers: false,
+            lonely: false,
             rendezvous: attributes.buffering == Buffering::Rendezvous,
-            sent_lane: None,
             message_bytes_max: usize::try_from(attributes.message_bytes_max())
                 .unwrap_or(usize::MAX),
             spin: SpinBudget::new(SpinBudget::DEFAULT),
@@ -214,7 +213,8 @@ impl Sender {
     fn is_undisturbed(&self) -> bool {
         self.guard.is_original()
             // PAIR(changes): Acquire here, Release in `ipcd` behind every change of the roster.
-            && u64::from(self.roster.header.changes.load(Acquire)) == self.undisturbed_changes
+            && self.roster.header.changes.load(Acquire) == self.seen_changes
+            && self.ready
     }
 
     /// Whether a message may be so long, and there is room for it, as far as is known.
@@ -268,8 +268,8 @@ impl Sender {
             self.refresh();
         }
         match self.traffic {
-            Traffic::Open if self.ready => Ok(()),
-            Traffic::Open => Err(TrySendError::NoReceivers),
+            Traffic::Open if self.lonely => Err(TrySendError::NoReceivers),
+            Traffic::Open => Ok(()),
             Traffic::Closed | Traffic::Draining => Err(TrySendError::Closed),
             Traffic::Deleted => Err(TrySendError::Deleted),
             Traffic::OwnerGone => Err(TrySendError::OwnerGone),
@@ -280,16 +280,25 @@ impl Sender {
     fn refresh(&mut self) {
         self.seen_changes = self.roster.header.changes.load(Acquire);
         self.traffic = Traffic::from_word(self.roster.header.traffic.load(Relaxed));
-        let lonely = self.requires_receivers && self.roster.header.receivers.load(Relaxed) == 0;
-        self.ready = self.traffic == Traffic::Open && !lonely;
-        let disturbed = self.rendezvous || !self.ready;
-        self.undisturbed_changes = if disturbed { u64::MAX } else { self.seen_changes.into() };
+        let receivers = self.roster.header.receivers.load(Relaxed);
+        self.lonely = self.requires_receivers && receivers == 0;
+        self.ready = self.traffic == Traffic::Open && !self.lonely && !self.rendezvous;
     }
 
     #[cold]
     fn find_room(&mut self, granules: u64) -> Result<(), TrySendError> {
-        let found = self.look_for_room(granules);
+        // What is being withdrawn keeps its room until that is settled.
+        let found = {
+            let _lock = self.sent_lane.as_ref().map(|lane| lane.lock());
+            self.writer.find_room(granules)
+        };
         found.map_err(|error| self.no_room(error))
+    }
+
+    /// Whether there is room, or something to be said of it.
+    fn may_have_room(&mut self, granules: u64) -> bool {
+        let _lock = self.sent_lane.as_ref().map(|lane| lane.lock());
+        !matches!(self.writer.find_room(granules), Err(NoRoom::Full))
     }
 
     fn no_room(&self, error: NoRoom) -> TrySendError {
@@ -301,17 +310,6 @@ impl Sender {
             }
             NoRoom::Memory(error) => Fault::new("get memory for a message", error).into(),
         }
-    }
-
-    /// Whether there is room, or something to be said of it.
-    fn may_have_room(&mut self, granules: u64) -> bool {
-        !matches!(self.look_for_room(granules), Err(NoRoom::Full))
-    }
-
-    fn look_for_room(&mut self, granules: u64) -> Result<(), NoRoom> {
-        // What is being withdrawn keeps its room until that is settled.
-        let _lock = self.sent_lane.as_ref().map(|lane| lane.lock());
-        self.writer.find_room(granules)
     }
 
     /// Waits until a message of this length can be written.

@@ -50,7 +50,7 @@ pub struct Malformed {
 pub struct LaneReader<S> {
     storage: S,
     header: Shared<LaneHeader>,
-    /// Who has the record that the sender wants back; an observer has none.
+    /// Who has the record that the sender wants back; `None` where that is not to be known.
     verdict: Option<Shared<AtomicU64>>,
     /// The tail as last seen.
     tail: Position,
@@ -68,18 +68,12 @@ pub struct LaneReader<S> {
 
 impl<S: Storage> LaneReader<S> {
     /// The reading end of a lane that began at `first`.
-    pub fn new(
-        storage: S,
-        header: Shared<LaneHeader>,
-        verdict: Option<Shared<AtomicU64>>,
-        first: Position,
-        generation: u32,
-    ) -> Self {
+    pub fn new(storage: S, header: Shared<LaneHeader>, first: Position, generation: u32) -> Self {
         let standing = Standing::default();
         Self {
             storage,
             header,
-            verdict,
+            verdict: None,
             tail: first,
             generation,
             corrupt: false,
@@ -93,6 +87,12 @@ impl<S: Storage> LaneReader<S> {
     #[must_use]
     pub fn standing(self, standing: Standing) -> Self {
         Self { open: standing.after.is_none(), standing, ..self }
+    }
+
+    /// The same, with its verdict: without one no record is known to be withdrawn before its mark is final.
+    #[must_use]
+    pub fn with_verdict(self, verdict: Option<Shared<AtomicU64>>) -> Self {
+        Self { verdict, ..self }
     }
 
     /// Leaves it alone from now on.
@@ -267,6 +267,12 @@ impl<S: Storage> Claimant<S> {
         self.lanes.get(usize::from(lane))?.as_ref()
     }
 
+    /// Granules that all lanes have together.
+    pub fn granules(&self) -> u64 {
+        let lanes = self.order.iter().filter_map(|&lane| self.lane(lane));
+        lanes.map(|lane| lane.storage.capacity()).sum()
+    }
+
     /// Whether a message is in hand.
     #[inline]
     pub fn has_in_hand(&self) -> bool {
@@ -293,7 +299,14 @@ impl<S: Storage> Claimant<S> {
         }
     }
 
-    /// Copies out the record at the run's beginning, if it is to be handed out.
+    /// Passes over a withdrawn record, with nothing in hand: as acknowledged, but not counted.
+    #[cold]
+    fn skip(&mut self, end: Position) -> u16 {
+        self.run.in_hand = end;
+        self.free_in_hand()
+    }
+
+    /// Copies out the record at the run's beginning, if it is what a record can be.
     #[inline]
     fn copy_next(&mut self, into: &mut S::Payload) -> Result<(), NotHandedOut> {
         let Some(Some(lane)) = self.lanes.get(usize::from(self.run.lane)) else {
@@ -303,13 +316,6 @@ impl<S: Storage> Claimant<S> {
         let len = self.run.hand_out(&lane.storage, lane.verdict.as_deref())?;
         lane.storage.copy_out(at, len, into);
         Ok(())
-    }
-
-    /// Passes over a withdrawn record, with nothing in hand: as acknowledged, but not counted.
-    #[cold]
-    fn skip(&mut self, end: Position) -> u16 {
-        self.run.in_hand = end;
-        self.free_in_hand()
     }
 
     /// Hands out what is left of the run behind the message in hand, up to so many records with that one:
@@ -623,12 +629,6 @@ impl<S: Storage> Claimant<S> {
     /// The claim of a lane, as it is now.
     pub fn claim_position(&self, lane: u16) -> Position {
         Claim::from_word(self.cursors.claims[usize::from(lane)].claim.load(Acquire)).position
-    }
-
-    /// Granules that all lanes have together.
-    pub fn granules(&self) -> u64 {
-        let lanes = self.order.iter().filter_map(|&lane| self.lane(lane));
-        lanes.map(|lane| lane.storage.capacity()).sum()
     }
 
     fn give_up_run(&mut self) -> Malformed {

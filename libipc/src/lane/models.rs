@@ -265,7 +265,8 @@ impl Mailbox {
         let mut claimant = Claimant::new(self.roster.clone(), self.cursors.clone(), slot, single);
         claimant.attach(
             0,
-            LaneReader::new(model, self.lane.clone(), Some(self.verdict.clone()), self.first, 0),
+            LaneReader::new(model, self.lane.clone(), self.first, 0)
+                .with_verdict(Some(self.verdict.clone())),
         );
         claimant
     }

@@ -166,11 +166,11 @@ pub struct LaneWriter<S> {
     /// Looks at what receivers have done at least every so many granules; `None`: only when it is full.
     look_every: Option<u64>,
     sent: u64,
-    /// What stamps the messages, where they are received in the order of their arrival.
-    clock: Option<fn() -> u64>,
     /// Set once the shared count of messages may be lowered, by withdrawals in other threads: how many of
     /// `sent` have been added to it.
     counted: Option<u64>,
+    /// What stamps the messages, where they are received in the order of their arrival.
+    clock: Option<fn() -> u64>,
 }
 
 /// The oldest messages of a lane that one group has not claimed: where they begin and end, and how many
@@ -210,8 +210,8 @@ impl<S: Storage> LaneWriter<S> {
             prepared: 0,
             look_every: None,
             sent: 0,
-            clock: None,
             counted: None,
+            clock: None,
         }
     }
 

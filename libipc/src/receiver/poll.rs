@@ -154,7 +154,6 @@ impl Receiver {
         BellSleeper {
             roster: self.roster.clone(),
             cursors: self.claimant.cursors().clone(),
-            group: self.group,
             slot: self.claimant.slot(),
             sleeping_words: self.sleeping_words,
             seen_changes: self.seen_changes,

@@ -85,20 +85,20 @@ impl Sender {
         if priority == self.lane.priority {
             return Ok(());
         }
-        let known = self.others.iter().position(|other| other.lane.priority == priority);
+        let known = self.others.iter().position(|(lane, ..)| lane.priority == priority);
         let index = match known {
             Some(index) => index,
             None => {
-                let added = self.add_lane(priority, self.attributes.capacity_bytes, None)?;
-                self.others.push(added);
+                let (lane, writer) =
+                    self.add_lane(priority, self.attributes.capacity_bytes, None)?;
+                self.others.push((lane, writer, None));
                 self.others.len() - 1
             }
         };
-        let Other { lane, writer, shared } = &mut self.others[index];
+        let (lane, writer, sent_lane) = &mut self.others[index];
         std::mem::swap(lane, &mut self.lane);
         std::mem::swap(writer, &mut self.writer);
-        std::mem::swap(shared, &mut self.sent_lane);
-        self.elsewhere.forget_room();
+        std::mem::swap(sent_lane, &mut self.sent_lane);
         Ok(())
     }
 
@@ -138,9 +138,10 @@ impl Sender {
         if self.lane.capacity_bytes <= capacity {
             return Ok(());
         }
-        let lock = self.sent_lane.as_ref().map(|lane| lane.lock());
-        let in_use = self.writer.in_use();
-        drop(lock);
+        let in_use = {
+            let _lock = self.sent_lane.as_ref().map(|lane| lane.lock());
+            self.writer.in_use()
+        };
         let in_use = in_use.map_err(|error| self.no_room(error))?;
         if in_use * GRANULE_BYTES as u64 <= capacity / SMALL_ENOUGH {
             // Without a small one the large one serves as well.
@@ -155,9 +156,8 @@ impl Sender {
             self.add_lane(self.lane.priority, capacity_bytes, Some(self.lane.ticket))?;
         self.lane = lane;
         self.writer = writer;
-        // Tickets of what is in the lane before keep what they share of it.
-        self.sent_lane = shared;
-        self.elsewhere.forget_room();
+        // Its tickets keep what they share.
+        self.sent_lane = None;
         Ok(())
     }
 
