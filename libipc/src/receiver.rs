@@ -81,8 +81,6 @@ pub struct Receiver {
     claims: u32,
     /// Some lane's sender is gone, or the mailbox is to go once it is drained: what is empty is reported.
     reports: bool,
-    /// A withdrawn message was passed over in the last look.
-    skipped: bool,
     senders: from::Senders,
     /// The process whose messages alone are received now.
     wanted: Option<u32>,

@@ -76,6 +76,7 @@ pub(crate) struct BellSleeper {
     pub(crate) roster: Roster,
     pub(crate) cursors: Cursors,
     pub(crate) slot: u16,
+    pub(crate) group: usize,
     /// Words of sleeping bits that the mailbox's receivers need.
     pub(crate) sleeping_words: usize,
     /// The roster's `changes` that the handle has seen.

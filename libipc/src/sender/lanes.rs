@@ -3,7 +3,6 @@
 //! drops the oldest, a full lane loses what that group has not claimed.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use super::Sender;
 use crate::error::{Fault, RequestError, TrySendError};
@@ -17,7 +16,6 @@ use crate::sync::Ordering::Relaxed;
 use crate::sys::clock::monotonic_nanos;
 use crate::sys::mapping::Access;
 use crate::sys::process;
-use crate::ticket::SentLane;
 
 /// A lane grows no further than this, in bytes, but for a longer message: a backlog that is larger takes
 /// several, each of which goes back when it has drained.
@@ -26,15 +24,6 @@ const GROWN_BYTES_MAX: u64 = 64 << 20;
 const GROWN_LOOKS_EVERY: u64 = 256;
 /// A lane that has grown goes on in a small one when this part of the small one, or less, is in use.
 const SMALL_ENOUGH: u64 = 4;
-
-/// A lane in which no messages go at the moment.
-#[derive(Debug)]
-pub(super) struct Other {
-    lane: LaneInfo,
-    writer: LaneWriter<RingMemory>,
-    /// What it shares with tickets.
-    shared: Option<Arc<SentLane>>,
-}
 
 /// Maps a lane to write it.
 pub(super) fn write(
@@ -99,6 +88,7 @@ impl Sender {
         std::mem::swap(lane, &mut self.lane);
         std::mem::swap(writer, &mut self.writer);
         std::mem::swap(sent_lane, &mut self.sent_lane);
+        self.elsewhere.forget_room();
         Ok(())
     }
 
@@ -152,12 +142,13 @@ impl Sender {
 
     /// Goes on in another lane; this one is freed by the daemon once it has drained.
     fn move_on(&mut self, capacity_bytes: u64) -> Result<(), RequestError> {
-        let Other { lane, writer, shared } =
+        let (lane, writer) =
             self.add_lane(self.lane.priority, capacity_bytes, Some(self.lane.ticket))?;
         self.lane = lane;
         self.writer = writer;
         // Its tickets keep what they share.
         self.sent_lane = None;
+        self.elsewhere.forget_room();
         Ok(())
     }
 
@@ -166,14 +157,14 @@ impl Sender {
         priority: u8,
         capacity_bytes: u64,
         replaces: Option<LaneTicket>,
-    ) -> Result<Other, RequestError> {
+    ) -> Result<(LaneInfo, LaneWriter<RingMemory>), RequestError> {
         let (lane, fd) = self.link.add_lane(priority, capacity_bytes, replaces)?;
         if lane.doorstep != self.lane.doorstep || lane.capacity_bytes != capacity_bytes {
             return Err(Fault::new("add a lane", "ipcd gave another one").into());
         }
         let cursors: Vec<_> = self.groups.iter().map(|(cursors, _)| cursors.clone()).collect();
         let writer = write(&lane, fd, self.limits, self.attributes.order, &self.roster, &cursors)?;
-        Ok(Other { lane, writer, shared: None })
+        Ok((lane, writer))
     }
 
     /// Has the groups that drop the oldest lose what keeps this lane full; says whether any did, or has come

@@ -90,7 +90,7 @@ impl Sender {
                         end => return end,
                     }
                 }
-                Traffic::Open if !self.ready => {
+                Traffic::Open if self.lonely => {
                     return self.give_up(record, SendError::NoReceivers);
                 }
                 Traffic::Open | Traffic::Closed | Traffic::Draining => {}
