@@ -74,20 +74,6 @@ impl RingMemory {
         unsafe { std::slice::from_raw_parts_mut(pointer, len) }
     }
 
-    /// Tells the processor that a record will be written at a position soon.
-    #[inline]
-    pub fn expect_write(&self, at: Position) {
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        {
-            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-            let pointer = self.granule(at).as_ptr().cast_const().cast();
-            // SAFETY: a prefetch of any address has no effect but on the cache.
-            unsafe { _mm_prefetch::<_MM_HINT_ET0>(pointer) };
-        }
-        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-        let _ = at;
-    }
-
     #[inline]
     fn header_words(&self, at: Position) -> [&AtomicU64; 2] {
         let first = self.granule(at).cast::<AtomicU64>();
@@ -160,11 +146,39 @@ impl Storage for RingMemory {
         into.len = len;
     }
 
+    #[inline]
+    fn expect_read(&self, at: Position) {
+        prefetch::<false>(self.granule(at).as_ptr());
+    }
+
+    #[inline]
+    fn expect_write(&self, at: Position) {
+        prefetch::<true>(self.granule(at).as_ptr());
+    }
+
     fn prepare(&self, at: Position, granules: u64) -> std::io::Result<()> {
         let index = (at.get() & (self.capacity - 1)) as usize;
         let offset = LANE_HEADER_BYTES + index * GRANULE_BYTES;
         self.keeper.populate(offset, granules as usize * GRANULE_BYTES)
     }
+}
+
+/// Has the beginning of a record fetched, header and first bytes, to be read or written.
+#[inline]
+fn prefetch<const WRITE: bool>(record: *const u8) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    for pointer in [record, record.wrapping_add(GRANULE_BYTES)] {
+        use std::arch::x86_64::{_MM_HINT_ET0, _MM_HINT_T0, _mm_prefetch};
+        if WRITE {
+            // SAFETY: a prefetch has no effect but on the cache, whatever the address.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(pointer.cast()) };
+        } else {
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(pointer.cast()) };
+        }
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = record;
 }
 
 /// Says that one trusts the senders of a mailbox, so that its messages can be read where they lie.

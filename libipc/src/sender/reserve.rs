@@ -108,9 +108,7 @@ impl Reservation<'_> {
         sender.writer.append_written(len);
         sender.writer.publish_appended();
         sender.announce();
-        // The next is probably as long: by then the line in which it begins can be here.
-        let (memory, at) = sender.writer.next_record();
-        memory.expect_write(at.advance(record_granules(len)));
+        sender.writer.expect_more(record_granules(len));
         Ok(())
     }
 }
