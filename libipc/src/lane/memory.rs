@@ -65,12 +65,11 @@ impl RingMemory {
         assert!(record_granules(len) <= self.capacity, "a record longer than its lane");
         let pointer = self.granule(at).as_ptr().wrapping_add(GRANULE_BYTES);
         // SAFETY: header and payload take at most a capacity (asserted), mapped behind the granule, and any
-        // byte is a value. Nobody else writes there: the lane is writable in this mapping alone, which this
-        // storage owns (its descriptor is closed, others get read-only ones), and `&mut self` is borrowed as
-        // long as the slice, so no other call here touches it; the second showing of the same bytes is
-        // reached through the same storage. Nobody reads there: it lies behind the tail, and
-        // `ring::LaneWriter::has_room` has found that no receiver holds it any more. A receiver that looks
-        // all the same (a late claim that will fail, or a hostile one) reads headers, or in its own process.
+        // byte is a value. Nobody else writes there: only this mapping of the lane is writable (its descriptor
+        // is closed, receivers get read-only ones, `ipcd` maps none), this storage alone reaches into it, the
+        // second showing of the same bytes included, and it is borrowed as long as the slice. Nobody here reads
+        // there either: it lies behind the tail and before the limit up to which `ring::LaneWriter` found room.
+        // A late claim reads headers there through a mapping of its own, as atomics, and fails.
         unsafe { std::slice::from_raw_parts_mut(pointer, len) }
     }
 
@@ -196,6 +195,8 @@ impl TrustedSenders {
     ///   hostile or a broken one from it;
     /// - the other receivers of the mailbox do not acknowledge, in the shared words that they may write, what they
     ///   do not hold: an honest sender would take the room up again.
+    ///
+    /// A child of fork does not touch what its parent has in hand: it has no such memory.
     ///
     /// Without that trust the bytes change under a reference, which is undefined behaviour.
     #[must_use]

@@ -69,10 +69,13 @@ pub struct Reservation<'a> {
 
 impl Reservation<'_> {
     /// The message to be. Its first contents are whatever lay there before: write all of it. Nobody else sees or
-    /// changes it before it is committed.
+    /// changes it before it is committed. (In a child of fork, which has no such memory, it has no bytes.)
     #[inline]
     #[must_use]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
+        if !self.sender.guard.is_original() {
+            return &mut [];
+        }
         let (memory, at) = self.sender.writer.next_record();
         memory.reserved(at, self.len)
     }
