@@ -312,6 +312,21 @@ fn competing_receivers_with_batches_get_each_message_once() {
     }
 }
 
+/// Promise 65.
+#[test]
+fn a_batch_leaves_its_sender_three_quarters_of_the_lane() {
+    let daemon = TestDaemon::start(&[]);
+    let client = daemon.client_with("orders", &small().capacity_bytes(64 << 10));
+    let mut sender = client.sender("orders").unwrap();
+    let mut receiver = client.receiver("orders").unwrap();
+    let stopped = sender.try_send_batch(&vec![[7; 16]; 9999]).unwrap_err();
+    assert_eq!(stopped.sent, 2048);
+    let batch = receiver.receive_batch(usize::MAX).unwrap();
+    assert_eq!(batch.len(), 2048 / 4);
+    drop(batch);
+    assert_eq!(receiver.receive_batch(100).unwrap().len(), 100);
+}
+
 /// Promise 66.
 #[test]
 fn in_place_the_bytes_are_the_senders_and_nothing_is_copied() {

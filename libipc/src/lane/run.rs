@@ -9,8 +9,8 @@ use crate::lane::ring::{RECORDS_AHEAD, RecordHeader, Storage};
 pub struct Reach {
     /// Records, at most.
     records: u32,
-    /// Granules, at most, and never more than a quarter of the lane: a run is room that its sender lacks. The
-    /// first record may be longer.
+    /// Granules, at most, and never more than a quarter of the lane, if that is not small: a run is room that
+    /// its sender lacks. The first record may be longer.
     granules: u64,
     /// Nothing of the records is read but their beginnings.
     in_place: bool,
@@ -56,7 +56,6 @@ impl Reach {
         if self.records == 1 {
             return (end, records);
         }
-        // In a small lane as far as there is.
         let granules_max = self.granules.min((storage.capacity() / 4).max(Self::ALONE_GRANULES));
         if self.in_place {
             let granules = first_end.since(begin) as u64;
