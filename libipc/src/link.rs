@@ -221,13 +221,16 @@ impl Neighbours {
             };
             let (words, mapping) = LaneWords::map(fd, info.capacity_bytes, Access::ReadOnly)
                 .map_err(|e| Fault::new(step, e))?;
+            let doorstep = self.doorsteps.get(usize::from(info.doorstep)).and_then(Option::as_ref);
+            let verdict = doorstep.map(|(_, words)| words.verdicts.element(index.into()));
             *place = Some(info);
             let id =
                 |ticket: LaneTicket| LaneId { index: ticket.index, generation: ticket.generation };
             let standing = Standing { priority: info.priority, after: info.predecessor.map(id) };
             let memory = RingMemory::new(&mapping, info.capacity_bytes);
             let first = Position::new(info.first_position);
-            let reader = LaneReader::new(memory, words.header, first, info.ticket.generation);
+            let generation = info.ticket.generation;
+            let reader = LaneReader::new(memory, words.header, verdict, first, generation);
             attach(&info, reader.standing(standing));
         }
         self.through = fetched.through;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::delivery::Delivery;
 use crate::error::{Corrupt, Fault, ReceiveError, RequestError, TryReceiveError};
-use crate::lane::claim::{Claimant, LaneReader, Malformed, Taken};
+use crate::lane::claim::{Claimant, LaneReader, Malformed, Next, Taken};
 use crate::lane::layout::{SlotState, Traffic};
 use crate::lane::memory::{Payload, RingMemory, TrustedSenders};
 use crate::lane::order::LANES_WITHOUT_HINTS;
@@ -79,6 +79,8 @@ pub struct Receiver {
     claims: u32,
     /// Some lane's sender is gone, or the mailbox is to go once it is drained: what is empty is reported.
     reports: bool,
+    /// A withdrawn message was passed over in the last look.
+    skipped: bool,
     senders: from::Senders,
     /// The process whose messages alone are received now.
     wanted: Option<u32>,
@@ -142,6 +144,7 @@ impl Receiver {
             stale: false,
             sender_elsewhere: true,
             claims: 0,
+            skipped: false,
             reports: false,
             senders: from::Senders::default(),
             wanted: None,
@@ -351,6 +354,21 @@ impl Receiver {
     /// Takes the next message, if there is one; if it is not `thorough` it may miss one for a while.
     fn take(&mut self, thorough: bool) -> Result<bool, TryReceiveError> {
         self.check()?;
+        let mut runs = 0;
+        loop {
+            self.skipped = false;
+            if self.take_once(thorough)? {
+                return Ok(true);
+            }
+            // All of a run was withdrawn: there may be more. A lane cannot have held more than it has granules.
+            if !self.skipped || runs >= self.claimant.granules() {
+                return Ok(false);
+            }
+            runs += 1;
+        }
+    }
+
+    fn take_once(&mut self, thorough: bool) -> Result<bool, TryReceiveError> {
         if let Some(pid) = self.wanted {
             return self.take_from(pid);
         }
@@ -397,11 +415,21 @@ impl Receiver {
     }
 
     fn next_of_run(&mut self) -> Result<bool, TryReceiveError> {
-        let taken = self.claimant.take_from_run(&mut self.payload);
-        if self.lossy && taken == Ok(true) && self.lets_go() {
+        loop {
+            match self.claimant.take_from_run(&mut self.payload) {
+                Ok(Next::Message) => break,
+                Ok(Next::Over) => return Ok(false),
+                Ok(Next::Skipped(lane)) => {
+                    self.skipped = true;
+                    self.has_freed(lane);
+                }
+                Err(malformed) => return Err(self.corrupt(malformed)),
+            }
+        }
+        if self.lossy && self.lets_go() {
             self.let_go(1);
         }
-        taken.map_err(|malformed| self.corrupt(malformed))
+        Ok(true)
     }
 
     fn check(&mut self) -> Result<(), TryReceiveError> {
@@ -673,6 +701,9 @@ impl Receiver {
     /// Wakes another sleeper, if there is one and something to take for it.
     #[cold]
     fn pass_the_baton(&self) {
+        if !self.guard.is_original() {
+            return;
+        }
         let (claimant, roster) = (&self.claimant, &self.roster.header);
         let (cursors, slot) = (&claimant.cursors().header, claimant.slot());
         let look = || self.stale || claimant.anything_to_take();

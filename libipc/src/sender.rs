@@ -12,7 +12,7 @@ use crate::lane::park::{self, Rung, SpinBudget, Woke};
 use crate::lane::position::record_granules;
 use crate::lane::ring::{LaneWriter, NoRoom};
 use crate::link::{Link, map_mailbox};
-use crate::protocol::{Group, LaneInfo, MailboxAttributes, Opened, OpenedRole};
+use crate::protocol::{Buffering, Group, LaneInfo, MailboxAttributes, Opened, OpenedRole};
 use crate::regions::{Cursors, Doorstep, Roster};
 use crate::session::Session;
 use crate::sync::Ordering::{Acquire, Relaxed};
@@ -20,11 +20,14 @@ use crate::sync::spin_hint;
 use crate::sys::futex::Futex;
 use crate::sys::mapping::Access;
 use crate::sys::process::{self, ForkGuard};
+use crate::ticket::SentLane;
 
 mod batch;
 mod lanes;
 mod poll;
+mod rendezvous;
 mod reserve;
+mod tracked;
 
 pub use reserve::Reservation;
 
@@ -49,7 +52,7 @@ pub struct Sender {
     writer: LaneWriter<RingMemory>,
     lane: LaneInfo,
     /// The lanes of other priorities.
-    others: Vec<(LaneInfo, LaneWriter<RingMemory>)>,
+    others: Vec<lanes::Other>,
     attributes: MailboxAttributes,
     limits: Limits,
     group_list: Vec<Group>,
@@ -61,11 +64,18 @@ pub struct Sender {
     sleeping_words: usize,
     /// The roster's `changes` when `state` was read.
     seen_changes: u32,
+    /// The same while there is nothing to see to; else, and where every send is a rendezvous, a value that it
+    /// never has.
+    undisturbed_changes: u64,
     traffic: Traffic,
     /// Nothing keeps messages from being sent, as far as the roster tells.
     ready: bool,
     requires_receivers: bool,
     message_bytes_max: usize,
+    /// Nothing is buffered: a send waits for the acknowledgement.
+    rendezvous: bool,
+    /// What the lane shares with tickets, once there was one.
+    sent_lane: Option<Arc<SentLane>>,
     spin: SpinBudget,
     elsewhere: poll::Elsewhere,
     guard: ForkGuard,
@@ -109,9 +119,12 @@ impl Sender {
             doorstep,
             sleeping_words: usize::from(limits.receivers_max).div_ceil(64),
             seen_changes: 0,
+            undisturbed_changes: u64::MAX,
             traffic: Traffic::Open,
             ready: false,
             requires_receivers: false,
+            rendezvous: attributes.buffering == Buffering::Rendezvous,
+            sent_lane: None,
             message_bytes_max: usize::try_from(attributes.message_bytes_max())
                 .unwrap_or(usize::MAX),
             spin: SpinBudget::new(SpinBudget::DEFAULT),
@@ -188,6 +201,9 @@ impl Sender {
 
     #[cold]
     fn send_slowly(&mut self, message: &[u8], deadline: Option<Instant>) -> Result<(), SendError> {
+        if self.rendezvous {
+            return self.meet(message, deadline);
+        }
         self.wait_for_room(message.len(), deadline)?;
         self.publish(message);
         Ok(())
@@ -198,8 +214,7 @@ impl Sender {
     fn is_undisturbed(&self) -> bool {
         self.guard.is_original()
             // PAIR(changes): Acquire here, Release in `ipcd` behind every change of the roster.
-            && self.roster.header.changes.load(Acquire) == self.seen_changes
-            && self.ready
+            && u64::from(self.roster.header.changes.load(Acquire)) == self.undisturbed_changes
     }
 
     /// Whether a message may be so long, and there is room for it, as far as is known.
@@ -267,11 +282,14 @@ impl Sender {
         self.traffic = Traffic::from_word(self.roster.header.traffic.load(Relaxed));
         let lonely = self.requires_receivers && self.roster.header.receivers.load(Relaxed) == 0;
         self.ready = self.traffic == Traffic::Open && !lonely;
+        let disturbed = self.rendezvous || !self.ready;
+        self.undisturbed_changes = if disturbed { u64::MAX } else { self.seen_changes.into() };
     }
 
     #[cold]
     fn find_room(&mut self, granules: u64) -> Result<(), TrySendError> {
-        self.writer.find_room(granules).map_err(|error| self.no_room(error))
+        let found = self.look_for_room(granules);
+        found.map_err(|error| self.no_room(error))
     }
 
     fn no_room(&self, error: NoRoom) -> TrySendError {
@@ -283,6 +301,17 @@ impl Sender {
             }
             NoRoom::Memory(error) => Fault::new("get memory for a message", error).into(),
         }
+    }
+
+    /// Whether there is room, or something to be said of it.
+    fn may_have_room(&mut self, granules: u64) -> bool {
+        !matches!(self.look_for_room(granules), Err(NoRoom::Full))
+    }
+
+    fn look_for_room(&mut self, granules: u64) -> Result<(), NoRoom> {
+        // What is being withdrawn keeps its room until that is settled.
+        let _lock = self.sent_lane.as_ref().map(|lane| lane.lock());
+        self.writer.find_room(granules)
     }
 
     /// Waits until a message of this length can be written.
@@ -324,7 +353,7 @@ impl Sender {
             for _ in 0..PAUSES_BETWEEN_LOOKS {
                 spin_hint();
             }
-            if !matches!(self.writer.find_room(granules), Err(NoRoom::Full)) {
+            if self.may_have_room(granules) {
                 looks_with_room += 1;
                 if self.writer.room() >= plenty || looks_with_room == LOOKS_FOR_PLENTY {
                     self.spin.paid();
@@ -352,13 +381,10 @@ impl Sender {
         };
         let limits = (deadline, at_most);
         let header = self.writer.shared_header();
-        let freed = &self.doorstep.freed[usize::from(self.writer.lane())];
-        let (roster, writer, seen) = (&self.roster.header, &mut self.writer, self.seen_changes);
-        let look = || {
-            !matches!(writer.find_room(granules), Err(NoRoom::Full))
-                || roster.changes.load(Acquire) != seen
-        };
-        let woke = park::sleep_for_room(roster, &header, freed, wanted, limits, &Futex, look);
+        let freed = self.doorstep.freed.element(self.writer.lane().into());
+        let (roster, seen) = (self.roster.header.clone(), self.seen_changes);
+        let look = || self.may_have_room(granules) || roster.changes.load(Acquire) != seen;
+        let woke = park::sleep_for_room(&roster, &header, &freed, wanted, limits, &Futex, look);
         self.note_processor();
         woke
     }

@@ -75,8 +75,9 @@ pub(crate) fn bell(doorstep: &Doorstep, group: usize) -> Shared<AtomicU32> {
 pub(crate) struct BellSleeper {
     pub(crate) roster: Roster,
     pub(crate) cursors: Cursors,
-    pub(crate) slot: u16,
+    /// The index of the receiver's group.
     pub(crate) group: usize,
+    pub(crate) slot: u16,
     /// Words of sleeping bits that the mailbox's receivers need.
     pub(crate) sleeping_words: usize,
     /// The roster's `changes` that the handle has seen.

@@ -209,7 +209,7 @@ impl<S: Storage> Claimant<S> {
         if slot == self.slot {
             self.returned = false;
         } else {
-            mine.end.store(end.get(), Relaxed);
+            mine.end.store(end.get(), Release);
             let ours = Hold { confirmed: true, ..hold };
             // PAIR(hold): as in `claim_from`; the record is never without a hold.
             overwrite(&mine.hold, ours.to_word());

@@ -154,8 +154,8 @@ impl Receiver {
         BellSleeper {
             roster: self.roster.clone(),
             cursors: self.claimant.cursors().clone(),
-            slot: self.claimant.slot(),
             group: self.group,
+            slot: self.claimant.slot(),
             sleeping_words: self.sleeping_words,
             seen_changes: self.seen_changes,
             hurried: self.stale,

@@ -3,6 +3,7 @@
 //! drops the oldest, a full lane loses what that group has not claimed.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use super::Sender;
 use crate::error::{Fault, RequestError, TrySendError};
@@ -16,6 +17,7 @@ use crate::sync::Ordering::Relaxed;
 use crate::sys::clock::monotonic_nanos;
 use crate::sys::mapping::Access;
 use crate::sys::process;
+use crate::ticket::SentLane;
 
 /// A lane grows no further than this, in bytes, but for a longer message: a backlog that is larger takes
 /// several, each of which goes back when it has drained.
@@ -24,6 +26,15 @@ const GROWN_BYTES_MAX: u64 = 64 << 20;
 const GROWN_LOOKS_EVERY: u64 = 256;
 /// A lane that has grown goes on in a small one when this part of the small one, or less, is in use.
 const SMALL_ENOUGH: u64 = 4;
+
+/// A lane in which no messages go at the moment.
+#[derive(Debug)]
+pub(super) struct Other {
+    lane: LaneInfo,
+    writer: LaneWriter<RingMemory>,
+    /// What it shares with tickets.
+    shared: Option<Arc<SentLane>>,
+}
 
 /// Maps a lane to write it.
 pub(super) fn write(
@@ -74,7 +85,7 @@ impl Sender {
         if priority == self.lane.priority {
             return Ok(());
         }
-        let known = self.others.iter().position(|(lane, _)| lane.priority == priority);
+        let known = self.others.iter().position(|other| other.lane.priority == priority);
         let index = match known {
             Some(index) => index,
             None => {
@@ -83,9 +94,11 @@ impl Sender {
                 self.others.len() - 1
             }
         };
-        let (lane, writer) = &mut self.others[index];
+        let Other { lane, writer, shared } = &mut self.others[index];
         std::mem::swap(lane, &mut self.lane);
         std::mem::swap(writer, &mut self.writer);
+        std::mem::swap(shared, &mut self.sent_lane);
+        self.elsewhere.forget_room();
         Ok(())
     }
 
@@ -125,7 +138,10 @@ impl Sender {
         if self.lane.capacity_bytes <= capacity {
             return Ok(());
         }
-        let in_use = self.writer.in_use().map_err(|error| self.no_room(error))?;
+        let lock = self.sent_lane.as_ref().map(|lane| lane.lock());
+        let in_use = self.writer.in_use();
+        drop(lock);
+        let in_use = in_use.map_err(|error| self.no_room(error))?;
         if in_use * GRANULE_BYTES as u64 <= capacity / SMALL_ENOUGH {
             // Without a small one the large one serves as well.
             let _ = self.move_on(capacity);
@@ -135,10 +151,13 @@ impl Sender {
 
     /// Goes on in another lane; this one is freed by the daemon once it has drained.
     fn move_on(&mut self, capacity_bytes: u64) -> Result<(), RequestError> {
-        let (lane, writer) =
+        let Other { lane, writer, shared } =
             self.add_lane(self.lane.priority, capacity_bytes, Some(self.lane.ticket))?;
         self.lane = lane;
         self.writer = writer;
+        // Tickets of what is in the lane before keep what they share of it.
+        self.sent_lane = shared;
+        self.elsewhere.forget_room();
         Ok(())
     }
 
@@ -147,14 +166,14 @@ impl Sender {
         priority: u8,
         capacity_bytes: u64,
         replaces: Option<LaneTicket>,
-    ) -> Result<(LaneInfo, LaneWriter<RingMemory>), RequestError> {
+    ) -> Result<Other, RequestError> {
         let (lane, fd) = self.link.add_lane(priority, capacity_bytes, replaces)?;
         if lane.doorstep != self.lane.doorstep || lane.capacity_bytes != capacity_bytes {
             return Err(Fault::new("add a lane", "ipcd gave another one").into());
         }
         let cursors: Vec<_> = self.groups.iter().map(|(cursors, _)| cursors.clone()).collect();
         let writer = write(&lane, fd, self.limits, self.attributes.order, &self.roster, &cursors)?;
-        Ok((lane, writer))
+        Ok(Other { lane, writer, shared: None })
     }
 
     /// Has the groups that drop the oldest lose what keeps this lane full; says whether any did, or has come
