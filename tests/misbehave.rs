@@ -14,6 +14,9 @@
 //! hold                                                          as receive; then ack | return
 //! send_numbered ID FIRST COUNT BYTES [PROGRESS]                 see tests::numbered
 //! take COUNT LOG | drain LOG | drain_logged LOG                 receive numbered messages
+//! polled                                                        the ends are waited for on descriptors
+//! send_numbered_polled ID FIRST COUNT BYTES | drain_polled LOG  the same with `poll`: see polled.rs
+//! drain_set LOG NAME...                                         see polled.rs
 //! fork                                                          use everything in a child of fork
 //! attack ROLE NAME | rob NAME                                   see attacks.rs
 //! scribble NAME WHAT | derange NAME WHAT                        see scribbles.rs
@@ -31,6 +34,8 @@ use tests::numbered;
 
 #[path = "misbehave/attacks.rs"]
 mod attacks;
+#[path = "misbehave/polled.rs"]
+mod polled;
 #[path = "misbehave/scribbles.rs"]
 mod scribbles;
 
@@ -141,6 +146,10 @@ impl State {
             "take" => return self.take_some(number(words.next())?, path(words.next())?),
             "drain" => return self.drain(path(words.next())?, false),
             "drain_logged" => return self.drain(path(words.next())?, true),
+            "polled" => polled::make(self.sender.as_mut(), self.receiver.as_mut())?,
+            "send_numbered_polled" => return polled::send_numbered(self.sender()?, &mut words),
+            "drain_polled" => return polled::drain(self.receiver()?, path(words.next())?),
+            "drain_set" => return polled::drain_set(&self.client, &mut words),
             "fork" => return self.fork(),
             "attack" => return self.attack(rest),
             "rob" => return attacks::rob(&self.socket, rest),

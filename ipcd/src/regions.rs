@@ -9,11 +9,12 @@ use std::rc::Rc;
 
 use libipc::lane::layout::{
     CURSORS_MAGIC, Claim, DOORSTEP_MAGIC, LANE_MAGIC, LAYOUT_VERSION, LaneHeader, LaneStatus,
-    Limits, ROSTER_MAGIC, SlotState, Traffic, cursors_map, doorstep_map, lane_file_bytes,
-    roster_map,
+    Limits, Marked, ROSTER_MAGIC, SlotCell, SlotState, Traffic, cursors_map, doorstep_map,
+    lane_file_bytes, roster_map,
 };
 use libipc::lane::position::Position;
-use libipc::protocol::{Identity, LaneInfo};
+use libipc::lane::repair::leave_line;
+use libipc::protocol::{Identity, LaneInfo, Receivers};
 use libipc::regions::{Cursors, Doorstep, Roster};
 use libipc::sync::{AtomicU32, Ordering};
 use libipc::sys::futex;
@@ -133,10 +134,12 @@ impl LaneRegion {
 #[derive(Debug)]
 pub struct MailboxRegions {
     roster: (Region, Roster),
-    cursors: (Region, Cursors),
+    cursors: Vec<(Region, Cursors)>,
     doorsteps: Vec<(Region, Doorstep)>,
     lanes: BTreeMap<u16, LaneRegion>,
     limits: Limits,
+    /// One receives at a time: the others sleep in line.
+    turns: bool,
 }
 
 impl MailboxRegions {
@@ -147,9 +150,7 @@ impl MailboxRegions {
     pub fn create(mailbox: &Mailbox) -> Result<Self, MapError> {
         let limits = mailbox.limits();
         let roster = make("roster", roster_map(limits).len)?;
-        let cursors = make("cursors", cursors_map(limits).len)?;
         let roster_words = Roster::map(&roster, limits, Access::ReadWrite)?;
-        let cursors_words = Cursors::map(&cursors, limits, Access::ReadWrite)?;
         let header = &roster_words.header;
         // Relaxed throughout: the descriptors are handed out after this, by a system call.
         header.lanes_max.store(limits.lanes_max.into(), Ordering::Relaxed);
@@ -158,14 +159,21 @@ impl MailboxRegions {
         header.mailbox_id.store(mailbox.id, Ordering::Relaxed);
         header.version.store(LAYOUT_VERSION, Ordering::Relaxed);
         header.magic.store(ROSTER_MAGIC, Ordering::Relaxed);
-        cursors_words.header.version.store(LAYOUT_VERSION, Ordering::Relaxed);
-        cursors_words.header.magic.store(CURSORS_MAGIC, Ordering::Relaxed);
+        let cursors = (0..limits.groups).map(|_| {
+            let region = make("cursors", cursors_map(limits).len)?;
+            let words = Cursors::map(&region, limits, Access::ReadWrite)?;
+            words.header.version.store(LAYOUT_VERSION, Ordering::Relaxed);
+            words.header.magic.store(CURSORS_MAGIC, Ordering::Relaxed);
+            Ok((region, words))
+        });
+        let cursors = cursors.collect::<Result<_, MapError>>()?;
         let mut regions = Self {
             roster: (roster, roster_words),
-            cursors: (cursors, cursors_words),
+            cursors,
             doorsteps: Vec::new(),
             lanes: BTreeMap::new(),
             limits,
+            turns: mailbox.attributes.receivers == Receivers::Exclusive,
         };
         regions.add_doorstep(crate::registry::mailbox::HOME_UID)?;
         Ok(regions)
@@ -213,9 +221,11 @@ impl MailboxRegions {
     /// Lets the members see a lane: its claim and entry first, its status last.
     pub fn publish_lane(&self, lane: &LaneInfo) {
         let index = usize::from(lane.ticket.index);
-        if let Some(cell) = self.cursors().claims.get(index) {
-            let claim = Claim { position: Position::new(lane.first_position), winner: None };
-            cell.claim.store(claim.to_word(), Ordering::Release);
+        for cursors in self.all_cursors() {
+            if let Some(cell) = cursors.claims.get(index) {
+                let claim = Claim { position: Position::new(lane.first_position), winner: None };
+                cell.claim.store(claim.to_word(), Ordering::Release);
+            }
         }
         if let Some(entry) = self.roster().lanes.get(index) {
             entry.capacity_bytes.store(lane.capacity_bytes, Ordering::Relaxed);
@@ -223,6 +233,7 @@ impl MailboxRegions {
             entry.uid.store(lane.sender.uid, Ordering::Relaxed);
             entry.gid.store(lane.sender.gid, Ordering::Relaxed);
             entry.doorstep.store(lane.doorstep.into(), Ordering::Relaxed);
+            entry.priority.store(lane.priority.into(), Ordering::Relaxed);
         }
         self.set_lane_state(lane, SlotState::Active);
     }
@@ -244,63 +255,74 @@ impl MailboxRegions {
 
     /// Prepares a receiver slot and lets the members see it. In an inherited one the delivery that the
     /// receiver before left stays, offered to whoever takes it over.
-    pub fn publish_receiver(&self, slot: u16, identity: Identity, inherited: bool) {
-        let index = usize::from(slot);
-        self.clear_sleeping(slot);
-        if let Some(cell) = self.cursors().slots.get(index) {
+    pub fn publish_receiver(&self, group: u8, slot: u16, identity: Identity, inherited: bool) {
+        self.clear_sleeping(group, slot);
+        if !inherited {
+            self.clear_offered(group, slot);
+        }
+        if let Some(cell) = self.slot(group, slot) {
             if !inherited {
-                self.clear_offered(slot);
                 cell.hold.store(0, Ordering::Relaxed);
                 cell.end.store(0, Ordering::Relaxed);
                 cell.attempts.store(0, Ordering::Relaxed);
+                cell.marked.store(Marked::FIRST, Ordering::Relaxed);
             }
             cell.received.store(0, Ordering::Relaxed);
             cell.cpu.store(0, Ordering::Relaxed);
+            cell.in_line.store(0, Ordering::Relaxed);
         }
-        if let Some(entry) = self.roster().receivers.get(index) {
+        if let Some(entry) = self.roster().receivers.get(self.entry_of(group, slot)) {
             entry.pid.store(identity.pid, Ordering::Relaxed);
             entry.uid.store(identity.uid, Ordering::Relaxed);
             entry.gid.store(identity.gid, Ordering::Relaxed);
         }
-        self.set_receiver_state(slot, SlotState::Active);
+        self.set_receiver_state(group, slot, SlotState::Active);
     }
 
     /// Says in the roster whose a receiver slot is now.
-    pub fn set_receiver_state(&self, slot: u16, state: SlotState) {
-        if let Some(entry) = self.roster().receivers.get(usize::from(slot)) {
+    pub fn set_receiver_state(&self, group: u8, slot: u16, state: SlotState) {
+        if let Some(entry) = self.roster().receivers.get(self.entry_of(group, slot)) {
             // PAIR(slots): Release here, Acquire in libipc's `ring::LaneWriter::refresh_limit`; whoever sees
             // the state sees the slot's words as they were prepared.
             entry.state.store(state as u32, Ordering::Release);
         }
     }
 
+    /// The index of a slot of a group among those of all groups.
+    fn entry_of(&self, group: u8, slot: u16) -> usize {
+        usize::from(group) * usize::from(self.limits.receivers_max) + usize::from(slot)
+    }
+
+    fn slot(&self, group: u8, slot: u16) -> Option<&SlotCell> {
+        self.cursors(group)?.slots.get(usize::from(slot))
+    }
+
     /// Clears the mark that a slot offers something.
-    fn clear_offered(&self, slot: u16) {
+    fn clear_offered(&self, group: u8, slot: u16) {
         let (word, bit) = (usize::from(slot / 64), 1 << (slot % 64));
-        if let Some(offered) = self.cursors().header.offered.get(word) {
+        if let Some(offered) = self.cursors(group).and_then(|it| it.header.offered.get(word)) {
             offered.fetch_and(!bit, Ordering::Relaxed);
         }
     }
 
     /// Clears the mark of a receiver that will not wake any more.
-    pub fn clear_sleeping(&self, slot: u16) {
+    pub fn clear_sleeping(&self, group: u8, slot: u16) {
         let (word, bit) = (usize::from(slot / 64), 1 << (slot % 64));
-        if let Some(sleeping) = self.cursors().header.sleeping.get(word) {
+        if let Some(sleeping) = self.cursors(group).and_then(|it| it.header.sleeping.get(word)) {
             sleeping.fetch_and(!bit, Ordering::Relaxed);
         }
     }
 
     /// Messages acknowledged through a slot, as its receiver alleges.
     #[must_use]
-    pub fn received(&self, slot: u16) -> u64 {
-        let cell = self.cursors().slots.get(usize::from(slot));
-        cell.map_or(0, |cell| cell.received.load(Ordering::Relaxed))
+    pub fn received(&self, group: u8, slot: u16) -> u64 {
+        self.slot(group, slot).map_or(0, |cell| cell.received.load(Ordering::Relaxed))
     }
 
-    /// How far a lane has been claimed, as the receivers allege.
+    /// How far a group has claimed a lane, as its receivers allege.
     #[must_use]
-    pub fn claimed(&self, lane: u16) -> Position {
-        let cell = self.cursors().claims.get(usize::from(lane));
+    pub fn claimed(&self, group: u8, lane: u16) -> Position {
+        let cell = self.cursors(group).and_then(|it| it.claims.get(usize::from(lane)));
         Claim::from_word(cell.map_or(0, |cell| cell.claim.load(Ordering::Acquire))).position
     }
 
@@ -308,12 +330,23 @@ impl MailboxRegions {
     pub fn publish_counts(&self, mailbox: &Mailbox) {
         let header = &self.roster().header;
         header.lanes_high.store(mailbox.lanes().len() as u32, Ordering::Relaxed);
-        header.groups[0].receivers_high.store(mailbox.receivers().len() as u32, Ordering::Relaxed);
-        header.groups[0].receivers.store(mailbox.active_receivers(), Ordering::Relaxed);
-        header.senders.store(mailbox.senders(), Ordering::Relaxed);
+        for (entry, group) in header.groups.iter().zip(mailbox.groups()) {
+            entry.receivers_high.store(group.slots().len() as u32, Ordering::Relaxed);
+            entry.receivers.store(group.receivers(), Ordering::Relaxed);
+            entry.receiver_uids.store(group.uids(), Ordering::Relaxed);
+        }
         header.receivers.store(mailbox.active_receivers(), Ordering::Relaxed);
-        header.groups[0].receiver_uids.store(mailbox.receiver_uids(), Ordering::Relaxed);
+        header.senders.store(mailbox.senders().len() as u32, Ordering::Relaxed);
+        header.senders_ever.store(mailbox.senders_ever, Ordering::Relaxed);
+        self.publish_dropped(mailbox);
         self.announce();
+    }
+
+    /// Copies the counts of dropped messages into the roster: for people, so nobody is told to look.
+    pub fn publish_dropped(&self, mailbox: &Mailbox) {
+        for (entry, group) in self.roster().header.groups.iter().zip(mailbox.groups()) {
+            entry.dropped.store(group.dropped, Ordering::Relaxed);
+        }
     }
 
     /// Says what the mailbox lets through, and tells the members to look.
@@ -349,6 +382,9 @@ impl MailboxRegions {
     /// Wakes everybody who may sleep on this mailbox, receivers and senders.
     pub fn ring(&self) {
         self.ring_bells();
+        for group in 0..self.limits.groups {
+            self.ring_line(group);
+        }
         for (&index, lane) in &self.lanes {
             let doorstep = self.doorsteps.get(usize::from(lane.doorstep));
             if let Some(word) = doorstep.and_then(|(_, words)| words.freed.get(usize::from(index)))
@@ -358,16 +394,38 @@ impl MailboxRegions {
         }
     }
 
+    /// Wakes those receivers of a group who sleep in line for the turn.
+    fn ring_line(&self, group: u8) {
+        let home = self.doorsteps.first().filter(|_| self.turns);
+        let high = self.roster().header.groups.get(usize::from(group));
+        let high = high.map_or(0, |entry| entry.receivers_high.load(Ordering::Relaxed) as usize);
+        let words = home.into_iter().flat_map(|(_, words)| words.freed.iter());
+        words.skip(self.entry_of(group, 0)).take(high).for_each(ring_word);
+    }
+
+    /// Takes a receiver that is gone out of the line for the turn, and wakes the others in it.
+    pub fn leave_line(&self, group: u8, slot: u16) {
+        if let Some(cursors) = self.cursors(group).filter(|_| self.turns) {
+            leave_line(cursors, slot);
+            self.ring_line(group);
+        }
+    }
+
     /// The roster's words.
     #[must_use]
     pub fn roster(&self) -> &Roster {
         &self.roster.1
     }
 
-    /// The cursors' words.
+    /// The words of a group's cursors.
     #[must_use]
-    pub fn cursors(&self) -> &Cursors {
-        &self.cursors.1
+    pub fn cursors(&self, group: u8) -> Option<&Cursors> {
+        self.cursors.get(usize::from(group)).map(|(_, words)| words)
+    }
+
+    /// The words of every group's cursors.
+    pub fn all_cursors(&self) -> impl Iterator<Item = &Cursors> {
+        self.cursors.iter().map(|(_, words)| words)
     }
 
     /// The roster's file.
@@ -376,10 +434,15 @@ impl MailboxRegions {
         &self.roster.0
     }
 
-    /// The cursors' file.
+    /// The file of a group's cursors.
     #[must_use]
-    pub fn cursors_region(&self) -> &Region {
-        &self.cursors.0
+    pub fn cursors_region(&self, group: u8) -> Option<&Region> {
+        self.cursors.get(usize::from(group)).map(|(region, _)| region)
+    }
+
+    /// The file of each group's cursors.
+    pub fn cursors_regions(&self) -> impl Iterator<Item = &Region> {
+        self.cursors.iter().map(|(region, _)| region)
     }
 
     /// A doorstep's file.
@@ -402,7 +465,8 @@ impl MailboxRegions {
     /// Bytes of it that are in memory.
     #[must_use]
     pub fn resident_bytes(&self) -> u64 {
-        let fixed = self.roster.0.resident_bytes() + self.cursors.0.resident_bytes();
+        let cursors: u64 = self.cursors_regions().map(Region::resident_bytes).sum();
+        let fixed = self.roster.0.resident_bytes() + cursors;
         let doorsteps: u64 = self.doorsteps.iter().map(|(region, _)| region.resident_bytes()).sum();
         let lanes: u64 = self.lanes.values().map(|lane| lane.region.resident_bytes()).sum();
         fixed + doorsteps + lanes

@@ -3,35 +3,57 @@
 
 use libipc::lane::layout::SlotState;
 use libipc::lane::position::{GRANULE_BYTES, Position};
-use libipc::lane::repair::{lane_is_drained, lane_is_held, mend_slot, slot_is_idle};
+use libipc::lane::repair::{discard_slot, lane_is_drained, lane_is_held, mend_slot, slot_is_idle};
+use libipc::protocol::{LaneInfo, LaneTicket, SlowGroup};
 use tracing::{debug, warn};
 
 use crate::regions::MailboxRegions;
-use crate::registry::Registry;
 use crate::registry::link::LinkRole;
 use crate::registry::mailbox::Mailbox;
+use crate::registry::{Ended, Registry};
 
-/// Lanes and slots that one sweep looks at: a sweep is part of somebody's request.
+/// Lanes, and slots of each group, that one sweep looks at: a sweep is part of somebody's request.
 const SWEEP_MAX: usize = 64;
 
 /// Shows the members that a link's holder is gone, and offers again what it had in hand. What the
 /// link held is `Gone` in the registry already; [`sweep`] frees it.
-pub fn mend_member(mailbox: &Mailbox, regions: &mut MailboxRegions, role: LinkRole) {
-    match role {
-        LinkRole::Send { lane } => {
-            let Some(slot) = mailbox.lanes().get(usize::from(lane.index)) else { return };
-            regions.set_lane_state(&slot.info, SlotState::Gone);
-            if let Some(lane) = regions.lane_mut(lane.index) {
-                lane.last_tail = Some(lane.tail());
+pub fn mend_member(mailbox: &mut Mailbox, regions: &mut MailboxRegions, ended: &Ended) {
+    match ended.role {
+        LinkRole::Send => {
+            for &lane in &ended.lanes {
+                show_gone(mailbox, regions, lane);
             }
         }
-        LinkRole::Receive { slot } => {
-            regions.clear_sleeping(slot);
-            regions.set_receiver_state(slot, SlotState::Gone);
-            let mended = mend_slot(regions.cursors(), slot);
-            debug!(mailbox = %mailbox.name, slot, ?mended, "receiver gone");
-        }
+        LinkRole::Receive { group, slot } => mend_receiver(mailbox, regions, group, slot),
         LinkRole::Observe => {}
+    }
+}
+
+/// Shows the members that a lane gets no more messages.
+pub fn show_gone(mailbox: &Mailbox, regions: &mut MailboxRegions, lane: LaneTicket) {
+    let Some(slot) = mailbox.lane(lane) else { return };
+    regions.set_lane_state(&slot.info, SlotState::Gone);
+    if let Some(lane) = regions.lane_mut(lane.index) {
+        lane.last_tail = Some(lane.tail());
+    }
+}
+
+fn mend_receiver(mailbox: &mut Mailbox, regions: &MailboxRegions, group: u8, slot: u16) {
+    regions.clear_sleeping(group, slot);
+    regions.set_receiver_state(group, slot, SlotState::Gone);
+    regions.leave_line(group, slot);
+    let Some(cursors) = regions.cursors(group) else { return };
+    let slow = mailbox.named_groups().get(usize::from(group)).map(|group| group.slow);
+    if slow == Some(SlowGroup::DropOldest) {
+        // What its receivers get they get at most once: it may have been in hand.
+        let dropped = discard_slot(cursors, slot);
+        if let Some(table) = mailbox.group_mut(group).filter(|_| dropped) {
+            table.dropped = table.dropped.saturating_add(1);
+        }
+        debug!(mailbox = %mailbox.name, group, slot, dropped, "receiver gone");
+    } else {
+        let mended = mend_slot(cursors, slot);
+        debug!(mailbox = %mailbox.name, group, slot, ?mended, "receiver gone");
     }
 }
 
@@ -40,16 +62,17 @@ pub fn mend_member(mailbox: &Mailbox, regions: &mut MailboxRegions, role: LinkRo
 pub fn sweep(registry: &mut Registry, regions: &mut MailboxRegions, mailbox_id: u64) -> bool {
     let Some(mailbox) = registry.mailbox_mut(mailbox_id) else { return false };
     let mut freed = false;
-    let slots: Vec<u16> = mailbox.gone_receivers().take(SWEEP_MAX).collect();
-    for slot in slots {
-        if slot_is_idle(regions.cursors(), slot) {
-            mailbox.free_receiver(slot, regions.received(slot));
-            regions.set_receiver_state(slot, SlotState::Free);
-            freed = true;
+    for (group, table) in mailbox.groups_mut() {
+        let Some(cursors) = regions.cursors(group) else { continue };
+        for slot in table.next_gone(SWEEP_MAX) {
+            if slot_is_idle(cursors, slot) {
+                table.free(slot, regions.received(group, slot));
+                regions.set_receiver_state(group, slot, SlotState::Free);
+                freed = true;
+            }
         }
     }
-    let lanes: Vec<u16> = mailbox.gone_lanes().take(SWEEP_MAX).collect();
-    for lane in lanes {
+    for lane in mailbox.next_gone_lanes(SWEEP_MAX) {
         freed |= free_lane_if_drained(registry, regions, mailbox_id, lane);
     }
     freed
@@ -67,26 +90,64 @@ pub fn free_lane_if_drained(
     let Some(lane) = regions.lane(index).filter(|_| slot.state == SlotState::Gone) else {
         return false;
     };
-    let (tail, claimed, sent) = (lane.tail(), regions.claimed(index), lane.sent());
-    let queued = queued_granules(tail, claimed, slot.info.capacity_bytes);
-    match queued {
-        Some(_) => {
-            if !lane_is_drained(regions.cursors(), index, tail) {
-                return false;
-            }
+    let (info, sent) = (slot.info, lane.sent());
+    let next_position = match drained(regions, &info) {
+        Drained::No => return false,
+        Drained::Yes { at } => at,
+        Drained::Corrupt { at } => {
+            warn!(
+                mailbox = %mailbox.name, lane = index, sender = %info.sender,
+                tail = lane.tail().get(), claim = at.get(),
+                "freed a corrupt lane: its tail does not fit what receivers have claimed"
+            );
+            at
         }
-        // What somebody holds of it stays: the slot's next lane must not be taken for this one.
-        None if lane_is_held(regions.cursors(), index) => return false,
-        None => warn!(
-            mailbox = %mailbox.name, lane = index, sender = %slot.info.sender,
-            tail = tail.get(), claim = claimed.get(),
-            "freed a corrupt lane: its tail does not fit what receivers have claimed"
-        ),
-    }
-    regions.set_lane_state(&slot.info, SlotState::Free);
+    };
+    regions.set_lane_state(&info, SlotState::Free);
     regions.remove_lane(index);
-    registry.free_lane(mailbox_id, index, claimed.get(), sent);
+    registry.free_lane(mailbox_id, index, next_position.get(), sent);
     true
+}
+
+/// Whether nothing of a mailbox is left to be taken, by any group, and nothing is in hand.
+#[must_use]
+pub fn is_drained(mailbox: &Mailbox, regions: &MailboxRegions) -> bool {
+    let mut lanes = mailbox.lanes().iter().filter(|slot| slot.state != SlotState::Free);
+    lanes.all(|slot| drained(regions, &slot.info) != Drained::No)
+}
+
+/// What is left in a lane.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Drained {
+    /// Something is queued for some group, or in hand.
+    No,
+    /// Nothing, up to here.
+    Yes { at: Position },
+    /// Its tail and some group's claim cannot be true together: nobody can read on. Nothing is in hand.
+    Corrupt { at: Position },
+}
+
+fn drained(regions: &MailboxRegions, lane: &LaneInfo) -> Drained {
+    let index = lane.ticket.index;
+    let Some(tail) = regions.lane(index).map(|lane| lane.tail()) else {
+        return Drained::Yes { at: regions.claimed(0, index) };
+    };
+    let mut corrupt = None;
+    for (group, cursors) in (0u8..).zip(regions.all_cursors()) {
+        let claimed = regions.claimed(group, index);
+        let left = match queued_granules(tail, claimed, lane.capacity_bytes) {
+            Some(_) => !lane_is_drained(cursors, index, tail),
+            // What somebody holds of it stays: the slot's next lane must not be taken for this one.
+            None => {
+                corrupt = Some(claimed);
+                lane_is_held(cursors, index)
+            }
+        };
+        if left {
+            return Drained::No;
+        }
+    }
+    corrupt.map_or(Drained::Yes { at: tail }, |at| Drained::Corrupt { at })
 }
 
 /// Granules that lie unclaimed in a lane; `None` if the two positions cannot be true together.

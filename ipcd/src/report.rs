@@ -3,10 +3,11 @@
 
 use std::path::Path;
 
-use libipc::lane::layout::SlotState;
+use libipc::lane::layout::{SlotState, Traffic};
 use libipc::lane::position::GRANULE_BYTES;
 use libipc::protocol::{
-    Answer, Identity, MailboxDetail, MailboxName, MailboxSummary, MemberInfo, Role, ServerStatus,
+    Answer, GroupReport, Identity, MailboxDetail, MailboxName, MailboxSummary, MemberInfo, Role,
+    ServerStatus,
 };
 use nix::sys::resource::{Resource, getrlimit};
 
@@ -19,18 +20,22 @@ use crate::service::{Asker, Service, is_member};
 const MAILBOXES_A_PAGE: usize = 128;
 /// Lanes that one page of a list looks at, whatever the number of mailboxes.
 const LANES_A_PAGE: usize = 4096;
-/// Members in one page: each takes at most some 50 bytes of the message.
+/// Members in one page: each takes at most some 50 bytes of the message, and its group's name.
 const MEMBERS_A_PAGE: usize = 512;
+/// Bytes that the group names of one page may take.
+const NAMES_A_PAGE: usize = 16 << 10;
 
 /// What a mailbox's members' counters add up to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Sent and not yet acknowledged.
+    /// Sent and not yet acknowledged, by the group for which that is most.
     pub queued_messages: u64,
-    /// Bytes that lie unclaimed.
+    /// Bytes that lie unclaimed, in each lane by the group for which that is most.
     pub queued_bytes: u64,
     /// Sent.
     pub sent_messages: u64,
+    /// Sent and not yet acknowledged, by each group.
+    pub queued_of_groups: Vec<u64>,
 }
 
 /// Adds up the counters of a mailbox.
@@ -42,11 +47,16 @@ pub fn count(mailbox: &Mailbox, regions: &MailboxRegions) -> Counts {
         counts.sent_messages = counts.sent_messages.saturating_add(sent);
         counts.queued_bytes = counts.queued_bytes.saturating_add(bytes);
     }
-    let slots = mailbox.receivers().iter().enumerate().filter(|(_, slot)| is_member(slot.state));
-    let received = slots.fold(mailbox.retired_received, |sum, (index, _)| {
-        sum.saturating_add(regions.received(index as u16))
-    });
-    counts.queued_messages = counts.sent_messages.saturating_sub(received);
+    for (group, table) in (0u8..).zip(mailbox.groups()) {
+        let slots = (0u16..).zip(table.slots()).filter(|(_, slot)| is_member(slot.state));
+        let received = slots.fold(table.retired_received, |sum, (slot, _)| {
+            sum.saturating_add(regions.received(group, slot))
+        });
+        let done = received.saturating_add(table.dropped);
+        let queued = counts.sent_messages.saturating_sub(done);
+        counts.queued_messages = counts.queued_messages.max(queued);
+        counts.queued_of_groups.push(queued);
+    }
     counts
 }
 
@@ -54,19 +64,20 @@ pub fn count(mailbox: &Mailbox, regions: &MailboxRegions) -> Counts {
 fn count_lane(slot: &LaneSlot, regions: &MailboxRegions) -> (u64, u64) {
     let index = slot.info.ticket.index;
     let Some(lane) = regions.lane(index) else { return (0, 0) };
-    let claimed = regions.claimed(index);
-    let queued = queued_granules(lane.tail(), claimed, slot.info.capacity_bytes).unwrap_or(0);
-    (lane.sent(), queued * GRANULE_BYTES as u64)
+    let tail = lane.tail();
+    let queued = (0u8..).zip(regions.all_cursors()).filter_map(|(group, _)| {
+        queued_granules(tail, regions.claimed(group, index), slot.info.capacity_bytes)
+    });
+    (lane.sent(), queued.max().unwrap_or(0) * GRANULE_BYTES as u64)
 }
 
-fn summary(mailbox: &Mailbox, regions: &MailboxRegions) -> MailboxSummary {
-    let counts = count(mailbox, regions);
+fn summary(mailbox: &Mailbox, counts: &Counts) -> MailboxSummary {
     MailboxSummary {
         name: mailbox.name.clone(),
         mailbox_id: mailbox.id,
         attributes: mailbox.attributes,
-        open: mailbox.open,
-        senders: mailbox.senders(),
+        open: mailbox.traffic == Traffic::Open,
+        senders: mailbox.senders().len() as u32,
         receivers: mailbox.active_receivers(),
         queued_messages: counts.queued_messages,
         queued_bytes: counts.queued_bytes,
@@ -82,7 +93,8 @@ pub fn list(service: &Service, asker: &Asker<'_>, after: Option<&MailboxName>) -
     while mailboxes.len() < MAILBOXES_A_PAGE && lanes < LANES_A_PAGE {
         let Some(mailbox) = visible.next() else { break };
         lanes += mailbox.lanes().len();
-        mailboxes.extend(service.regions(mailbox.id).map(|regions| summary(mailbox, regions)));
+        let regions = service.regions(mailbox.id);
+        mailboxes.extend(regions.map(|regions| summary(mailbox, &count(mailbox, regions))));
     }
     Answer::Listed { mailboxes, more: visible.peek().is_some() }
 }
@@ -106,26 +118,42 @@ pub fn show(mailbox: &Mailbox, regions: &MailboxRegions, skip: u32) -> MailboxDe
             queued_bytes,
         }
     });
-    let slots = mailbox.receivers().iter().enumerate().filter(|(_, slot)| is_member(slot.state));
-    let receivers = slots.map(|(index, slot)| MemberInfo {
-        role: Role::Receive,
-        index: index as u16,
-        priority: 0,
-        group: None,
-        identity: slot.identity,
-        alive: slot.state == SlotState::Active,
-        messages: regions.received(index as u16),
-        queued_bytes: 0,
+    let receivers = (0u8..).zip(mailbox.groups()).flat_map(|(group, table)| {
+        let slots = (0u16..).zip(table.slots()).filter(|(_, slot)| is_member(slot.state));
+        slots.map(move |(index, slot)| MemberInfo {
+            role: Role::Receive,
+            index,
+            priority: 0,
+            group: mailbox.named_groups().get(usize::from(group)).map(|it| it.name.clone()),
+            identity: slot.identity,
+            alive: slot.state == SlotState::Active,
+            messages: regions.received(group, index),
+            queued_bytes: 0,
+        })
     });
-    let mut members = lanes.chain(receivers).skip(skip as usize).peekable();
-    let page = members.by_ref().take(MEMBERS_A_PAGE).collect();
+    let mut rest = lanes.chain(receivers).skip(skip as usize).peekable();
+    let (mut members, mut names) = (Vec::new(), 0);
+    while members.len() < MEMBERS_A_PAGE && names < NAMES_A_PAGE {
+        let Some(member) = rest.next() else { break };
+        names += member.group.as_ref().map_or(0, |name| name.as_str().len());
+        members.push(member);
+    }
+    let counts = count(mailbox, regions);
+    let tables = mailbox.groups().iter().zip(&counts.queued_of_groups);
+    let groups = mailbox.named_groups().iter().zip(tables);
+    let groups = groups.map(|(group, (table, &queued_messages))| GroupReport {
+        group: group.clone(),
+        receivers: table.receivers(),
+        queued_messages,
+        dropped_messages: table.dropped,
+    });
     MailboxDetail {
-        summary: summary(mailbox, regions),
+        summary: summary(mailbox, &counts),
         reserved_bytes: mailbox.reserved_bytes(),
         fences: mailbox.fences,
-        groups: Vec::new(),
-        members: page,
-        more: members.peek().is_some(),
+        groups: groups.collect(),
+        members,
+        more: rest.peek().is_some(),
     }
 }
 

@@ -17,7 +17,8 @@ impl<'a> Delivery<'a> {
         Self { receiver }
     }
 
-    /// The message: 0 bytes up to the mailbox's longest. A copy of our own: the sender cannot change it.
+    /// The message: 0 bytes up to the mailbox's longest. A copy of our own, which the sender cannot change;
+    /// after [`Receiver::read_in_place`] the sender's own bytes.
     #[inline]
     #[must_use]
     pub fn bytes(&self) -> &[u8] {

@@ -220,6 +220,37 @@ pub enum SendToError {
     Send(SendError),
 }
 
+/// Why a reserved message was not sent. Nothing of it was.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The mailbox was closed to new sends meanwhile.
+    #[error("the mailbox is closed to new sends")]
+    Closed,
+    /// The mailbox is gone.
+    #[error("the mailbox was deleted")]
+    Deleted,
+    /// The mailbox is gone, with the process that owned it.
+    #[error("the process that owned the mailbox is gone, and the mailbox with it")]
+    OwnerGone,
+    /// Only where that is asked for: nobody has the mailbox open to receive.
+    #[error("nobody has the mailbox open to receive")]
+    NoReceivers,
+    /// This process is the child of a fork: open the mailbox for itself.
+    #[error("this sender belongs to the parent process: open the mailbox anew after a fork")]
+    Forked,
+}
+
+/// Where and why a batch stopped: the first `sent` messages were sent, the others were not.
+#[derive(Debug, thiserror::Error)]
+#[error("{sent} messages were sent, the next was not: {why}")]
+pub struct BatchStopped<E: std::error::Error + 'static> {
+    /// Messages that were sent.
+    pub sent: usize,
+    /// Why the one behind them was not.
+    #[source]
+    pub why: E,
+}
+
 /// Why no message was received without waiting.
 #[derive(Debug, thiserror::Error)]
 pub enum TryReceiveError {

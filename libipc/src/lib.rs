@@ -22,6 +22,7 @@
 //! # Map
 //! - [`Client`]: the session with the daemon. [`MailboxOptions`]: attributes and their limits.
 //! - [`Sender`], [`Receiver`], [`Delivery`]: the two ends, and a message in hand. [`Observer`]: a look.
+//! - [`Reservation`], [`TrustedSenders`]: messages written and read in place. [`Batch`]: several at once.
 //! - [`error`]: one type an operation.
 //! - [`lane`]: how messages lie in shared memory and who wakes whom. [`regions`], [`sys`]: what that
 //!   stands on. [`protocol`]: control messages. These four are shared with `ipcd` and no stable interface.
@@ -51,8 +52,14 @@ pub mod regions;
 mod sender;
 #[cfg(not(loom))]
 mod session;
+#[cfg(not(loom))]
+mod sleeper;
 pub mod sync;
 pub mod sys;
+#[cfg(not(loom))]
+mod wait_set;
+#[cfg(not(loom))]
+mod watch;
 
 #[cfg(not(loom))]
 pub use client::{Client, ClientOptions};
@@ -60,9 +67,11 @@ pub use client::{Client, ClientOptions};
 pub use delivery::Delivery;
 #[cfg(not(loom))]
 pub use error::{
-    ConnectError, Corrupt, Fault, ReceiveError, RequestError, SendError, SendToError,
-    TryReceiveError, TrySendError,
+    BatchStopped, CommitError, ConnectError, Corrupt, Fault, ReceiveError, RequestError, SendError,
+    SendToError, TryReceiveError, TrySendError,
 };
+#[cfg(not(loom))]
+pub use lane::memory::TrustedSenders;
 #[cfg(not(loom))]
 pub use observer::{Observer, Peeked};
 #[cfg(not(loom))]
@@ -73,6 +82,8 @@ pub use protocol::{
     Refusal, Role, ServerStatus, SlowGroup, Usage,
 };
 #[cfg(not(loom))]
-pub use receiver::Receiver;
+pub use receiver::{Batch, BatchMessage, Receiver};
 #[cfg(not(loom))]
-pub use sender::Sender;
+pub use sender::{Reservation, Sender};
+#[cfg(not(loom))]
+pub use wait_set::{WaitError, WaitSet, Waitable};

@@ -16,6 +16,7 @@ use crate::regions::{Cursors, Doorstep, LaneWords, Roster};
 use crate::session::{Session, unexpected};
 use crate::sync::Ordering::Acquire;
 use crate::sys::mapping::Access;
+use crate::watch::Watchers;
 
 /// A link; closed with the daemon's help when its handle goes.
 #[derive(Debug)]
@@ -27,6 +28,11 @@ pub(crate) struct Link {
 impl Link {
     pub(crate) fn new(session: Arc<Session>, number: u32) -> Self {
         Self { session, number }
+    }
+
+    /// The watchers of this session.
+    pub(crate) fn watchers(&self) -> &Arc<Watchers> {
+        self.session.watchers()
     }
 
     /// Asks the daemon for what came after `after`.

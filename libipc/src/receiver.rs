@@ -8,8 +8,9 @@ use crate::delivery::Delivery;
 use crate::error::{Corrupt, Fault, ReceiveError, RequestError, TryReceiveError};
 use crate::lane::claim::{Claimant, Malformed};
 use crate::lane::layout::{SlotState, Traffic};
-use crate::lane::memory::{Payload, RingMemory};
+use crate::lane::memory::{Payload, RingMemory, TrustedSenders};
 use crate::lane::park::{self, Lull, SpinBudget, Woke};
+use crate::lane::run::Reach;
 use crate::link::{Link, Neighbours, map_mailbox};
 use crate::protocol::{Identity, MailboxAttributes, Opened, OpenedRole};
 use crate::regions::{Cursors, Doorstep, Roster};
@@ -19,6 +20,12 @@ use crate::sync::{AtomicU32, spin_hint};
 use crate::sys::futex::{Futex, WORDS_MAX};
 use crate::sys::mapping::Access;
 use crate::sys::process::{self, ForkGuard};
+
+mod batch;
+mod poll;
+
+use batch::BatchIndex;
+pub use batch::{Batch, BatchMessage};
 
 /// Looks that a spinning receiver takes before it asks whether spinning makes sense at all.
 const LOOKS_BEFORE_ASKING: u32 = 24;
@@ -37,6 +44,7 @@ const LOOKS_BETWEEN_CLOCKS: u32 = 32;
 pub struct Receiver {
     claimant: Claimant<RingMemory>,
     payload: Payload,
+    batch: BatchIndex,
     roster: Roster,
     neighbours: Neighbours,
     attributes: MailboxAttributes,
@@ -55,10 +63,13 @@ pub struct Receiver {
     claims: u32,
     /// Some lane's sender is gone.
     any_gone: bool,
+    /// No other receiver is there now.
+    alone: bool,
     sleeping_words: usize,
     spin: SpinBudget,
     lull: Lull,
     uid: u32,
+    elsewhere: poll::Elsewhere,
     guard: ForkGuard,
     link: Link,
 }
@@ -90,6 +101,7 @@ impl Receiver {
         let mut receiver = Self {
             claimant: Claimant::new(roster.clone(), cursors, slot, single),
             payload: Payload::default(),
+            batch: BatchIndex::default(),
             roster,
             neighbours: Neighbours::new(limits),
             attributes,
@@ -101,10 +113,12 @@ impl Receiver {
             sender_elsewhere: true,
             claims: 0,
             any_gone: false,
+            alone: false,
             sleeping_words: usize::from(limits.receivers_max).div_ceil(64),
             spin: SpinBudget::new(SpinBudget::DEFAULT),
             lull: Lull::default(),
             uid: nix::unistd::geteuid().as_raw(),
+            elsewhere: poll::Elsewhere::default(),
             guard: ForkGuard::get(),
             link,
         };
@@ -121,13 +135,28 @@ impl Receiver {
         self.spin = SpinBudget::new(max);
     }
 
+    /// From now on messages are read in place: [`Delivery::bytes`] is the very memory into which the sender
+    /// wrote them, until they are acknowledged. Nothing is copied, however long they are.
+    ///
+    /// ```no_run
+    /// # let client = libipc::Client::connect()?;
+    /// let mut frames = client.receiver("frames")?;
+    /// // SAFETY: both programs that may write to this mailbox, and the one that may read it, are ours.
+    /// frames.read_in_place(unsafe { libipc::TrustedSenders::new() });
+    /// # Ok::<(), libipc::RequestError>(())
+    /// ```
+    pub fn read_in_place(&mut self, trust: TrustedSenders) {
+        self.payload.trust(trust);
+        self.settle_reach();
+    }
+
     /// Receives a message if one is there. Never waits.
     ///
     /// # Errors
     /// [`TryReceiveError`].
     #[inline]
     pub fn try_receive(&mut self) -> Result<Delivery<'_>, TryReceiveError> {
-        if !self.take_quickly() && !self.take(true)? {
+        if !self.take_quickly() && !self.take_or_arm()? {
             return Err(self.why_nothing());
         }
         Ok(Delivery::new(self))
@@ -183,7 +212,14 @@ impl Receiver {
         if !self.guard.is_original() {
             return;
         }
-        let Some(lane) = self.claimant.acknowledge() else { return };
+        if let Some(lane) = self.claimant.acknowledge() {
+            self.has_freed(lane);
+        }
+    }
+
+    /// Sees to whoever waits for what was just acknowledged.
+    #[inline]
+    fn has_freed(&mut self, lane: u16) {
         let reader = self.claimant.lane(lane);
         if reader.is_some_and(|reader| park::sender_waits(&self.roster.header, reader.header())) {
             self.wake_sender(lane);
@@ -298,8 +334,10 @@ impl Receiver {
         self.seen_changes = header.changes.load(Acquire);
         self.traffic = Traffic::from_word(header.traffic.load(Relaxed));
         let deleted = self.traffic.is_over();
-        self.undisturbed_changes = if deleted { u64::MAX } else { self.seen_changes.into() };
-        self.claimant.set_alone(header.groups[self.group].receivers.load(Relaxed) == 1);
+        let disturbed = deleted || self.elsewhere.must_be_asked();
+        self.undisturbed_changes = if disturbed { u64::MAX } else { self.seen_changes.into() };
+        self.alone = header.groups[self.group].receivers.load(Relaxed) == 1;
+        self.settle_reach();
         if deleted {
             return;
         }
@@ -313,6 +351,12 @@ impl Receiver {
             // A sender may be gone before its lane is known here.
             self.look_for_gone_senders();
         }
+    }
+
+    /// How many records a claim takes unasked.
+    fn settle_reach(&mut self) {
+        let in_place = self.payload.is_in_place();
+        self.claimant.set_reach(if self.alone { Reach::alone(in_place) } else { Reach::ONE });
     }
 
     /// Forgets the lanes that are freed, and notes those that are to be reported once they are empty.
@@ -347,44 +391,44 @@ impl Receiver {
 
     #[cold]
     fn take_slowly(&mut self, deadline: Option<Instant>) -> Result<(), ReceiveError> {
-        match self.take(false) {
-            Ok(true) => return Ok(()),
-            Ok(false) => {}
-            Err(error) => return Err(without_empty(error)),
-        }
-        let mut slept = false;
-        let result = loop {
-            match self.spin(deadline) {
-                Ok(true) => break Ok(()),
-                Ok(false) => {}
-                Err(error) => break Err(without_empty(error)),
-            }
-            if self.is_closed() {
-                break match self.take(true) {
-                    Ok(true) => Ok(()),
-                    Ok(false) => Err(ReceiveError::Closed),
-                    Err(error) => Err(without_empty(error)),
-                };
-            }
-            if self.stale {
-                self.refresh();
-            }
-            let woke = self.sleep(deadline);
-            slept = true;
-            match self.take(true) {
-                Ok(true) => break Ok(()),
-                Ok(false) if woke == Woke::TimedOut || is_over(deadline) => {
-                    break Err(ReceiveError::TimedOut);
-                }
-                Ok(false) => {}
-                Err(error) => break Err(without_empty(error)),
-            }
+        let mut slept = self.was_woken();
+        let result = match self.take(false) {
+            Ok(true) => Ok(()),
+            Ok(false) => self.wait_and_take(deadline, &mut slept),
+            Err(error) => Err(without_empty(error)),
         };
         // Woken for a message that is left to others, or with more behind it: somebody else's turn.
         if slept {
             self.pass_the_baton();
         }
         result
+    }
+
+    fn wait_and_take(
+        &mut self,
+        deadline: Option<Instant>,
+        slept: &mut bool,
+    ) -> Result<(), ReceiveError> {
+        loop {
+            if self.spin(deadline).map_err(without_empty)? {
+                return Ok(());
+            }
+            if self.traffic == Traffic::Closed {
+                let taken = self.take(true).map_err(without_empty)?;
+                return if taken { Ok(()) } else { Err(ReceiveError::Closed) };
+            }
+            if self.stale {
+                self.refresh();
+            }
+            let woke = self.sleep(deadline);
+            *slept = true;
+            if self.take(true).map_err(without_empty)? {
+                return Ok(());
+            }
+            if woke == Woke::TimedOut || is_over(deadline) {
+                return Err(ReceiveError::TimedOut);
+            }
+        }
     }
 
     /// Looks again and again, as long as that may pay.
@@ -436,18 +480,10 @@ impl Receiver {
     /// Sleeps until some bell rings or the deadline has passed.
     fn sleep(&mut self, deadline: Option<Instant>) -> Woke {
         self.note_processor();
+        self.elsewhere.disarm();
         let header = &self.roster.header;
-        // Where every sender is of our own uid, their bell is as safe as one of our own.
-        let ours = |&(uid, _): &&(u32, _)| *uid == self.uid;
-        let senders = || self.neighbours.doorsteps().filter(|(uid, _)| *uid != u32::MAX);
-        let all_ours = senders().next().is_some() && senders().all(|doorstep| ours(&doorstep));
-        let bells: Vec<_> = self
-            .neighbours
-            .doorsteps()
-            .filter(|(uid, _)| !(all_ours && *uid == u32::MAX))
-            .map(|(_, doorstep)| self.bell(doorstep))
-            .take(WORDS_MAX)
-            .collect();
+        let bells = self.doorsteps_to_listen_at().map(|doorstep| self.bell(doorstep));
+        let bells: Vec<_> = bells.take(WORDS_MAX).collect();
         // With lanes that are still to be fetched, ask again soon.
         let strangers = header.groups[self.group].receiver_uids.load(Relaxed) > 1 || self.stale;
         let at_most = strangers.then_some(park::SLEEP_AMONG_STRANGERS);
@@ -464,6 +500,18 @@ impl Receiver {
             &Futex,
             look,
         )
+    }
+
+    /// The doorsteps whose bells wake this receiver.
+    fn doorsteps_to_listen_at(&self) -> impl Iterator<Item = &Doorstep> {
+        // Where every sender is of our own uid, their bell is as safe as one of our own.
+        let ours = |&(uid, _): &&(u32, _)| *uid == self.uid;
+        let senders = || self.neighbours.doorsteps().filter(|(uid, _)| *uid != u32::MAX);
+        let all_ours = senders().next().is_some() && senders().all(|doorstep| ours(&doorstep));
+        let doorsteps = self.neighbours.doorsteps();
+        doorsteps
+            .filter(move |(uid, _)| !(all_ours && *uid == u32::MAX))
+            .map(|(_, doorstep)| doorstep)
     }
 
     /// Wakes another sleeper, if there is one and something to take for it.
@@ -521,6 +569,8 @@ impl Receiver {
 impl Drop for Receiver {
     fn drop(&mut self) {
         if self.guard.is_original() {
+            self.settle();
+            self.elsewhere.disarm();
             self.claimant.leave();
         }
     }

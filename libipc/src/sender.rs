@@ -21,7 +21,12 @@ use crate::sys::futex::Futex;
 use crate::sys::mapping::Access;
 use crate::sys::process::{self, ForkGuard};
 
+mod batch;
 mod lanes;
+mod poll;
+mod reserve;
+
+pub use reserve::Reservation;
 
 /// Pauses between two looks of a sender that waits for room: it must leave the receivers' cache lines
 /// alone, or it slows them down tenfold.
@@ -62,6 +67,7 @@ pub struct Sender {
     requires_receivers: bool,
     message_bytes_max: usize,
     spin: SpinBudget,
+    elsewhere: poll::Elsewhere,
     guard: ForkGuard,
     link: Link,
 }
@@ -109,6 +115,7 @@ impl Sender {
             message_bytes_max: usize::try_from(attributes.message_bytes_max())
                 .unwrap_or(usize::MAX),
             spin: SpinBudget::new(SpinBudget::DEFAULT),
+            elsewhere: poll::Elsewhere::default(),
             guard: ForkGuard::get(),
             roster,
             link,
@@ -141,7 +148,7 @@ impl Sender {
     /// [`TrySendError`]; the message is still the caller's.
     #[inline]
     pub fn try_send(&mut self, message: &[u8]) -> Result<(), TrySendError> {
-        if self.send_quickly(message) { Ok(()) } else { self.send_thoroughly(message) }
+        if self.send_quickly(message) { Ok(()) } else { self.send_or_arm(message) }
     }
 
     /// Sends; waits for room if there is none.
@@ -165,35 +172,62 @@ impl Sender {
     /// Sends if nothing has to be seen to first. Whatever it does not do, [`Self::send_thoroughly`] does.
     #[inline]
     fn send_quickly(&mut self, message: &[u8]) -> bool {
-        let undisturbed = self.guard.is_original()
-            // PAIR(changes): Acquire here, Release in `ipcd` behind every change of the roster.
-            && self.roster.header.changes.load(Acquire) == self.seen_changes
-            && self.ready
-            && message.len() <= self.message_bytes_max
-            && self.writer.has_room(record_granules(message.len()));
-        if undisturbed {
+        let can = self.is_undisturbed() && self.fits(message.len());
+        if can {
             self.publish(message);
         }
-        undisturbed
+        can
     }
 
     #[cold]
     fn send_thoroughly(&mut self, message: &[u8]) -> Result<(), TrySendError> {
-        self.check()?;
-        if message.len() > self.message_bytes_max {
-            return Err(TrySendError::TooLong { len: message.len(), max: self.message_bytes_max });
-        }
-        let granules = record_granules(message.len());
-        if !self.writer.has_room(granules) {
-            self.make_room(granules)?;
-        }
+        self.make_room(message.len())?;
         self.publish(message);
         Ok(())
+    }
+
+    #[cold]
+    fn send_slowly(&mut self, message: &[u8], deadline: Option<Instant>) -> Result<(), SendError> {
+        self.wait_for_room(message.len(), deadline)?;
+        self.publish(message);
+        Ok(())
+    }
+
+    /// Whether nothing has to be seen to before something is sent.
+    #[inline]
+    fn is_undisturbed(&self) -> bool {
+        self.guard.is_original()
+            // PAIR(changes): Acquire here, Release in `ipcd` behind every change of the roster.
+            && self.roster.header.changes.load(Acquire) == self.seen_changes
+            && self.ready
+    }
+
+    /// Whether a message may be so long, and there is room for it, as far as is known.
+    #[inline]
+    fn fits(&self, len: usize) -> bool {
+        len <= self.message_bytes_max && self.writer.has_room(record_granules(len))
+    }
+
+    /// Sees to it that a message of this length can be written, if that can be without waiting.
+    #[cold]
+    fn make_room(&mut self, len: usize) -> Result<(), TrySendError> {
+        self.check()?;
+        if len > self.message_bytes_max {
+            return Err(TrySendError::TooLong { len, max: self.message_bytes_max });
+        }
+        let granules = record_granules(len);
+        if self.writer.has_room(granules) { Ok(()) } else { self.provide_room(granules) }
     }
 
     #[inline]
     fn publish(&mut self, message: &[u8]) {
         self.writer.publish(message);
+        self.announce();
+    }
+
+    /// Something was published.
+    #[inline]
+    fn announce(&mut self) {
         hints::give(&self.doorstep.hints, self.writer.lane());
         let (roster, words) = (&self.roster.header, self.sleeping_words);
         let mut rang = false;
@@ -246,12 +280,13 @@ impl Sender {
         }
     }
 
+    /// Waits until a message of this length can be written.
     #[cold]
-    fn send_slowly(&mut self, message: &[u8], deadline: Option<Instant>) -> Result<(), SendError> {
-        let granules = record_granules(message.len());
+    fn wait_for_room(&mut self, len: usize, deadline: Option<Instant>) -> Result<(), SendError> {
+        let granules = record_granules(len);
         let (mut last_look, mut first) = (false, true);
         loop {
-            match self.send_thoroughly(message) {
+            match self.make_room(len) {
                 Ok(()) => return Ok(()),
                 Err(error) => match error.lasting() {
                     Some(error) => return Err(error),
@@ -304,6 +339,7 @@ impl Sender {
     /// Sleeps until receivers have made room, something changed, or the deadline has passed. The first time
     /// for plenty of room, but not for long: then for what the message needs.
     fn sleep_for_room(&mut self, granules: u64, deadline: Option<Instant>, first: bool) -> Woke {
+        self.elsewhere.disarm();
         let (wanted, at_most) = if first {
             (self.writer.wanted_claim(granules), Some(SLEEP_FOR_PLENTY))
         } else {

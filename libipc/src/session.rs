@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{ConnectError, Fault, RequestError};
@@ -15,6 +15,7 @@ use crate::protocol::{
 use crate::sys::process::ForkGuard;
 use crate::sys::socket::Received;
 use crate::sys::{futex, socket};
+use crate::watch::Watchers;
 
 /// Connects to a socket, telling the ways in which that can fail apart.
 pub(crate) fn open_socket(path: &Path) -> Result<OwnedFd, ConnectError> {
@@ -35,6 +36,7 @@ pub(crate) struct Session {
     line: Mutex<Line>,
     /// The daemon has hung up, or broke the protocol.
     away: AtomicBool,
+    watchers: Arc<Watchers>,
     guard: ForkGuard,
 }
 
@@ -53,7 +55,8 @@ impl Session {
         let guard = ForkGuard::get();
         let line =
             Line { socket, last_request: 0, unanswered: 0, buffer: vec![0; MESSAGE_BYTES_MAX] };
-        let session = Self { line: Mutex::new(line), away: AtomicBool::new(false), guard };
+        let (line, away) = (Mutex::new(line), AtomicBool::new(false));
+        let session = Self { line, away, watchers: Arc::default(), guard };
         let hello = Request::Hello {
             version_min: PROTOCOL_VERSION,
             version_max: PROTOCOL_VERSION,
@@ -67,6 +70,11 @@ impl Session {
             Err(RequestError::Fault(fault)) => Err(fault.into()),
             Err(other) => Err(Fault::new("greet ipcd", other).into()),
         }
+    }
+
+    /// Who watches over the handles of this session whose users wait on descriptors.
+    pub(crate) fn watchers(&self) -> &Arc<Watchers> {
+        &self.watchers
     }
 
     /// Asks the daemon one thing, and waits for its answer.

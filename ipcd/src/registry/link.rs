@@ -1,8 +1,8 @@
 //! Sessions and their links: what ties a process to a mailbox.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use libipc::protocol::{Identity, LaneTicket, MailboxName, Refusal};
+use libipc::protocol::{Identity, MailboxName, Refusal};
 
 /// Most links that one session may hold, those to deleted mailboxes counted.
 pub const SESSION_LINKS_MAX: u64 = 32_768;
@@ -11,16 +11,18 @@ pub const SESSION_LINKS_MAX: u64 = 32_768;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
 
+/// Names a link: its session, and its number there.
+pub type LinkKey = (SessionId, u32);
+
 /// What a link holds in its mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkRole {
-    /// A lane.
-    Send {
-        /// Which.
-        lane: LaneTicket,
-    },
+    /// Lanes: which, its mailbox knows.
+    Send,
     /// A receiver slot.
     Receive {
+        /// Of which group.
+        group: u8,
         /// Which.
         slot: u16,
     },
@@ -39,6 +41,8 @@ pub struct Link {
     pub role: LinkRole,
     /// The mailbox was deleted: the link holds nothing any more.
     pub deleted: bool,
+    /// The mailbox to which answers to calls over this link come; it goes with the link.
+    pub replies: Option<u64>,
 }
 
 /// One session: who, and its links.
@@ -46,6 +50,8 @@ pub struct Link {
 pub struct SessionEntry {
     /// Who connected.
     pub identity: Identity,
+    /// Mailboxes that go with it.
+    pub owned: BTreeSet<u64>,
     links: BTreeMap<u32, Link>,
     last: u32,
 }
@@ -54,7 +60,7 @@ impl SessionEntry {
     /// A session without links.
     #[must_use]
     pub fn new(identity: Identity) -> Self {
-        Self { identity, links: BTreeMap::new(), last: 0 }
+        Self { identity, owned: BTreeSet::new(), links: BTreeMap::new(), last: 0 }
     }
 
     /// Its links in order of their numbers.
@@ -80,16 +86,25 @@ impl SessionEntry {
         })
     }
 
-    /// Adds a link and gives it a number that no other link of the session has.
-    pub fn add(&mut self, link: Link) -> u32 {
+    /// A number that no link of the session has.
+    pub fn next_number(&mut self) -> u32 {
         // Ends: there are far fewer links than numbers.
         loop {
             self.last = self.last.wrapping_add(1);
             if !self.links.contains_key(&self.last) {
-                self.links.insert(self.last, link);
                 return self.last;
             }
         }
+    }
+
+    /// Adds a link under a number from [`Self::next_number`].
+    pub fn add(&mut self, number: u32, link: Link) {
+        self.links.insert(number, link);
+    }
+
+    /// The link of that number, to change.
+    pub fn link_mut(&mut self, number: u32) -> Option<&mut Link> {
+        self.links.get_mut(&number)
     }
 
     /// Takes a link out.

@@ -1,14 +1,20 @@
-//! One mailbox as the registry knows it: its lanes, its receiver slots, its doorsteps and its links.
+//! One mailbox as the registry knows it: its lanes, its senders, its groups of receivers, its doorsteps and
+//! its links.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use libipc::lane::layout::{
-    Limits, SENDER_UIDS_MAX, SlotState, cursors_map, doorstep_map, lane_file_bytes, roster_map,
+    Limits, SENDER_UIDS_MAX, SlotState, Traffic, cursors_map, doorstep_map, lane_file_bytes,
+    roster_map,
 };
-use libipc::protocol::{Identity, LaneInfo, LaneTicket, MailboxAttributes, MailboxName, Refusal};
+use libipc::protocol::{
+    Group, GroupName, Identity, LaneInfo, LaneTicket, MailboxAttributes, MailboxName, Receivers,
+    Refusal,
+};
 
-use super::link::SessionId;
+use super::group::{ReceiverGroup, Rotation};
+use super::link::{LinkKey, SessionId};
 use super::permission::Ownership;
 
 /// Uid of the home doorstep, which no sender maps.
@@ -21,17 +27,49 @@ pub struct LaneSlot {
     pub state: SlotState,
     /// The lane that it has, or had last.
     pub info: LaneInfo,
+    /// The link that it was made for.
+    pub link: LinkKey,
     attached: u64,
     next_position: u64,
 }
 
-/// One receiver slot.
-#[derive(Clone, Copy, Debug)]
-pub struct ReceiverSlot {
-    /// Whose it is.
-    pub state: SlotState,
-    /// Who has it, or had it last.
+impl LaneSlot {
+    /// Bytes of its lane, charged to the sender.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        lane_file_bytes(self.info.capacity_bytes)
+    }
+}
+
+/// One sender that holds the mailbox open, with one lane or more.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    /// Who, as of its open.
     pub identity: Identity,
+    /// The doorstep of its uid.
+    pub doorstep: u16,
+    /// The lanes that it writes: one of each priority that it uses.
+    pub lanes: Vec<LaneTicket>,
+}
+
+/// The process that a mailbox goes with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnerProcess {
+    /// The session whose end is its end.
+    pub session: SessionId,
+    /// Its process id.
+    pub pid: u32,
+}
+
+/// What a further lane is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct LaneWish {
+    /// Its priority.
+    pub priority: u8,
+    /// Bytes of its data.
+    pub capacity_bytes: u64,
+    /// The lane that it goes on from.
+    pub predecessor: Option<LaneTicket>,
 }
 
 /// What receivers must map, in the order in which it came.
@@ -67,21 +105,26 @@ pub struct Mailbox {
     pub attributes: MailboxAttributes,
     /// Owner and mode.
     pub ownership: Ownership,
-    /// Lets new sends in.
-    pub open: bool,
+    /// What it lets through.
+    pub traffic: Traffic,
     /// A member may not call the barrier, so all keep their fences.
     pub fences: bool,
     /// Messages sent through lanes that are free again.
     pub retired_sent: u64,
-    /// Messages acknowledged through receiver slots that are free again.
-    pub retired_received: u64,
+    /// The process that it goes with, if it does.
+    pub owner_process: Option<OwnerProcess>,
+    /// It is where other processes reach its owner.
+    pub inbox: bool,
+    /// Senders that have held it open, ever.
+    pub senders_ever: u32,
     /// Session and number of each link.
-    pub links: BTreeSet<(SessionId, u32)>,
+    pub links: BTreeSet<LinkKey>,
+    named_groups: Vec<Group>,
+    groups: Vec<ReceiverGroup>,
+    senders: BTreeMap<LinkKey, Sender>,
     lanes: Vec<LaneSlot>,
     free_lanes: BTreeSet<u16>,
-    gone_lanes: BTreeSet<u16>,
-    receivers: Vec<ReceiverSlot>,
-    gone_receivers: BTreeSet<u16>,
+    gone_lanes: Rotation,
     doorsteps: Vec<u32>,
     attachments: BTreeMap<u64, Attachment>,
     attached_last: u64,
@@ -89,13 +132,14 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    /// A new one, with its home doorstep.
+    /// A new one, with its home doorstep; without groups all its receivers are one.
     #[must_use]
     pub fn new(
         id: u64,
         name: MailboxName,
         attributes: MailboxAttributes,
         ownership: Ownership,
+        groups: &[Group],
         first_position: u64,
     ) -> Self {
         let attributes = MailboxAttributes {
@@ -108,16 +152,19 @@ impl Mailbox {
             name,
             attributes,
             ownership,
-            open: true,
+            traffic: Traffic::Open,
             fences: false,
             retired_sent: 0,
-            retired_received: 0,
+            owner_process: None,
+            inbox: false,
+            senders_ever: 0,
             links: BTreeSet::new(),
+            named_groups: groups.to_vec(),
+            groups: vec![ReceiverGroup::default(); groups.len().max(1)],
+            senders: BTreeMap::new(),
             lanes: Vec::new(),
             free_lanes: BTreeSet::new(),
-            gone_lanes: BTreeSet::new(),
-            receivers: Vec::new(),
-            gone_receivers: BTreeSet::new(),
+            gone_lanes: Rotation::default(),
             doorsteps: vec![HOME_UID],
             attachments: BTreeMap::from([(1, Attachment::Doorstep(0))]),
             attached_last: 1,
@@ -128,22 +175,22 @@ impl Mailbox {
     /// What the sizes of its regions follow from.
     #[must_use]
     pub fn limits(&self) -> Limits {
-        self.attributes.limits(1)
+        self.attributes.limits(self.groups.len())
     }
 
     /// Bytes of a mailbox with nothing but its home doorstep.
     #[must_use]
-    pub fn empty_bytes(attributes: &MailboxAttributes) -> u64 {
-        let limits = attributes.limits(1);
-        let bytes = roster_map(limits).len + cursors_map(limits).len;
-        (bytes + doorstep_map(limits).len) as u64
+    pub fn empty_bytes(attributes: &MailboxAttributes, groups: usize) -> u64 {
+        let limits = attributes.limits(groups);
+        let cursors = cursors_map(limits).len * usize::from(limits.groups);
+        (roster_map(limits).len + cursors + doorstep_map(limits).len) as u64
     }
 
     /// Bytes charged to its owner.
     #[must_use]
     pub fn owner_bytes(&self) -> u64 {
         let further = (self.doorsteps.len() - 1) as u64 * self.doorstep_bytes();
-        Self::empty_bytes(&self.attributes) + further
+        Self::empty_bytes(&self.attributes, self.groups.len()) + further
     }
 
     /// Bytes of one doorstep.
@@ -152,17 +199,55 @@ impl Mailbox {
         doorstep_map(self.limits()).len as u64
     }
 
-    /// Bytes of one lane, charged to its sender.
-    #[must_use]
-    pub fn lane_bytes(&self) -> u64 {
-        lane_file_bytes(self.attributes.capacity_bytes)
-    }
-
     /// Bytes of all its regions.
     #[must_use]
     pub fn reserved_bytes(&self) -> u64 {
-        let lanes = (self.lanes.len() - self.free_lanes.len()) as u64;
-        self.owner_bytes() + lanes * self.lane_bytes()
+        let lanes = self.lanes.iter().filter(|lane| lane.state != SlotState::Free);
+        self.owner_bytes() + lanes.map(LaneSlot::bytes).sum::<u64>()
+    }
+
+    /// Its groups as they were asked for: none where all receivers are one.
+    #[must_use]
+    pub fn named_groups(&self) -> &[Group] {
+        &self.named_groups
+    }
+
+    /// Its groups of receivers, at least one.
+    #[must_use]
+    pub fn groups(&self) -> &[ReceiverGroup] {
+        &self.groups
+    }
+
+    /// A group of receivers, to change.
+    pub fn group_mut(&mut self, group: u8) -> Option<&mut ReceiverGroup> {
+        self.groups.get_mut(usize::from(group))
+    }
+
+    /// Every group with its index.
+    pub fn groups_mut(&mut self) -> impl Iterator<Item = (u8, &mut ReceiverGroup)> {
+        (0u8..).zip(&mut self.groups)
+    }
+
+    /// The index of a group; `None` names the only one there is.
+    ///
+    /// # Errors
+    /// [`Refusal::NoSuchGroup`].
+    pub fn group_index(&self, name: Option<&GroupName>) -> Result<u8, Refusal> {
+        let found = match name {
+            None if self.named_groups.is_empty() => Some(0),
+            None => None,
+            Some(name) => self.named_groups.iter().position(|group| group.name == *name),
+        };
+        let asked = || name.map_or(String::new(), GroupName::to_string);
+        found.map(|index| index as u8).ok_or_else(|| self.no_such_group(asked()))
+    }
+
+    /// The refusal of a group that is not there.
+    #[must_use]
+    pub fn no_such_group(&self, group: String) -> Refusal {
+        let names: Vec<_> = self.named_groups.iter().map(|group| group.name.as_str()).collect();
+        let groups = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        Refusal::NoSuchGroup { name: self.name.to_string(), group, groups }
     }
 
     /// Lane slots ever used.
@@ -171,45 +256,27 @@ impl Mailbox {
         &self.lanes
     }
 
-    /// Receiver slots ever used.
-    #[must_use]
-    pub fn receivers(&self) -> &[ReceiverSlot] {
-        &self.receivers
-    }
-
     /// The uid of each doorstep.
     #[must_use]
     pub fn doorsteps(&self) -> &[u32] {
         &self.doorsteps
     }
 
-    /// Slots of lanes whose sender is gone.
-    pub fn gone_lanes(&self) -> impl Iterator<Item = u16> + '_ {
-        self.gone_lanes.iter().copied()
+    /// The next lanes whose sender is gone, at most `count`.
+    pub fn next_gone_lanes(&mut self, count: usize) -> Vec<u16> {
+        self.gone_lanes.next(count)
     }
 
-    /// Receiver slots whose receiver is gone.
-    pub fn gone_receivers(&self) -> impl Iterator<Item = u16> + '_ {
-        self.gone_receivers.iter().copied()
-    }
-
-    /// Senders that hold it open.
+    /// Senders that hold it open: links, however many lanes each has.
     #[must_use]
-    pub fn senders(&self) -> u32 {
-        (self.lanes.len() - self.free_lanes.len() - self.gone_lanes.len()) as u32
+    pub fn senders(&self) -> &BTreeMap<LinkKey, Sender> {
+        &self.senders
     }
 
-    /// Receivers that hold it open.
+    /// Receivers that hold it open, of all groups.
     #[must_use]
     pub fn active_receivers(&self) -> u32 {
-        self.receivers.iter().filter(|slot| slot.state == SlotState::Active).count() as u32
-    }
-
-    /// Distinct uids among the receivers.
-    #[must_use]
-    pub fn receiver_uids(&self) -> u32 {
-        let active = self.receivers.iter().filter(|slot| slot.state == SlotState::Active);
-        active.map(|slot| slot.identity.uid).collect::<BTreeSet<_>>().len() as u32
+        self.groups.iter().map(ReceiverGroup::receivers).sum()
     }
 
     /// The doorstep of a sender uid, if it has one.
@@ -219,22 +286,42 @@ impl Mailbox {
         Some(found as u16 + 1)
     }
 
-    /// Says whether a sender of this uid finds a lane slot, and room for a doorstep if it needs one.
+    /// Says whether a new sender is let in, and finds a lane slot, and room for a doorstep if it needs one.
+    ///
+    /// # Errors
+    /// [`Refusal::AlreadyLinked`], [`Refusal::Occupied`], [`Refusal::Closed`], [`Refusal::MailboxFull`].
+    pub fn check_sender_room(&self, sender: Identity) -> Result<(), Refusal> {
+        let name = self.name.to_string();
+        let pid = sender.pid;
+        if self.inbox && self.senders.values().any(|it| it.identity.pid == pid) {
+            return Err(Refusal::AlreadyLinked { name, pid });
+        }
+        if self.attributes.receivers == Receivers::Single
+            && let Some(other) = self.senders.values().find(|it| it.identity.pid != pid)
+        {
+            let (pid, does) = (other.identity.pid, "sends".into());
+            return Err(Refusal::Occupied { name, pid, does });
+        }
+        self.check_lane_room()?;
+        if self.doorstep_of(sender.uid).is_none() && self.doorsteps.len() > SENDER_UIDS_MAX {
+            let limit = SENDER_UIDS_MAX as u64;
+            return Err(Refusal::MailboxFull { name, what: "sender uids".into(), limit });
+        }
+        Ok(())
+    }
+
+    /// Says whether a lane may be added.
     ///
     /// # Errors
     /// [`Refusal::Closed`], [`Refusal::MailboxFull`].
-    pub fn check_sender_room(&self, uid: u32) -> Result<(), Refusal> {
+    pub fn check_lane_room(&self) -> Result<(), Refusal> {
         let name = self.name.to_string();
-        if !self.open {
+        if self.traffic != Traffic::Open {
             return Err(Refusal::Closed { name });
         }
         let limit = self.attributes.lanes_max;
         if self.free_lanes.is_empty() && self.lanes.len() >= usize::from(limit) {
             return Err(Refusal::MailboxFull { name, what: "lanes".into(), limit: limit.into() });
-        }
-        if self.doorstep_of(uid).is_none() && self.doorsteps.len() > SENDER_UIDS_MAX {
-            let limit = SENDER_UIDS_MAX as u64;
-            return Err(Refusal::MailboxFull { name, what: "sender uids".into(), limit });
         }
         Ok(())
     }
@@ -256,35 +343,45 @@ impl Mailbox {
         }
     }
 
-    /// Gives the lowest free lane slot to a sender; `None` if there is none.
-    pub fn add_lane(&mut self, sender: Identity, doorstep: u16) -> Option<LaneInfo> {
+    /// Lets a sender in, as yet without a lane.
+    pub fn add_sender(&mut self, link: LinkKey, identity: Identity, doorstep: u16) {
+        self.senders.insert(link, Sender { identity, doorstep, lanes: Vec::new() });
+        self.senders_ever = self.senders_ever.saturating_add(1);
+    }
+
+    /// Gives the lowest free lane slot to a sender; `None` if there is none, or no such sender.
+    pub fn add_lane(&mut self, link: LinkKey, wish: LaneWish) -> Option<LaneInfo> {
+        let sender = self.senders.get(&link)?;
+        let (identity, doorstep) = (sender.identity, sender.doorstep);
         let index = match self.free_lanes.pop_first() {
             Some(index) => index,
             None if self.lanes.len() < usize::from(self.attributes.lanes_max) => {
-                self.lanes.push(self.blank_lane());
+                self.lanes.push(self.blank_lane(link));
                 (self.lanes.len() - 1) as u16
             }
             None => return None,
         };
         let attached = self.attach(Attachment::Lane(index));
-        let capacity_bytes = self.attributes.capacity_bytes;
         let slot = self.lanes.get_mut(usize::from(index))?;
-        let generation = slot.info.ticket.generation.wrapping_add(1);
+        let ticket = LaneTicket { index, generation: slot.info.ticket.generation.wrapping_add(1) };
         slot.state = SlotState::Active;
+        slot.link = link;
         slot.attached = attached;
         slot.info = LaneInfo {
-            ticket: LaneTicket { index, generation },
-            capacity_bytes,
+            ticket,
+            capacity_bytes: wish.capacity_bytes,
             first_position: slot.next_position,
             doorstep,
-            sender,
-            priority: 0,
-            predecessor: None,
+            sender: identity,
+            priority: wish.priority,
+            predecessor: wish.predecessor,
         };
-        Some(slot.info)
+        let info = slot.info;
+        self.senders.get_mut(&link)?.lanes.push(ticket);
+        Some(info)
     }
 
-    fn blank_lane(&self) -> LaneSlot {
+    fn blank_lane(&self, link: LinkKey) -> LaneSlot {
         LaneSlot {
             state: SlotState::Free,
             info: LaneInfo {
@@ -296,83 +393,90 @@ impl Mailbox {
                 priority: 0,
                 predecessor: None,
             },
+            link,
             attached: 0,
             next_position: self.first_position,
         }
     }
 
-    /// Notes that a lane's sender is gone.
-    pub fn sender_gone(&mut self, index: u16) {
-        if let Some(slot) = self.lanes.get_mut(usize::from(index))
-            && slot.state == SlotState::Active
-        {
+    /// The lane that a ticket names: in whatever state, but not another one of its slot.
+    #[must_use]
+    pub fn lane(&self, ticket: LaneTicket) -> Option<&LaneSlot> {
+        self.lanes.get(usize::from(ticket.index)).filter(|slot| slot.info.ticket == ticket)
+    }
+
+    /// Lanes that a sender writes.
+    pub fn lanes_of(&self, link: LinkKey) -> impl Iterator<Item = &LaneSlot> {
+        let tickets = self.senders.get(&link).into_iter().flat_map(|sender| &sender.lanes);
+        tickets.filter_map(|&ticket| self.lane(ticket))
+    }
+
+    /// Notes that a sender is gone; says which lanes it leaves.
+    pub fn sender_gone(&mut self, link: LinkKey) -> Vec<LaneTicket> {
+        let lanes = self.senders.remove(&link).map_or(Vec::new(), |sender| sender.lanes);
+        for lane in &lanes {
+            self.mark_gone(lane.index);
+        }
+        lanes
+    }
+
+    /// Notes that a sender writes a lane no more.
+    pub fn retire_lane(&mut self, link: LinkKey, lane: LaneTicket) {
+        let Some(sender) = self.senders.get_mut(&link) else { return };
+        if let Some(at) = sender.lanes.iter().position(|&it| it == lane) {
+            sender.lanes.swap_remove(at);
+            self.mark_gone(lane.index);
+        }
+    }
+
+    fn mark_gone(&mut self, index: u16) {
+        if let Some(slot) = self.lanes.get_mut(usize::from(index)) {
             slot.state = SlotState::Gone;
             self.gone_lanes.insert(index);
         }
     }
 
-    /// Frees a lane whose sender is gone; says whose it was. The slot's next lane begins at
+    /// Frees a lane whose sender is gone; says whose it was, and its bytes. The slot's next lane begins at
     /// `next_position`: where this one ended, so that a receiver that still has the old lane mapped
     /// finds nothing new in it, whatever it reads.
-    pub fn free_lane(&mut self, index: u16, next_position: u64, sent: u64) -> Option<Identity> {
-        if !self.gone_lanes.remove(&index) {
+    pub fn free_lane(
+        &mut self,
+        index: u16,
+        next_position: u64,
+        sent: u64,
+    ) -> Option<(Identity, u64)> {
+        if !self.gone_lanes.remove(index) {
             return None;
         }
         let slot = self.lanes.get_mut(usize::from(index))?;
         slot.state = SlotState::Free;
         slot.next_position = next_position;
         self.attachments.remove(&slot.attached);
+        let freed = (slot.info.sender, slot.bytes());
         self.free_lanes.insert(index);
         self.retired_sent = self.retired_sent.saturating_add(sent);
-        Some(slot.info.sender)
+        Some(freed)
     }
 
-    /// Gives a slot to a receiver: the lowest free one, else a new one, else one whose receiver is gone
-    /// but whose delivery nobody has taken over yet (true): else the only slot of a mailbox could be
-    /// lost for good.
+    /// Gives a slot of a group to a receiver; true with what the one before it has left there.
     ///
     /// # Errors
-    /// [`Refusal::MailboxFull`].
-    pub fn add_receiver(&mut self, identity: Identity) -> Result<(u16, bool), Refusal> {
-        let taken = ReceiverSlot { state: SlotState::Active, identity };
-        let limit = self.attributes.receivers_max;
-        let mut free = self.receivers.iter_mut().enumerate();
-        if let Some((index, slot)) = free.find(|(_, slot)| slot.state == SlotState::Free) {
-            *slot = taken;
-            return Ok((index as u16, false));
-        }
-        if self.receivers.len() < usize::from(limit) {
-            self.receivers.push(taken);
-            return Ok(((self.receivers.len() - 1) as u16, false));
-        }
-        if let Some(index) = self.gone_receivers.pop_first()
-            && let Some(slot) = self.receivers.get_mut(usize::from(index))
-        {
-            *slot = taken;
-            return Ok((index, true));
-        }
+    /// [`Refusal::NotTheOwner`], [`Refusal::Occupied`], [`Refusal::MailboxFull`], [`Refusal::NoSuchGroup`].
+    pub fn add_receiver(&mut self, group: u8, identity: Identity) -> Result<(u16, bool), Refusal> {
         let name = self.name.to_string();
-        Err(Refusal::MailboxFull { name, what: "receivers".into(), limit: limit.into() })
-    }
-
-    /// Notes that a slot's receiver is gone.
-    pub fn receiver_gone(&mut self, index: u16) {
-        if let Some(slot) = self.receivers.get_mut(usize::from(index))
-            && slot.state == SlotState::Active
-        {
-            slot.state = SlotState::Gone;
-            self.gone_receivers.insert(index);
+        if let Some(owner) = self.owner_process.filter(|owner| owner.pid != identity.pid) {
+            return Err(Refusal::NotTheOwner { name, owner_pid: owner.pid });
         }
-    }
-
-    /// Frees a slot whose receiver is gone.
-    pub fn free_receiver(&mut self, index: u16, received: u64) {
-        if self.gone_receivers.remove(&index)
-            && let Some(slot) = self.receivers.get_mut(usize::from(index))
-        {
-            slot.state = SlotState::Free;
-            self.retired_received = self.retired_received.saturating_add(received);
+        let limit = self.attributes.receivers_max;
+        let single = self.attributes.receivers == Receivers::Single;
+        let missing = self.no_such_group(group.to_string());
+        let table = self.group_mut(group).ok_or(missing)?;
+        let other = table.active().map(|slot| slot.identity.pid).find(|&pid| pid != identity.pid);
+        if let Some(pid) = other.filter(|_| single) {
+            return Err(Refusal::Occupied { name, pid, does: "receives".into() });
         }
+        let full = Refusal::MailboxFull { name, what: "receivers".into(), limit: limit.into() };
+        table.add(identity, limit).ok_or(full)
     }
 
     /// What was attached after `after`, at most `room` of it.

@@ -1,11 +1,16 @@
 //! Who has what and who may: pure state. No system call, no clock and no descriptor in here, so that
 //! all of it can be tested by throwing operations at it.
 //!
-//! [`mailbox`] one mailbox, [`link`] sessions and links, [`permission`] mode bits, [`quota`] limits.
+//! [`mailbox`] one mailbox, [`group`] its receivers, [`lane`] further lanes of a sender, [`direct`] processes
+//! that are reached by name and answers to calls, [`link`] sessions and links, [`permission`] mode bits,
+//! [`quota`] limits.
 //!
 //! **Invariant:** a quota's use is what counting mailboxes, lanes, sessions and bytes anew would give.
 //! **Invariant:** a link that is not marked deleted names a mailbox that is there and that knows it.
 
+pub mod direct;
+pub mod group;
+pub mod lane;
 pub mod link;
 pub mod mailbox;
 pub mod permission;
@@ -16,10 +21,14 @@ mod tests;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
-use libipc::protocol::{Identity, LaneInfo, MailboxAttributes, MailboxName, Refusal, Role, Usage};
+use libipc::lane::layout::{SlotState, lane_file_bytes};
+use libipc::protocol::{
+    Group, GroupName, Identity, LaneInfo, LaneTicket, MailboxAttributes, MailboxName, Owner,
+    Refusal, Role, Usage,
+};
 
-use link::{Link, LinkRole, SessionEntry, SessionId};
-use mailbox::Mailbox;
+use link::{Link, LinkKey, LinkRole, SessionEntry, SessionId};
+use mailbox::{LaneWish, Mailbox, OwnerProcess};
 use permission::{Caller, Ownership};
 use quota::Quotas;
 
@@ -46,22 +55,38 @@ pub enum Got {
     },
     /// A receiver slot.
     Slot {
+        /// Of which group.
+        group: u8,
         /// Which.
         slot: u16,
         /// With the delivery that the receiver before left.
         inherited: bool,
     },
-    /// Nothing.
-    Nothing,
+    /// A look at a group, and nothing of it.
+    Look {
+        /// Which.
+        group: u8,
+    },
 }
 
 /// A link that has ended; what it held is now `Gone`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
     /// The mailbox's number.
     pub mailbox_id: u64,
     /// What it held.
     pub role: LinkRole,
+    /// A sender's lanes.
+    pub lanes: Vec<LaneTicket>,
+}
+
+/// What is to be seen to after links have ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Departure {
+    /// The links, but for those to deleted mailboxes.
+    pub ended: Vec<Ended>,
+    /// Mailboxes that went with them: to be removed.
+    pub orphans: Vec<u64>,
 }
 
 /// All mailboxes, sessions and quotas.
@@ -71,6 +96,8 @@ pub struct Registry {
     names: BTreeMap<MailboxName, u64>,
     mailboxes: HashMap<u64, Mailbox>,
     sessions: HashMap<SessionId, SessionEntry>,
+    /// The inbox of each process that has one.
+    inboxes: HashMap<u32, u64>,
     last_id: u64,
     first_position: u64,
 }
@@ -84,6 +111,7 @@ impl Registry {
             names: BTreeMap::new(),
             mailboxes: HashMap::new(),
             sessions: HashMap::new(),
+            inboxes: HashMap::new(),
             last_id: 0,
             first_position,
         }
@@ -151,24 +179,41 @@ impl Registry {
     }
 
     /// Ends a session and all its links.
-    pub fn end_session(&mut self, id: SessionId) -> Vec<Ended> {
-        let Some(session) = self.sessions.remove(&id) else { return Vec::new() };
+    pub fn end_session(&mut self, id: SessionId) -> Departure {
+        let Some(session) = self.sessions.remove(&id) else { return Departure::default() };
         let uid = session.identity.uid;
         self.quotas.release(uid, Usage { sessions: 1, ..Usage::default() });
-        session.links().filter_map(|(number, link)| self.end(id, number, link)).collect()
+        let ended = session.links().filter_map(|(number, link)| self.end(id, number, link));
+        let ended = ended.collect();
+        Departure { ended, orphans: session.owned.into_iter().collect() }
     }
 
     /// Creates a mailbox and says its number.
     ///
     /// # Errors
-    /// An attribute out of range, a name in use, an owner that the caller may not choose, a quota.
+    /// An attribute out of range, a name in use or kept for `ipcd`, an owner that the caller may not
+    /// choose, a quota.
     pub fn create(
         &mut self,
+        session: SessionId,
         caller: &Caller<'_>,
         name: &MailboxName,
         attributes: &MailboxAttributes,
+        groups: &[Group],
     ) -> Result<u64, Refusal> {
-        attributes.check(&[])?;
+        direct::check_free_name(name)?;
+        self.make(session, caller, name, attributes, groups)
+    }
+
+    fn make(
+        &mut self,
+        session: SessionId,
+        caller: &Caller<'_>,
+        name: &MailboxName,
+        attributes: &MailboxAttributes,
+        groups: &[Group],
+    ) -> Result<u64, Refusal> {
+        attributes.check(groups)?;
         let ownership = Ownership::at_create(attributes, caller);
         if !ownership.may_be_given_by(caller) {
             return Err(ownership.refuse(name, "give away", caller));
@@ -176,11 +221,17 @@ impl Registry {
         if self.names.contains_key(name) {
             return Err(Refusal::AlreadyExists { name: name.to_string() });
         }
-        let bytes = Mailbox::empty_bytes(attributes);
+        let entry = self.sessions.get_mut(&session).ok_or_else(no_session)?;
+        let bytes = Mailbox::empty_bytes(attributes, groups.len());
         self.quotas.charge(ownership.uid, Usage { mailboxes: 1, bytes, ..Usage::default() })?;
         self.last_id += 1;
         let id = self.last_id;
-        let mailbox = Mailbox::new(id, name.clone(), *attributes, ownership, self.first_position);
+        let first = self.first_position;
+        let mut mailbox = Mailbox::new(id, name.clone(), *attributes, ownership, groups, first);
+        if attributes.owner == Owner::Process {
+            mailbox.owner_process = Some(OwnerProcess { session, pid: caller.identity.pid });
+            entry.owned.insert(id);
+        }
         self.names.insert(name.clone(), id);
         self.mailboxes.insert(id, mailbox);
         Ok(id)
@@ -212,11 +263,16 @@ impl Registry {
                 session.mark_deleted(*link);
             }
         }
-        let lane_bytes = mailbox.lane_bytes();
-        for lane in mailbox.lanes() {
-            if lane.state != libipc::lane::layout::SlotState::Free {
-                self.quotas.release(lane.info.sender.uid, lane_usage(lane_bytes));
+        if let Some(owner) = mailbox.owner_process {
+            if let Some(session) = self.sessions.get_mut(&owner.session) {
+                session.owned.remove(&id);
             }
+            if mailbox.inbox {
+                self.inboxes.remove(&owner.pid);
+            }
+        }
+        for lane in mailbox.lanes().iter().filter(|lane| lane.state != SlotState::Free) {
+            self.quotas.release(lane.info.sender.uid, lane_usage(lane.bytes()));
         }
         let bytes = mailbox.owner_bytes();
         let owner = mailbox.ownership.uid;
@@ -227,40 +283,58 @@ impl Registry {
     /// Opens a mailbox: permission, room, quota, then a link.
     ///
     /// # Errors
-    /// No such mailbox, no permission, closed, full, over quota.
+    /// No such mailbox or group, no permission, closed, full, another's, over quota.
     pub fn open(
         &mut self,
         session: SessionId,
         caller: &Caller<'_>,
         name: &MailboxName,
         role: Role,
+        group: Option<&GroupName>,
     ) -> Result<Admission, Refusal> {
         let mailbox = self.find(name)?;
         if !mailbox.ownership.may_open(caller, role) {
             return Err(mailbox.ownership.refuse(name, &role.to_string(), caller));
         }
-        let mailbox_id = mailbox.id;
-        let entry = self.sessions.get(&session);
-        entry.ok_or_else(no_session)?.check_room()?;
+        let group = match (role, group) {
+            (Role::Send | Role::Observe, None) => 0,
+            (_, group) => mailbox.group_index(group)?,
+        };
+        self.admit(session, caller.identity, mailbox.id, role, group)
+    }
+
+    /// Lets somebody in whose right has been looked at.
+    fn admit(
+        &mut self,
+        session: SessionId,
+        identity: Identity,
+        mailbox_id: u64,
+        role: Role,
+        group: u8,
+    ) -> Result<Admission, Refusal> {
+        let entry = self.sessions.get_mut(&session).ok_or_else(no_session)?;
+        entry.check_room()?;
+        let link = entry.next_number();
+        let key = (session, link);
         let got = match role {
-            Role::Send => self.admit_sender(mailbox_id, caller.identity)?,
+            Role::Send => self.admit_sender(key, mailbox_id, identity)?,
             Role::Receive => {
                 let mailbox = self.mailboxes.get_mut(&mailbox_id).ok_or_else(no_session)?;
-                let (slot, inherited) = mailbox.add_receiver(caller.identity)?;
-                Got::Slot { slot, inherited }
+                let (slot, inherited) = mailbox.add_receiver(group, identity)?;
+                Got::Slot { group, slot, inherited }
             }
-            Role::Observe => Got::Nothing,
+            Role::Observe => Got::Look { group },
         };
         let role = match &got {
-            Got::Lane { lane, .. } => LinkRole::Send { lane: lane.ticket },
-            Got::Slot { slot, .. } => LinkRole::Receive { slot: *slot },
-            Got::Nothing => LinkRole::Observe,
+            Got::Lane { .. } => LinkRole::Send,
+            Got::Slot { group, slot, .. } => LinkRole::Receive { group: *group, slot: *slot },
+            Got::Look { .. } => LinkRole::Observe,
         };
+        let mailbox = self.mailboxes.get_mut(&mailbox_id).ok_or_else(no_session)?;
+        mailbox.links.insert(key);
+        let name = mailbox.name.clone();
         let entry = self.sessions.get_mut(&session).ok_or_else(no_session)?;
-        let link = entry.add(Link { mailbox_id, name: name.clone(), role, deleted: false });
-        if let Some(mailbox) = self.mailboxes.get_mut(&mailbox_id) {
-            mailbox.links.insert((session, link));
-        }
+        entry.add(link, Link { mailbox_id, name, role, deleted: false, replies: None });
         Ok(Admission { link, mailbox_id, got })
     }
 
@@ -279,12 +353,13 @@ impl Registry {
                     self.quotas.release(owner, Usage { bytes, ..Usage::default() });
                 }
             }
-            Got::Slot { slot, inherited: false } => {
-                if let Some(mailbox) = self.mailboxes.get_mut(&id) {
-                    mailbox.free_receiver(*slot, 0);
+            Got::Slot { group, slot, inherited: false } => {
+                let mailbox = self.mailboxes.get_mut(&id);
+                if let Some(table) = mailbox.and_then(|mailbox| mailbox.group_mut(*group)) {
+                    table.free(*slot, 0);
                 }
             }
-            Got::Slot { inherited: true, .. } | Got::Nothing => {}
+            Got::Slot { inherited: true, .. } | Got::Look { .. } => {}
         }
     }
 
@@ -296,31 +371,37 @@ impl Registry {
         self.sessions.get(&session).ok_or_else(no_session)?.link(link, wanted)
     }
 
-    /// Closes a link; what it held is `Gone` until it is freed. `None` if its mailbox was deleted.
+    /// Closes a link; what it held is `Gone` until it is freed.
     ///
     /// # Errors
     /// [`Refusal::NoSuchLink`].
-    pub fn close_link(&mut self, id: SessionId, link: u32) -> Result<Option<Ended>, Refusal> {
+    pub fn close_link(&mut self, id: SessionId, link: u32) -> Result<Departure, Refusal> {
         let session = self.sessions.get_mut(&id).ok_or_else(no_session)?;
         let Some(closed) = session.remove(link) else {
             return Err(Refusal::NoSuchLink { link, wanted: "be closed".into() });
         };
-        Ok(self.end(id, link, &closed))
+        let orphans = closed.replies.into_iter().collect();
+        Ok(Departure { ended: self.end(id, link, &closed).into_iter().collect(), orphans })
     }
 
     /// Frees a lane whose sender is gone, and its quota.
     pub fn free_lane(&mut self, mailbox_id: u64, index: u16, next_position: u64, sent: u64) {
         let Some(mailbox) = self.mailboxes.get_mut(&mailbox_id) else { return };
-        let bytes = mailbox.lane_bytes();
-        if let Some(sender) = mailbox.free_lane(index, next_position, sent) {
+        if let Some((sender, bytes)) = mailbox.free_lane(index, next_position, sent) {
             self.quotas.release(sender.uid, lane_usage(bytes));
         }
     }
 
-    fn admit_sender(&mut self, mailbox_id: u64, sender: Identity) -> Result<Got, Refusal> {
+    fn admit_sender(
+        &mut self,
+        link: LinkKey,
+        mailbox_id: u64,
+        sender: Identity,
+    ) -> Result<Got, Refusal> {
         let mailbox = self.mailboxes.get_mut(&mailbox_id).ok_or_else(no_session)?;
-        mailbox.check_sender_room(sender.uid)?;
-        let lane = lane_usage(mailbox.lane_bytes());
+        mailbox.check_sender_room(sender)?;
+        let capacity_bytes = mailbox.attributes.capacity_bytes;
+        let lane = lane_usage(lane_file_bytes(capacity_bytes));
         self.quotas.charge(sender.uid, lane)?;
         let known = mailbox.doorstep_of(sender.uid);
         let doorstep = match known {
@@ -334,20 +415,28 @@ impl Registry {
                 mailbox.add_doorstep(sender.uid)
             }
         };
+        mailbox.add_sender(link, sender, doorstep);
+        let wish = LaneWish { priority: 0, capacity_bytes, predecessor: None };
         // There is one: `check_sender_room` has looked.
-        let lane = mailbox.add_lane(sender, doorstep).ok_or_else(no_session)?;
+        let lane = mailbox.add_lane(link, wish).ok_or_else(no_session)?;
         Ok(Got::Lane { lane, doorstep_is_new: known.is_none() })
     }
 
     fn end(&mut self, session: SessionId, number: u32, link: &Link) -> Option<Ended> {
         let mailbox = self.mailboxes.get_mut(&link.mailbox_id)?;
-        mailbox.links.remove(&(session, number));
+        let key = (session, number);
+        mailbox.links.remove(&key);
+        let mut lanes = Vec::new();
         match link.role {
-            LinkRole::Send { lane } => mailbox.sender_gone(lane.index),
-            LinkRole::Receive { slot } => mailbox.receiver_gone(slot),
+            LinkRole::Send => lanes = mailbox.sender_gone(key),
+            LinkRole::Receive { group, slot } => {
+                if let Some(table) = mailbox.group_mut(group) {
+                    table.leave(slot);
+                }
+            }
             LinkRole::Observe => {}
         }
-        Some(Ended { mailbox_id: link.mailbox_id, role: link.role })
+        Some(Ended { mailbox_id: link.mailbox_id, role: link.role, lanes })
     }
 }
 

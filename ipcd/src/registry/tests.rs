@@ -2,60 +2,83 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use libipc::lane::layout::SlotState;
-use libipc::protocol::{Identity, MailboxAttributes, MailboxName, Refusal, Role, Usage};
+use libipc::lane::layout::{SlotState, Traffic};
+use libipc::protocol::{
+    Buffering, DirectAddress, Group, Identity, LaneTicket, MailboxAttributes, MailboxName, Owner,
+    Receivers, Refusal, Role, SlowGroup, Usage,
+};
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 
 use super::link::{LinkRole, SessionId};
-use super::mailbox::Mailbox;
+use super::mailbox::{LaneWish, Mailbox};
 use super::permission::Caller;
 use super::quota::Quotas;
 use super::{Got, Registry};
 
-const LIMITS: Usage = Usage { mailboxes: 3, lanes: 6, sessions: 3, bytes: 300 << 10 };
+const LIMITS: Usage = Usage { mailboxes: 3, lanes: 6, sessions: 3, bytes: 400 << 10 };
 
 #[derive(Clone, Debug)]
 enum Step {
     Begin { session: u8, uid: u8 },
     End { session: u8 },
-    Create { session: u8, name: u8, mode: u16 },
+    Create { session: u8, name: u8, mode: u16, kind: u8 },
     Delete { session: u8, name: u8 },
     Open { session: u8, name: u8, role: Role },
     Withdraw { session: u8, name: u8, role: Role },
     Close { session: u8, link: u8 },
     FreeLane { name: u8, lane: u8 },
-    FreeReceiver { name: u8, slot: u8 },
-    Traffic { name: u8, open: bool },
+    FreeReceiver { name: u8, group: u8, slot: u8 },
+    Traffic { name: u8, traffic: Traffic },
+    AddLane { session: u8, link: u8, priority: u8, size: u8, replaces: Option<u8>, fails: bool },
+    Register { session: u8, name: Option<u8> },
+    OpenDirect { session: u8, pid: u8 },
+    OpenReplies { session: u8, link: u8, fails: bool },
+    OpenReply { session: u8, link: u8, lane: u8, generation: u8 },
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let role = || prop_oneof![Just(Role::Send), Just(Role::Receive), Just(Role::Observe)];
     let (session, name) = (|| 0u8..4, || 0u8..4);
+    let traffic =
+        || prop_oneof![Just(Traffic::Open), Just(Traffic::Closed), Just(Traffic::Draining)];
     prop_oneof![
-        (session(), 0u8..3).prop_map(|(session, uid)| Step::Begin { session, uid }),
-        session().prop_map(|session| Step::End { session }),
-        (session(), name(), prop_oneof![Just(0o600), Just(0o666), Just(0o622)])
-            .prop_map(|(session, name, mode)| Step::Create { session, name, mode }),
-        (session(), name()).prop_map(|(session, name)| Step::Delete { session, name }),
-        (session(), name(), role()).prop_map(|(session, name, role)| Step::Open {
+        1 => (session(), 0u8..3).prop_map(|(session, uid)| Step::Begin { session, uid }),
+        1 => session().prop_map(|session| Step::End { session }),
+        1 => (session(), name(), prop_oneof![Just(0o600), Just(0o666), Just(0o622)], 0u8..5)
+            .prop_map(|(session, name, mode, kind)| Step::Create { session, name, mode, kind }),
+        1 => (session(), name()).prop_map(|(session, name)| Step::Delete { session, name }),
+        3 => (session(), name(), role()).prop_map(|(session, name, role)| Step::Open {
             session,
             name,
             role
         }),
-        (session(), name(), role()).prop_map(|(session, name, role)| Step::Open {
+        1 => (session(), name(), role()).prop_map(|(session, name, role)| Step::Withdraw {
             session,
             name,
             role
         }),
-        (session(), name(), role()).prop_map(|(session, name, role)| Step::Withdraw {
-            session,
-            name,
-            role
-        }),
-        (session(), 0u8..12).prop_map(|(session, link)| Step::Close { session, link }),
-        (name(), 0u8..4).prop_map(|(name, lane)| Step::FreeLane { name, lane }),
-        (name(), 0u8..4).prop_map(|(name, slot)| Step::FreeReceiver { name, slot }),
-        (name(), any::<bool>()).prop_map(|(name, open)| Step::Traffic { name, open }),
+        1 => (session(), 0u8..12).prop_map(|(session, link)| Step::Close { session, link }),
+        1 => (name(), 0u8..4).prop_map(|(name, lane)| Step::FreeLane { name, lane }),
+        1 => (name(), 0u8..3, 0u8..4)
+            .prop_map(|(name, group, slot)| Step::FreeReceiver { name, group, slot }),
+        1 => (name(), traffic()).prop_map(|(name, traffic)| Step::Traffic { name, traffic }),
+        4 => (session(), 0u8..8, 0u8..34, 0u8..4, proptest::option::of(0u8..4), any::<bool>())
+            .prop_map(|(session, link, priority, size, replaces, fails)| Step::AddLane {
+                session,
+                link,
+                priority: if priority < 30 { priority % 3 } else { priority },
+                size,
+                replaces,
+                fails,
+            }),
+        1 => (session(), proptest::option::of(0u8..3))
+            .prop_map(|(session, name)| Step::Register { session, name }),
+        1 => (session(), 0u8..4).prop_map(|(session, pid)| Step::OpenDirect { session, pid }),
+        2 => (session(), 0u8..8, any::<bool>())
+            .prop_map(|(session, link, fails)| Step::OpenReplies { session, link, fails }),
+        3 => (session(), 0u8..8, 0u8..3, 0u8..3).prop_map(
+            |(session, link, lane, generation)| Step::OpenReply { session, link, lane, generation }
+        ),
     ]
 }
 
@@ -67,6 +90,36 @@ fn id(session: u8) -> SessionId {
     SessionId(session.into())
 }
 
+/// A few kinds of mailbox, with their groups.
+fn kind(kind: u8, mode: u16) -> (MailboxAttributes, Vec<Group>) {
+    let base = MailboxAttributes {
+        capacity_bytes: 4096,
+        mode,
+        receivers_max: 2,
+        lanes_max: 3,
+        ..MailboxAttributes::default()
+    };
+    let group = |name: &str, slow| Group { name: MailboxName::new(name).unwrap(), slow };
+    let groups = vec![group("fast", SlowGroup::Block), group("slow", SlowGroup::DropOldest)];
+    match kind {
+        0 => (base, Vec::new()),
+        1 => (MailboxAttributes { buffering: Buffering::Unbounded, ..base }, Vec::new()),
+        2 => (base, groups),
+        3 => (MailboxAttributes { owner: Owner::Process, ..base }, Vec::new()),
+        _ => {
+            let receivers = Receivers::Single;
+            (MailboxAttributes { receivers, receivers_max: 1, ..base }, Vec::new())
+        }
+    }
+}
+
+/// Does what a service does about links that have ended.
+fn depart(registry: &mut Registry, departure: super::Departure) {
+    for orphan in departure.orphans {
+        registry.remove(orphan);
+    }
+}
+
 fn apply(registry: &mut Registry, step: &Step) {
     let identity = |registry: &Registry, session: u8| {
         registry.sessions.get(&id(session)).map(|session| session.identity)
@@ -75,21 +128,20 @@ fn apply(registry: &mut Registry, step: &Step) {
     match *step {
         Step::Begin { session, uid } => {
             if identity(registry, session).is_none() {
-                let identity = Identity { pid: 1, uid: u32::from(uid) + 10, gid: 5 };
+                let pid = u32::from(session % 3) + 1;
+                let identity = Identity { pid, uid: u32::from(uid) + 10, gid: 5 };
                 let _ = registry.begin_session(id(session), identity);
             }
         }
-        Step::End { session } => drop(registry.end_session(id(session))),
-        Step::Create { session, name: mailbox, mode } => {
+        Step::End { session } => {
+            let departure = registry.end_session(id(session));
+            depart(registry, departure);
+        }
+        Step::Create { session, name: mailbox, mode, kind: number } => {
             let Some(identity) = identity(registry, session) else { return };
-            let attributes = MailboxAttributes {
-                capacity_bytes: 4096,
-                mode,
-                receivers_max: 2,
-                lanes_max: 3,
-                ..MailboxAttributes::default()
-            };
-            let _ = registry.create(&Caller { identity, groups: &[] }, &name(mailbox), &attributes);
+            let (attributes, groups) = kind(number, mode);
+            let caller = Caller { identity, groups: &[] };
+            let _ = registry.create(id(session), &caller, &name(mailbox), &attributes, &groups);
         }
         Step::Delete { session, name: mailbox } => {
             let Some(identity) = identity(registry, session) else { return };
@@ -101,34 +153,96 @@ fn apply(registry: &mut Registry, step: &Step) {
         Step::Open { session, name: mailbox, role } => {
             let Some(identity) = identity(registry, session) else { return };
             let caller = Caller { identity, groups: &[] };
-            let _ = registry.open(id(session), &caller, &name(mailbox), role);
+            let group = group_of(registry, mailbox);
+            let _ = registry.open(id(session), &caller, &name(mailbox), role, group.as_ref());
         }
         Step::Withdraw { session, name: mailbox, role } => {
             let Some(identity) = identity(registry, session) else { return };
             let caller = Caller { identity, groups: &[] };
-            if let Ok(admission) = registry.open(id(session), &caller, &name(mailbox), role) {
-                registry.withdraw(id(session), &admission);
+            let group = group_of(registry, mailbox);
+            let session = id(session);
+            let opened = registry.open(session, &caller, &name(mailbox), role, group.as_ref());
+            if let Ok(admission) = opened {
+                registry.withdraw(session, &admission);
             }
         }
         Step::Close { session, link } => {
-            let _ = registry.close_link(id(session), link.into());
+            if let Ok(departure) = registry.close_link(id(session), link.into()) {
+                depart(registry, departure);
+            }
         }
         Step::FreeLane { name: mailbox, lane } => {
             if let Ok(id) = number(registry, mailbox) {
                 registry.free_lane(id, lane.into(), 7, 1);
             }
         }
-        Step::FreeReceiver { name: mailbox, slot } => {
-            if let Ok(id) = number(registry, mailbox) {
-                registry.mailbox_mut(id).unwrap().free_receiver(slot.into(), 1);
+        Step::FreeReceiver { name: mailbox, group, slot } => {
+            if let Ok(id) = number(registry, mailbox)
+                && let Some(table) = registry.mailbox_mut(id).unwrap().group_mut(group)
+            {
+                table.free(slot.into(), 1);
             }
         }
-        Step::Traffic { name: mailbox, open } => {
+        Step::Traffic { name: mailbox, traffic } => {
             if let Ok(id) = number(registry, mailbox) {
-                registry.mailbox_mut(id).unwrap().open = open;
+                registry.mailbox_mut(id).unwrap().traffic = traffic;
             }
+        }
+        Step::AddLane { session, link, priority, size, replaces, fails } => {
+            let key = (id(session), u32::from(link));
+            let capacity_bytes = 4096 << size;
+            let own = |nth: u8| {
+                let mailbox = registry.sent_to(key, "be looked at").ok()?;
+                let lane = mailbox.lanes().get(usize::from(nth))?;
+                Some((lane.info.ticket, lane.info.priority))
+            };
+            let replaced = replaces.and_then(own);
+            let priority = replaced.map_or(priority, |(_, priority)| priority);
+            let predecessor = replaced.map(|(ticket, _)| ticket);
+            let wish = LaneWish { priority, capacity_bytes, predecessor };
+            let Ok(lane) = registry.add_lane(key, wish) else { return };
+            let id = registry.sent_to(key, "be there").unwrap().id;
+            match predecessor {
+                _ if fails => registry.withdraw_lane(id, key, &lane),
+                Some(replaced) => registry.mailbox_mut(id).unwrap().retire_lane(key, replaced),
+                None => {}
+            }
+        }
+        Step::Register { session, name } => {
+            let Some(identity) = identity(registry, session) else { return };
+            let caller = Caller { identity, groups: &[] };
+            let (attributes, _) = kind(0, 0o622);
+            let name = name.map(|name| format!("p{name}"));
+            let _ = registry.register(id(session), &caller, name.as_deref(), &attributes);
+        }
+        Step::OpenDirect { session, pid } => {
+            let Some(identity) = identity(registry, session) else { return };
+            let caller = Caller { identity, groups: &[] };
+            let to = DirectAddress::Pid(pid.into());
+            let _ = registry.open_direct(id(session), &caller, &to);
+        }
+        Step::OpenReplies { session, link, fails } => {
+            let Some(identity) = identity(registry, session) else { return };
+            let caller = Caller { identity, groups: &[] };
+            let opened = registry.open_replies(id(session), &caller, link.into());
+            if let Some(admission) = opened.ok().filter(|_| fails) {
+                registry.withdraw(id(session), &admission);
+                registry.remove(admission.mailbox_id);
+            }
+        }
+        Step::OpenReply { session, link, lane, generation } => {
+            let Some(identity) = identity(registry, session) else { return };
+            let caller = Caller { identity, groups: &[] };
+            let lane = LaneTicket { index: lane.into(), generation: generation.into() };
+            let _ = registry.open_reply(id(session), &caller, link.into(), lane);
         }
     }
+}
+
+/// A group of a mailbox, if it has any.
+fn group_of(registry: &Registry, mailbox: u8) -> Option<MailboxName> {
+    let mailbox = registry.find(&name(mailbox)).ok()?;
+    mailbox.named_groups().get(mailbox.id as usize % 2).map(|group| group.name.clone())
 }
 
 /// Counts everything anew and compares.
@@ -144,7 +258,7 @@ fn check(registry: &Registry) {
         for lane in mailbox.lanes().iter().filter(|lane| lane.state != SlotState::Free) {
             let sender = used.entry(lane.info.sender.uid).or_default();
             sender.lanes += 1;
-            sender.bytes += mailbox.lane_bytes();
+            sender.bytes += lane.bytes();
         }
         check_mailbox(registry, mailbox);
     }
@@ -160,29 +274,62 @@ fn check(registry: &Registry) {
             let mailbox = &registry.mailboxes[&link.mailbox_id];
             assert!(mailbox.links.contains(&(*session, number)), "a link that its mailbox knows");
         }
+        let gone = registry.mailboxes.values().filter_map(|mailbox| mailbox.owner_process);
+        let owned = gone.filter(|owner| owner.session == *session).count();
+        assert_eq!(entry.owned.len(), owned, "a session knows what goes with it");
     }
+    let inboxes = registry.mailboxes.values().filter(|mailbox| mailbox.inbox);
+    assert_eq!(registry.inboxes.len(), inboxes.count(), "one inbox a process");
 }
 
 fn check_mailbox(registry: &Registry, mailbox: &Mailbox) {
     assert_eq!(registry.names[&mailbox.name], mailbox.id);
-    let (mut lanes, mut slots) = (BTreeSet::new(), BTreeSet::new());
-    for (session, number) in &mailbox.links {
-        let link = registry.sessions[session].link(*number, "be there").unwrap();
+    let (mut lanes, mut slots, mut senders) = (BTreeSet::new(), BTreeSet::new(), 0);
+    for key in &mailbox.links {
+        let link = registry.sessions[&key.0].link(key.1, "be there").unwrap();
         assert_eq!(link.mailbox_id, mailbox.id);
         match link.role {
-            LinkRole::Send { lane } => assert!(lanes.insert(lane.index), "one lane a link"),
-            LinkRole::Receive { slot } => assert!(slots.insert(slot), "one slot a link"),
+            LinkRole::Send => {
+                senders += 1;
+                let mut priorities = BTreeSet::new();
+                for lane in mailbox.lanes_of(*key) {
+                    assert_eq!(lane.link, *key);
+                    assert!(lanes.insert(lane.info.ticket.index), "a lane has one link");
+                    assert!(priorities.insert(lane.info.priority), "one lane a priority");
+                }
+                assert!(priorities.contains(&0), "every sender has the lane of its open");
+                assert_eq!(priorities.len(), mailbox.senders()[key].lanes.len());
+            }
+            LinkRole::Receive { group, slot } => {
+                assert!(slots.insert((group, slot)), "one slot a link");
+            }
             LinkRole::Observe => {}
         }
     }
     for (index, lane) in (0..).zip(mailbox.lanes()) {
         assert_eq!(lane.state == SlotState::Active, lanes.contains(&index));
     }
-    for (index, slot) in (0..).zip(mailbox.receivers()) {
-        assert_eq!(slot.state == SlotState::Active, slots.contains(&index));
+    for (group, table) in (0..).zip(mailbox.groups()) {
+        for (index, slot) in (0..).zip(table.slots()) {
+            assert_eq!(slot.state == SlotState::Active, slots.contains(&(group, index)));
+        }
     }
-    assert_eq!(mailbox.senders() as usize, lanes.len());
+    assert_eq!(mailbox.senders().len(), senders);
+    assert!(mailbox.senders_ever as usize >= senders);
     assert_eq!(mailbox.active_receivers() as usize, slots.len());
+    if let Some(owner) = mailbox.owner_process {
+        assert!(registry.sessions[&owner.session].owned.contains(&mailbox.id));
+        let strangers = mailbox.groups()[0].active().filter(|it| it.identity.pid != owner.pid);
+        assert_eq!(strangers.count(), 0, "only the owner receives");
+    }
+    if mailbox.attributes.receivers == Receivers::Single {
+        let pids: BTreeSet<u32> = mailbox.senders().values().map(|it| it.identity.pid).collect();
+        assert!(pids.len() <= 1 && mailbox.active_receivers() <= 1, "a link of two processes");
+    }
+    if mailbox.inbox {
+        let pids: BTreeSet<u32> = mailbox.senders().values().map(|it| it.identity.pid).collect();
+        assert_eq!(pids.len(), mailbox.senders().len(), "one link a pair");
+    }
     let page = mailbox.attachments_after(0, 1000);
     assert_eq!(page.doorsteps.len(), mailbox.doorsteps().len());
     let there = mailbox.lanes().iter().filter(|lane| lane.state != SlotState::Free).count();
@@ -204,7 +351,8 @@ proptest! {
             check(&registry);
         }
         for session in 0..4 {
-            registry.end_session(id(session));
+            let departure = registry.end_session(id(session));
+            depart(&mut registry, departure);
         }
         let left: Vec<u64> = registry.mailboxes.keys().copied().collect();
         for mailbox in left {
@@ -222,7 +370,7 @@ fn with_mailbox(attributes: MailboxAttributes) -> Registry {
     let unlimited = Usage { mailboxes: 9, lanes: 999, sessions: 9, bytes: 1 << 40 };
     let mut registry = Registry::new(Quotas::new(unlimited, HashMap::new()), 5);
     registry.begin_session(id(0), root().identity).unwrap();
-    registry.create(&root(), &name(0), &attributes).unwrap();
+    registry.create(id(0), &root(), &name(0), &attributes, &[]).unwrap();
     registry
 }
 
@@ -231,7 +379,7 @@ fn a_mailbox_has_room_for_a_bounded_number_of_sender_uids() {
     let mut registry = with_mailbox(MailboxAttributes { mode: 0o622, ..Default::default() });
     let mut open = |uid| {
         let caller = Caller { identity: Identity { uid, ..root().identity }, groups: &[] };
-        registry.open(id(0), &caller, &name(0), Role::Send).map(|admission| admission.got)
+        registry.open(id(0), &caller, &name(0), Role::Send, None).map(|admission| admission.got)
     };
     for uid in 1..=127 {
         assert!(matches!(open(uid), Ok(Got::Lane { doorstep_is_new: true, .. })));
@@ -248,7 +396,7 @@ fn a_mailbox_has_room_for_a_bounded_number_of_sender_uids() {
 fn a_slots_next_lane_begins_where_the_last_one_ended() {
     let mut registry = with_mailbox(MailboxAttributes::default());
     let open = |registry: &mut Registry| {
-        let admission = registry.open(id(0), &root(), &name(0), Role::Send).unwrap();
+        let admission = registry.open(id(0), &root(), &name(0), Role::Send, None).unwrap();
         let Got::Lane { lane, .. } = admission.got else { panic!() };
         (admission.link, lane)
     };

@@ -17,12 +17,12 @@
 //! Killed in between, [`super::repair`] either gives it back to the old slot or finishes the step.
 
 use crate::lane::hints;
-use crate::lane::layout::{Claim, Hold, LaneHeader, LaneStatus, SlotCell, SlotState};
+use crate::lane::layout::{Claim, Hold, LaneHeader, LaneStatus, Marked, SlotCell, SlotState};
 use crate::lane::park::slot_bit;
 use crate::lane::position::Position;
 use crate::lane::repair::slot_is_idle;
 use crate::lane::ring::{RecordHeader, Storage};
-use crate::lane::run::{self, Run};
+use crate::lane::run::{self, Reach, Run};
 use crate::regions::{Cursors, Roster};
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::{AtomicU64, fence, overwrite};
@@ -70,6 +70,11 @@ impl<S: Storage> LaneReader<S> {
         &self.header
     }
 
+    /// A view of the sender's words that outlives this reader.
+    pub fn shared_header(&self) -> Shared<LaneHeader> {
+        self.header.clone()
+    }
+
     /// What lies between the claim and the tail, if it can be true.
     pub fn published(&self, claim: Position) -> Option<u64> {
         // PAIR(publish): Acquire here, Release in `ring::LaneWriter::publish`.
@@ -107,8 +112,8 @@ pub struct Claimant<S> {
     mine: Shared<SlotCell>,
     /// The mailbox admits one receiver: the claim is ours alone to move.
     single: bool,
-    /// No other receiver is there now: several records may be claimed in one step.
-    runs: bool,
+    /// How many records may be claimed in one step.
+    reach: Reach,
     lanes: Vec<Option<LaneReader<S>>>,
     /// Indexes of the lanes there are; the turn goes round.
     order: Vec<u16>,
@@ -135,7 +140,7 @@ impl<S: Storage> Claimant<S> {
             slot,
             mine,
             single,
-            runs: false,
+            reach: Reach::ONE,
             lanes,
             order: Vec::new(),
             turn: 0,
@@ -157,9 +162,9 @@ impl<S: Storage> Claimant<S> {
         &self.cursors
     }
 
-    /// Says whether this is the only receiver now.
-    pub fn set_alone(&mut self, alone: bool) {
-        self.runs = alone;
+    /// Says how many records may be claimed in one step from now on.
+    pub fn set_reach(&mut self, reach: Reach) {
+        self.reach = reach;
     }
 
     /// Adds a lane. An older one in the same slot goes.
@@ -208,6 +213,11 @@ impl<S: Storage> Claimant<S> {
         self.run.in_hand != self.run.next
     }
 
+    /// Whether records are claimed that have not been acknowledged.
+    pub fn has_run(&self) -> bool {
+        !self.run.is_over()
+    }
+
     /// The next message of a run that is ours already, copied out.
     ///
     /// # Errors
@@ -227,6 +237,34 @@ impl<S: Storage> Claimant<S> {
         let Some(len) = self.run.hand_out(&lane.storage) else { return false };
         lane.storage.copy_out(at, len, into);
         true
+    }
+
+    /// Hands out what is left of the run behind the message in hand, up to so many records with that one:
+    /// then all of them are in hand together. `each` is told where every one of them lies, how long its
+    /// payload is, and how often it was handed out before.
+    ///
+    /// A record that is not as it should be is left for its turn.
+    pub fn take_more(&mut self, records_max: usize, mut each: impl FnMut(Position, usize, u32)) {
+        let run = &mut self.run;
+        let Some(Some(lane)) = self.lanes.get(usize::from(run.lane)) else { return };
+        if run.in_hand == run.next {
+            return;
+        }
+        run.in_hand = run.next;
+        let mut records = 0;
+        while records < records_max && run.in_hand != run.end {
+            let at = run.in_hand;
+            let Some(len) = run.hand_out(&lane.storage) else { break };
+            each(at, len, run.attempts_at(at));
+            records += 1;
+        }
+        if run.attempts == 0 || run.in_hand.since(run.marked_end) > 0 {
+            run.marked_end = run.in_hand;
+        }
+        if records > 1 {
+            // Relaxed: whoever reads it comes after our death, or by way of the offer.
+            self.mine.marked.store(Marked::to_word(run.marked_end), Relaxed);
+        }
     }
 
     /// Takes the next message of the run in hand, or claims of the lane whose turn it is, if nothing is
@@ -258,7 +296,8 @@ impl<S: Storage> Claimant<S> {
 
     /// What is known of the message in hand; `None` if there is none.
     pub fn in_hand(&self) -> Option<Taken> {
-        let Run { lane, attempts, .. } = self.run;
+        let Run { lane, next, .. } = self.run;
+        let attempts = self.run.attempts_at(next);
         self.has_in_hand().then_some(Taken { lane, attempts })
     }
 
@@ -393,11 +432,8 @@ impl<S: Storage> Claimant<S> {
                 };
                 return Err(Malformed { what, lane: index, by_sender });
             };
-            let mut end = claim.position.advance(header.granules());
-            let mut records = 1;
-            if self.runs {
-                (end, records) = run::extend(&lane.storage, lane.tail, claim.position, end);
-            }
+            let end = claim.position.advance(header.granules());
+            let (end, records) = self.reach.extend(&lane.storage, lane.tail, claim.position, end);
             if !self.single {
                 confirm_winner(&self.cursors, self.slot, index, claim);
             }
@@ -417,7 +453,7 @@ impl<S: Storage> Claimant<S> {
             lane.storage.checkpoint();
             if moved {
                 self.turn_records = self.turn_records.saturating_add(records);
-                self.run = Run::new(index, claim.position, end, 0);
+                self.run = Run::new(index, claim.position, end);
                 return Ok(true);
             }
             // Somebody else has it.
@@ -440,11 +476,42 @@ impl<S: Storage> Claimant<S> {
         self.received += 1;
         // Relaxed: a counter for people.
         mine.received.store(self.received, Relaxed);
-        if run.attempts != 0 {
-            // Only the first record of what was taken over had been in another's hand.
+        if run.attempts != 0 && run.next.since(run.marked_end) >= 0 {
+            // The records behind had never been in another's hand.
             run.attempts = 0;
             mine.attempts.store(0, Relaxed);
+            mine.marked.store(Marked::FIRST, Relaxed);
         }
+        Some(self.free())
+    }
+
+    /// Acknowledges those of the messages in hand that lie before `first_left`, of which there are `count`,
+    /// with one store; `None` is all of them. Returns the lane; the caller looks whether its sender waits.
+    pub fn acknowledge_some(&mut self, count: u64, first_left: Option<Position>) -> Option<u16> {
+        let run = &mut self.run;
+        let end = first_left.unwrap_or(run.in_hand);
+        let left = run.in_hand.since(end);
+        if !(0..run.in_hand.since(run.next)).contains(&left) {
+            return None;
+        }
+        run.next = end;
+        self.received += count;
+        // Relaxed: a counter for people.
+        self.mine.received.store(self.received, Relaxed);
+        let lane = self.free();
+        if left == 0 && self.run.next.since(self.run.marked_end) >= 0 {
+            // Behind the hold: until that has moved on the whole batch counts as handed out.
+            self.run.attempts = 0;
+            self.mine.attempts.store(0, Relaxed);
+            self.mine.marked.store(Marked::FIRST, Relaxed);
+        }
+        Some(lane)
+    }
+
+    /// Shows that everything before the run's beginning is free; returns the lane.
+    #[inline]
+    fn free(&mut self) -> u16 {
+        let run = &self.run;
         let hold = if run.is_over() {
             Hold::IDLE
         } else {
@@ -452,8 +519,8 @@ impl<S: Storage> Claimant<S> {
         };
         // PAIR(free): Release here, Acquire in `ring::LaneWriter::refresh_limit`; our reads of the record
         // come before the sender's overwriting it.
-        overwrite(&mine.hold, hold);
-        Some(run.lane)
+        overwrite(&self.mine.hold, hold);
+        run.lane
     }
 
     /// Gives the message in hand, and what was claimed with it, back: it is offered to all receivers, this
@@ -515,6 +582,7 @@ impl<S: Storage> Claimant<S> {
             reader.corrupt = true;
         }
         self.mine.attempts.store(0, Relaxed);
+        self.mine.marked.store(Marked::FIRST, Relaxed);
         overwrite(&self.mine.hold, Hold::IDLE);
         Malformed { what: "a record", lane, by_sender: true }
     }
@@ -523,6 +591,7 @@ impl<S: Storage> Claimant<S> {
         if self.returned && !self.is_on_offer() {
             self.returned = false;
             self.mine.attempts.store(0, Relaxed);
+            self.mine.marked.store(Marked::FIRST, Relaxed);
         }
     }
 
@@ -564,8 +633,11 @@ impl<S: Storage> Claimant<S> {
         };
         let attempts = theirs.attempts.load(Relaxed).wrapping_add(1);
         let end = Position::new(theirs.end.load(Relaxed));
+        let marked_end = Marked::end_of(theirs.marked.load(Relaxed), hold.position, end);
         let mine = &self.mine;
         mine.attempts.store(attempts, Relaxed);
+        let marked = if attempts == 0 { Marked::FIRST } else { Marked::to_word(marked_end) };
+        mine.marked.store(marked, Relaxed);
         if slot == self.slot {
             self.returned = false;
         } else {
@@ -579,7 +651,7 @@ impl<S: Storage> Claimant<S> {
         }
         self.cursors.header.offered[word].fetch_and(!bit, AcqRel);
         overwrite(&theirs.taker, 0);
-        self.run = Run::new(hold.lane, hold.position, end, attempts);
+        self.run = Run { attempts, marked_end, ..Run::new(hold.lane, hold.position, end) };
         true
     }
 

@@ -285,7 +285,9 @@ pub struct SlotCell {
     reserved: AtomicU32,
     /// This receiver's number in the line for the turn; 0: not in line, [`LINE_JOINING`]: about to get one.
     pub in_line: AtomicU64,
-    slot_end: Padding<9>,
+    /// A [`Marked`] word: how far `attempts` counts, where a batch was handed out; else 0.
+    pub marked: AtomicU64,
+    slot_end: Padding<8>,
 }
 
 /// `in_line` of a receiver that has not got its number yet: it comes before every number.
@@ -380,6 +382,34 @@ impl Hold {
     pub fn to_word(self) -> u64 {
         let confirmed = if self.confirmed { HOLD_CONFIRMED } else { 0 };
         confirmed | (u64::from(self.lane) + 1) << 48 | self.position.get()
+    }
+}
+
+/// The `marked` word of a receiver: set (bit 63) | position (48 bits).
+///
+/// Of what is held, the records before the position have been handed out, and their `attempts` are those
+/// of the slot. Without it that goes for the first record alone.
+#[derive(Clone, Copy, Debug)]
+pub struct Marked;
+
+impl Marked {
+    /// The word where the first record alone counts.
+    pub const FIRST: u64 = 0;
+
+    /// The word of a receiver that has handed out what lies before `end`.
+    #[must_use]
+    pub fn to_word(end: Position) -> u64 {
+        1 << 63 | end.get()
+    }
+
+    /// Behind the last record that counts, of what is held from `begin` to `end`: a word that cannot be
+    /// true of it counts the first alone.
+    #[must_use]
+    pub fn end_of(word: u64, begin: Position, end: Position) -> Position {
+        let marked = Position::new(word);
+        let possible = word >> 63 == 1 && marked.since(begin) > 0 && end.since(marked) >= 0;
+        // No record is shorter than a granule, so the second begins here at the earliest.
+        if possible { marked } else { begin.advance(1) }
     }
 }
 
@@ -588,6 +618,7 @@ const _: () = {
     assert!(offset_of!(SlotCell, end) == 8);
     assert!(offset_of!(SlotCell, cpu) == 32);
     assert!(offset_of!(SlotCell, in_line) == 40);
+    assert!(offset_of!(SlotCell, marked) == 48);
     assert!(size_of::<ClaimCell>() == 128);
     assert!(size_of::<DoorstepHeader>() == 256);
     assert!(offset_of!(DoorstepHeader, bells) == 128);

@@ -3,7 +3,9 @@
 //! The data of a lane is mapped twice, back to back, so a record lies in one piece wherever it begins.
 //! Headers are atomics, since a receiver may read one that is just being overwritten (its claim then
 //! fails). Payloads are copied with raw pointers: there is never a reference to bytes that another
-//! process may write.
+//! process may write. Two places make references, and say why they may: what a sender has reserved
+//! ([`RingMemory::reserved`]), and what a receiver reads in place, who has to vouch for that
+//! ([`TrustedSenders`]).
 
 #![expect(unsafe_code, reason = "copies payloads in and out of memory that other processes write")]
 
@@ -54,6 +56,38 @@ impl RingMemory {
         unsafe { self.data.add(index * GRANULE_BYTES) }
     }
 
+    /// The payload of the record that is about to be written at a position: whatever lay there before.
+    ///
+    /// # Panics
+    /// If it is longer than the lane: our own bug.
+    #[inline]
+    pub fn reserved(&mut self, at: Position, len: usize) -> &mut [u8] {
+        assert!(record_granules(len) <= self.capacity, "a record longer than its lane");
+        let pointer = self.granule(at).as_ptr().wrapping_add(GRANULE_BYTES);
+        // SAFETY: header and payload take at most a capacity (asserted), mapped behind the granule, and any
+        // byte is a value. Nobody else writes there: the lane is writable in this mapping alone, which this
+        // storage owns (its descriptor is closed, others get read-only ones), and `&mut self` is borrowed as
+        // long as the slice, so no other call here touches it; the second showing of the same bytes is
+        // reached through the same storage. Nobody reads there: it lies behind the tail, and
+        // `ring::LaneWriter::has_room` has found that no receiver holds it any more. A receiver that looks
+        // all the same (a late claim that will fail, or a hostile one) reads headers, or in its own process.
+        unsafe { std::slice::from_raw_parts_mut(pointer, len) }
+    }
+
+    /// Tells the processor that a record will be written at a position soon.
+    #[inline]
+    pub fn expect_write(&self, at: Position) {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        {
+            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            let pointer = self.granule(at).as_ptr().cast_const().cast();
+            // SAFETY: a prefetch of any address has no effect but on the cache.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(pointer) };
+        }
+        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+        let _ = at;
+    }
+
     #[inline]
     fn header_words(&self, at: Position) -> [&AtomicU64; 2] {
         let first = self.granule(at).cast::<AtomicU64>();
@@ -79,13 +113,18 @@ impl Storage for RingMemory {
     }
 
     #[inline]
-    fn write(&self, at: Position, header: RecordHeader, payload: &[u8]) {
-        assert!(header.granules() <= self.capacity, "a record longer than its lane");
+    fn write_header(&self, at: Position, header: RecordHeader) {
         let [first, second] = self.header_words(at);
         let words = header.to_words();
         // Relaxed: published by the tail.
         first.store(words[0], Relaxed);
         second.store(words[1], Relaxed);
+    }
+
+    #[inline]
+    fn write(&self, at: Position, header: RecordHeader, payload: &[u8]) {
+        assert!(header.granules() <= self.capacity, "a record longer than its lane");
+        self.write_header(at, header);
         let target = self.granule(at).as_ptr().wrapping_add(GRANULE_BYTES);
         // SAFETY: `payload` is readable and is not in the ring (no reference into it exists); header and
         // payload take at most a capacity (asserted), which is mapped behind the granule.
@@ -110,12 +149,15 @@ impl Storage for RingMemory {
     fn copy_out(&self, at: Position, len: usize, into: &mut Payload) {
         assert!(record_granules(len) <= self.capacity, "a record longer than its lane");
         let source = self.granule(at).as_ptr().wrapping_add(GRANULE_BYTES);
+        if into.views {
+            into.view(source, len);
+            return;
+        }
         let target = into.room(len);
         // SAFETY: header and padded payload take at most a capacity (asserted), mapped behind the
         // granule; `room` gives space for the padded length, and is not in the ring.
         unsafe { copy_granules(source, target, len) };
-        // SAFETY: `len` bytes were written one line above.
-        unsafe { into.bytes.set_len(len) };
+        into.len = len;
     }
 
     fn prepare(&self, at: Position, granules: u64) -> std::io::Result<()> {
@@ -125,40 +167,154 @@ impl Storage for RingMemory {
     }
 }
 
-/// The bytes of one message, copied out. Its memory is kept for the next.
-#[derive(Debug, Default)]
-pub struct Payload {
-    bytes: Vec<u8>,
+/// Says that one trusts the senders of a mailbox, so that its messages can be read where they lie.
+#[derive(Debug)]
+pub struct TrustedSenders(());
+
+impl TrustedSenders {
+    /// I trust the senders of the mailbox for whose receiver I use this.
+    ///
+    /// # Safety
+    /// For as long as a delivery, or a batch, of that receiver is in hand, nobody changes its bytes:
+    ///
+    /// - the senders of the mailbox (every process that may write to it) do not write to a message once they have
+    ///   sent it. Those who send through this library do not; but their lanes are theirs, and nothing keeps a
+    ///   hostile or a broken one from it;
+    /// - the other receivers of the mailbox do not acknowledge, in the shared words that they may write, what they
+    ///   do not hold: an honest sender would take the room up again.
+    ///
+    /// Without that trust the bytes change under a reference, which is undefined behaviour.
+    #[must_use]
+    pub const unsafe fn new() -> Self {
+        Self(())
+    }
 }
+
+/// The bytes of what is in hand: copied out, into memory that is kept for the next, or seen where they lie.
+///
+/// **Invariant:** `at` has `len` bytes: of `buffer`, or of the lane that holds the record in hand, whose
+/// mapping `claim::Claimant` keeps until that is given up. The bytes are asked for only while it is held.
+#[derive(Debug)]
+pub struct Payload {
+    at: NonNull<u8>,
+    len: usize,
+    /// Always empty, as a vector: its capacity is what counts.
+    buffer: Vec<u8>,
+    /// What comes next is only seen, not copied.
+    views: bool,
+    /// Views may be shown.
+    trusted: bool,
+}
+
+impl Default for Payload {
+    fn default() -> Self {
+        let at = NonNull::dangling();
+        Self { at, len: 0, buffer: Vec::new(), views: false, trusted: false }
+    }
+}
+
+// SAFETY: `at` points into `buffer`, or into a mapping, which is there for every thread; the bytes are only
+// read through it.
+unsafe impl Send for Payload {}
+// SAFETY: as above; nothing is changed through a shared reference.
+unsafe impl Sync for Payload {}
 
 impl Payload {
     /// The bytes.
     #[inline]
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+        // SAFETY: the invariant. They do not change: they are our own, or somebody vouched for that
+        // (`trust`); what is seen without trust is copied before it is shown (`end_batch`).
+        unsafe { std::slice::from_raw_parts(self.at.as_ptr(), self.len) }
     }
 
-    /// The bytes, taken away.
+    /// The bytes, in a vector of the caller's.
     #[must_use]
     pub fn take(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.bytes)
+        if self.views {
+            return self.bytes().to_vec();
+        }
+        let mut bytes = std::mem::take(&mut self.buffer);
+        // SAFETY: without views `at` is the buffer, `len` bytes of which have been written (invariant).
+        unsafe { bytes.set_len(self.len) };
+        (self.at, self.len) = (NonNull::dangling(), 0);
+        bytes
     }
 
-    /// Space for `len` bytes, rounded up to granules; empty.
+    /// From now on messages are seen where they lie.
+    pub fn trust(&mut self, _: TrustedSenders) {
+        (self.views, self.trusted) = (true, true);
+    }
+
+    /// Whether messages are seen where they lie.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        self.trusted
+    }
+
+    /// The next message is the first of a batch: it is not copied until all are known.
+    pub fn begin_batch(&mut self) {
+        self.views = true;
+    }
+
+    /// The first message of a batch is seen: with it come the bytes up to `len` from its beginning on, which lie
+    /// in its lane and are held with it. Without trust they are copied now, in one piece.
+    ///
+    /// # Panics
+    /// If that is not what was claimed: our own bug.
+    pub fn end_batch(&mut self, memory: &RingMemory, first: Position, len: usize) {
+        self.views = self.trusted;
+        if len == 0 {
+            // Nothing came, or nothing is in it.
+            self.len = 0;
+            return;
+        }
+        assert!(record_granules(len) <= memory.capacity, "a batch longer than its lane");
+        let source = memory.granule(first).as_ptr().wrapping_add(GRANULE_BYTES);
+        if self.trusted {
+            self.view(source, len);
+            return;
+        }
+        let target = self.room(len);
+        // SAFETY: the bytes lie in the lane (asserted: at most a capacity behind the granule); `room` gives space
+        // for them, and is not in the ring.
+        unsafe { std::ptr::copy_nonoverlapping(source, target, len) };
+        self.len = len;
+    }
+
+    /// No batch came after all.
+    pub fn abandon_batch(&mut self) {
+        self.views = self.trusted;
+        self.len = 0;
+        self.at = NonNull::dangling();
+    }
+
+    #[inline]
+    fn view(&mut self, source: *const u8, len: usize) {
+        if let Some(at) = NonNull::new(source.cast_mut()) {
+            (self.at, self.len) = (at, len);
+        }
+    }
+
+    /// Space for `len` bytes, rounded up to granules. The bytes before are gone.
     #[inline]
     fn room(&mut self, len: usize) -> *mut u8 {
-        self.bytes.clear();
         // No overflow: no allocation is as long as that, and no lane.
-        if self.bytes.capacity() < len + GRANULE_BYTES {
+        if self.buffer.capacity() < len + GRANULE_BYTES {
             self.grow(len);
         }
-        self.bytes.as_mut_ptr()
+        let target = self.buffer.as_mut_ptr();
+        if let Some(at) = NonNull::new(target) {
+            self.at = at;
+        }
+        target
     }
 
     #[cold]
     fn grow(&mut self, len: usize) {
-        self.bytes.reserve_exact((len + GRANULE_BYTES).next_power_of_two());
+        // Nothing of it counts: not a byte is to be moved.
+        self.buffer = Vec::with_capacity((len + GRANULE_BYTES).next_power_of_two());
     }
 }
 
@@ -246,11 +402,12 @@ mod tests {
             let padded: Vec<u8> = (0..len.next_multiple_of(16)).map(|i| i as u8).collect();
             let mut payload = Payload::default();
             let room = payload.room(len);
+            payload.len = len;
             // SAFETY: both have `len` rounded up to granules.
             unsafe { copy_granules(padded.as_ptr(), room, len) };
-            // SAFETY: `len` bytes were written one line above.
-            unsafe { payload.bytes.set_len(len) };
             assert_eq!(payload.bytes(), &padded[..len]);
+            assert_eq!(payload.take(), &padded[..len]);
+            assert_eq!(payload.bytes(), b"");
         }
     }
 }

@@ -5,7 +5,7 @@
 //! - [`layout`] the byte map of the regions and the words in them
 //! - [`position`] how far a lane has come
 //! - [`ring`] one sender writes records, and finds out where there is room
-//! - `run` what was claimed in one step, and how it is handed out
+//! - [`run`] what was claimed in one step, and how it is handed out
 //! - [`claim`] receivers take records, acknowledge, return and take over
 //! - [`repair`] what a receiver's death leaves, and how it is mended
 //! - [`hints`] which of many lanes may have something
@@ -24,4 +24,4 @@ pub mod park;
 pub mod position;
 pub mod repair;
 pub mod ring;
-mod run;
+pub mod run;

@@ -18,6 +18,7 @@ use crate::lane::park::{self, Park, Rung, Woke};
 use crate::lane::position::{Position, record_granules};
 use crate::lane::repair::{Mended, lane_is_drained, mend_slot, slot_is_idle};
 use crate::lane::ring::{LaneWriter, NoRoom, RecordHeader, Storage};
+use crate::lane::run::Reach;
 use crate::regions::{Cursors, Roster};
 use crate::sync::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use crate::sys::mapping::{Shared, SharedWords};
@@ -102,11 +103,15 @@ impl Storage for Model {
         self.cells.headers.len() as u64
     }
 
-    fn write(&self, at: Position, header: RecordHeader, payload: &[u8]) {
+    fn write_header(&self, at: Position, header: RecordHeader) {
         let [first, second] = &self.cells.headers[self.index(at)];
         let words = header.to_words();
         first.store(words[0], Relaxed);
         second.store(words[1], Relaxed);
+    }
+
+    fn write(&self, at: Position, header: RecordHeader, payload: &[u8]) {
+        self.write_header(at, header);
         set_cell(&self.cells.payloads[self.index(at.advance(1))], u64::from(payload[0]));
     }
 
@@ -366,7 +371,7 @@ fn loom_the_only_receiver_takes_runs_without_a_compare_and_swap() {
             }
         });
         let mut claimant = mailbox.claimant(0, true);
-        claimant.set_alone(true);
+        claimant.set_reach(Reach::alone(false));
         for message in 1..=3 {
             assert_eq!(mailbox.receive(&mut claimant), message);
         }

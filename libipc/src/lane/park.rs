@@ -84,6 +84,17 @@ pub fn heavy_barrier(roster: &RosterHeader, park: &impl Park) -> Option<Duration
     if covered { None } else { Some(SLEEP_WITHOUT_BARRIER) }
 }
 
+/// The same for somebody who sleeps in several mailboxes at once: one barrier is enough for all.
+pub fn heavy_barrier_of_all<'a>(
+    rosters: impl Iterator<Item = &'a RosterHeader>,
+    park: &impl Park,
+) -> Option<Duration> {
+    fence(SeqCst);
+    let covered = park.barrier();
+    let mut refused = rosters.filter(|roster| !covered && roster.fences.load(Acquire) == 0);
+    refused.next().map(|_| SLEEP_WITHOUT_BARRIER)
+}
+
 /// Whether any receiver sleeps or is about to. `words` is how many words the mailbox's receivers need.
 #[inline]
 pub fn anyone_sleeps(cursors: &CursorsHeader, words: usize) -> bool {
@@ -198,6 +209,17 @@ pub fn wake_sender(lane: &LaneHeader, claim: &AtomicU64, freed: &AtomicU32, park
     }
 }
 
+/// A sender says that it sleeps until the claim of its lane has come as far as `wanted`.
+pub fn wait_for_room(lane: &LaneHeader, wanted: Position) {
+    // PAIR(sleep): ordered by the heavy barrier that comes next.
+    lane.waiting.store(Waiting { wanted }.to_word(), Relaxed);
+}
+
+/// A sender takes that back.
+pub fn stop_waiting_for_room(lane: &LaneHeader) {
+    lane.waiting.store(Waiting::AWAKE, Relaxed);
+}
+
 /// A sender's sleep: until its freed word changes or the deadline has passed, and no longer than `at_most`
 /// at a time. `look` is the last look:
 /// whether there is something to do after all.
@@ -211,16 +233,32 @@ pub fn sleep_for_room(
     look: impl FnOnce() -> bool,
 ) -> Woke {
     let seen = freed.load(Acquire);
-    // PAIR(sleep): ordered by the heavy barrier.
-    lane.waiting.store(Waiting { wanted }.to_word(), Relaxed);
+    wait_for_room(lane, wanted);
     let at_most = heavy_barrier(roster, park).or(at_most);
     let woke = if look() {
         Woke::Perhaps
     } else {
         bounded_wait(&[(freed, seen)], deadline, at_most, park)
     };
-    lane.waiting.store(Waiting::AWAKE, Relaxed);
+    stop_waiting_for_room(lane);
     woke
+}
+
+/// A receiver says that it sleeps, or sleeps anew after it was woken.
+pub fn lie_down(cursors: &CursorsHeader, slot: u16) {
+    let (word, bit) = slot_bit(slot);
+    // PAIR(sleep): ordered by the heavy barrier that comes next.
+    cursors.sleeping[word].fetch_or(bit, Relaxed);
+    cursors.sleep_changes.fetch_add(1, Relaxed);
+}
+
+/// A receiver takes that back.
+pub fn get_up(cursors: &CursorsHeader, slot: u16) {
+    let (word, bit) = slot_bit(slot);
+    cursors.sleeping[word].fetch_and(!bit, Relaxed);
+    cursors.sleep_changes.fetch_add(1, Relaxed);
+    // PAIR(bell): what was published before the bell was rung is seen from here on.
+    fence(Acquire);
 }
 
 /// A receiver's sleep: on all bells of its mailbox, until one of them changes.
@@ -238,16 +276,10 @@ pub fn sleep_on_bells(
 ) -> Woke {
     // The bells before the bit, and the bit before the look: a ring in between changes a bell.
     let words: Vec<_> = bells.iter().map(|bell| (*bell, bell.load(Acquire))).collect();
-    let (word, bit) = slot_bit(slot);
-    // PAIR(sleep): ordered by the heavy barrier.
-    cursors.sleeping[word].fetch_or(bit, Relaxed);
-    cursors.sleep_changes.fetch_add(1, Relaxed);
+    lie_down(cursors, slot);
     let at_most = heavy_barrier(roster, park).or(at_most);
     let woke = if look() { Woke::Perhaps } else { bounded_wait(&words, deadline, at_most, park) };
-    cursors.sleeping[word].fetch_and(!bit, Relaxed);
-    cursors.sleep_changes.fetch_add(1, Relaxed);
-    // PAIR(bell): what was published before the bell was rung is seen from here on.
-    fence(Acquire);
+    get_up(cursors, slot);
     woke
 }
 

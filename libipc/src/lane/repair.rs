@@ -5,7 +5,7 @@
 //! which is cleared; records that were won, which are offered in place; or a takeover half done, which is
 //! given back or finished.
 
-use crate::lane::layout::{Claim, Hold};
+use crate::lane::layout::{Claim, Hold, Marked};
 use crate::lane::park::slot_bit;
 use crate::lane::position::Position;
 use crate::regions::Cursors;
@@ -24,17 +24,49 @@ pub enum Mended {
 /// Repairs what receiver `slot` has left: called by `ipcd` alone, once nobody acts in that slot's name any
 /// more. Calling it again does no harm.
 pub fn mend_slot(cursors: &Cursors, slot: u16) -> Mended {
-    let Some(mine) = cursors.slots.get(usize::from(slot)) else { return Mended::Nothing };
+    match left_in(cursors, slot) {
+        Left::Nothing => Mended::Nothing,
+        Left::Offer => Mended::Offered,
+        Left::Owned => {
+            let (word, bit) = slot_bit(slot);
+            // PAIR(offer)
+            cursors.header.offered[word].fetch_or(bit, Release);
+            Mended::Offered
+        }
+    }
+}
+
+/// As [`mend_slot`], in a group that hands out nothing twice: what the slot owned is nobody's any more.
+/// Says whether it owned anything.
+pub fn discard_slot(cursors: &Cursors, slot: u16) -> bool {
+    let owned = left_in(cursors, slot) == Left::Owned;
+    if let Some(cell) = cursors.slots.get(usize::from(slot)).filter(|_| owned) {
+        overwrite(&cell.hold, Hold::IDLE);
+    }
+    owned
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    /// What is offered already, or just being taken over.
+    Offer,
+    /// What the slot has won, and still holds.
+    Owned,
+}
+
+fn left_in(cursors: &Cursors, slot: u16) -> Left {
+    let Some(mine) = cursors.slots.get(usize::from(slot)) else { return Left::Nothing };
     finish_takeovers_of(cursors, slot);
     let (word, bit) = slot_bit(slot);
     let offered = cursors.header.offered[word].load(Acquire) & bit != 0;
     if offered || mine.taker.load(Acquire) != 0 {
-        return Mended::Offered;
+        return Left::Offer;
     }
-    let Some(hold) = Hold::from_word(mine.hold.load(Acquire)) else { return Mended::Nothing };
+    let Some(hold) = Hold::from_word(mine.hold.load(Acquire)) else { return Left::Nothing };
     let Some(cell) = cursors.claims.get(usize::from(hold.lane)) else {
         overwrite(&mine.hold, Hold::IDLE);
-        return Mended::Nothing;
+        return Left::Nothing;
     };
     // The claim first, then the hold again: whoever moved the claim on had confirmed the hold before, so
     // if the claim no longer names this slot, the mark is there to be seen. PAIR(claim), PAIR(hold).
@@ -42,13 +74,51 @@ pub fn mend_slot(cursors: &Cursors, slot: u16) -> Mended {
     let hold = Hold::from_word(mine.hold.load(Acquire)).unwrap_or(hold);
     let won_last = claim.winner == Some(slot) && claim.position.since(hold.position) > 0;
     if hold.confirmed || won_last {
-        // PAIR(offer)
-        cursors.header.offered[word].fetch_or(bit, Release);
-        return Mended::Offered;
+        return Left::Owned;
     }
     // Only an intent: the claim never came to it.
     overwrite(&mine.hold, Hold::IDLE);
-    Mended::Nothing
+    Left::Nothing
+}
+
+/// Drops what lies in a lane from `from`, which must be the claim, to `through`: nobody gets it. False if the
+/// claim is elsewhere: then nothing is done. Called by `ipcd` alone.
+pub fn drop_through(cursors: &Cursors, lane: u16, from: Position, through: Position) -> bool {
+    let Some(cell) = cursors.claims.get(usize::from(lane)) else { return false };
+    // PAIR(claim): as a receiver moves it on; the last winner is confirmed before the claim forgets it.
+    let word = cell.claim.load(Acquire);
+    let claim = Claim::from_word(word);
+    if claim.position != from {
+        return false;
+    }
+    confirm_winner(cursors, lane, claim);
+    let dropped = Claim { position: through, winner: None }.to_word();
+    cell.claim.compare_exchange(word, dropped, AcqRel, Relaxed).is_ok()
+}
+
+/// Notes in the hold of a claim's last winner, if it still holds what it won, that it did win: the claim is
+/// about to forget it.
+fn confirm_winner(cursors: &Cursors, lane: u16, claim: Claim) {
+    let winner = claim.winner.and_then(|winner| cursors.slots.get(usize::from(winner)));
+    let Some(cell) = winner else { return };
+    // PAIR(hold): Acquire here, Release where the winner stored it.
+    let word = cell.hold.load(Acquire);
+    let Some(hold) = Hold::from_word(word) else { return };
+    if hold.lane == lane && !hold.confirmed && claim.position.since(hold.position) > 0 {
+        let confirmed = Hold { confirmed: true, ..hold }.to_word();
+        // Failing is fine: the winner has let go of it meanwhile.
+        let _ = cell.hold.compare_exchange(word, confirmed, AcqRel, Relaxed);
+    }
+}
+
+/// Takes a receiver that is gone out of the line for the turn, and gives the turn back if it had it. The
+/// others are to be woken then. Called by `ipcd` alone.
+pub fn leave_line(cursors: &Cursors, slot: u16) {
+    let Some(cell) = cursors.slots.get(usize::from(slot)) else { return };
+    overwrite(&cell.in_line, 0);
+    let mine = u32::from(slot) + 1;
+    // Failing is fine: the turn is another's, or nobody's.
+    let _ = cursors.header.turn.compare_exchange(mine, 0, AcqRel, Relaxed);
 }
 
 /// What the dead receiver was just taking over is given back to where it was offered, or, if it had come
@@ -72,6 +142,7 @@ fn finish_takeovers_of(cursors: &Cursors, slot: u16) {
             if held.zip(ours).is_some_and(|(a, b)| same(a, b)) {
                 overwrite(&mine.hold, Hold::IDLE);
                 mine.attempts.store(0, Relaxed);
+                mine.marked.store(Marked::FIRST, Relaxed);
             }
         }
         overwrite(&theirs.taker, 0);

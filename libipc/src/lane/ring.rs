@@ -74,6 +74,9 @@ pub trait Storage {
     /// Granules that it has: a power of two.
     fn capacity(&self) -> u64;
 
+    /// Writes a record's header. The record must fit, and no receiver may look there.
+    fn write_header(&self, at: Position, header: RecordHeader);
+
     /// Writes a record. It must fit, and no receiver may look there.
     fn write(&self, at: Position, header: RecordHeader, payload: &[u8]);
 
@@ -307,10 +310,38 @@ impl<S: Storage> LaneWriter<S> {
     /// Writes a message and publishes it. There must be room ([`Self::has_room`]).
     #[inline]
     pub fn publish(&mut self, payload: &[u8]) {
+        self.append(payload);
+        self.publish_appended();
+    }
+
+    /// Writes a message, to be published later. There must be room ([`Self::has_room`]).
+    #[inline]
+    pub fn append(&mut self, payload: &[u8]) {
         let header = RecordHeader { len: payload.len() as u32, ..RecordHeader::default() };
         self.storage.write(self.tail, header, payload);
         self.tail = self.tail.advance(header.granules());
         self.sent += 1;
+    }
+
+    /// Makes a message, to be published later, of what was written in place. There must be room
+    /// ([`Self::has_room`]).
+    #[inline]
+    pub fn append_written(&mut self, len: usize) {
+        let header = RecordHeader { len: len as u32, ..RecordHeader::default() };
+        self.storage.write_header(self.tail, header);
+        self.tail = self.tail.advance(header.granules());
+        self.sent += 1;
+    }
+
+    /// Where the next record is written, and where that lies.
+    #[inline]
+    pub fn next_record(&mut self) -> (&mut S, Position) {
+        (&mut self.storage, self.tail)
+    }
+
+    /// Publishes what has been appended.
+    #[inline]
+    pub fn publish_appended(&mut self) {
         // Relaxed: a counter for people.
         self.header.sent.store(self.sent, Relaxed);
         // PAIR(publish): Release here, Acquire in `claim::Claimant::claim_from`; makes the record's

@@ -1,13 +1,77 @@
 //! A run: records of one lane that a receiver has claimed in one step, and how they are handed out of it,
-//! one after the other.
+//! one after the other, or several at once.
 
 use crate::lane::position::{Position, record_granules};
 use crate::lane::ring::{RecordHeader, Storage};
 
-/// Records that the only receiver of a mailbox claims with one step, at most.
-const RUN_RECORDS_MAX: u32 = 16;
-/// Granules of such a run, at most; a single record may be longer.
-const RUN_GRANULES_MAX: u64 = 256;
+/// How far a claim may reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// Records, at most.
+    records: u32,
+    /// Granules, at most, and never more than a quarter of the lane: a run is room that its sender lacks. The
+    /// first record may be longer.
+    granules: u64,
+}
+
+impl Reach {
+    /// Records of the longest batch: beyond that one claim more is nothing.
+    pub const BATCH_RECORDS_MAX: usize = 4096;
+    /// Granules of the longest batch that is copied: 1 MiB, so that it is still in the cache when it is read.
+    const COPIED_GRANULES_MAX: u64 = (1 << 20) / 16;
+    /// Records that the only receiver of a mailbox claims with one step, unasked.
+    const ALONE_RECORDS: u32 = 16;
+    /// Granules of such a run where messages are copied: what comes behind long ones is left to others.
+    const ALONE_GRANULES: u64 = 256;
+
+    /// A record at a time: others wait for the next.
+    pub const ONE: Self = Self { records: 1, granules: 0 };
+
+    /// What the only receiver of a mailbox claims unasked. In place the bytes cost nothing: the records count.
+    pub fn alone(in_place: bool) -> Self {
+        let granules = if in_place { u64::MAX } else { Self::ALONE_GRANULES };
+        Self { records: Self::ALONE_RECORDS, granules }
+    }
+
+    /// What a receiver claims that has asked for a batch.
+    pub fn batch(records: usize, in_place: bool) -> Self {
+        let granules = if in_place { u64::MAX } else { Self::COPIED_GRANULES_MAX };
+        Self { records: records.clamp(1, Self::BATCH_RECORDS_MAX) as u32, granules }
+    }
+
+    /// Goes on from the end of a first record over the records behind it: the end of the run, and how many
+    /// records it has.
+    #[inline]
+    pub(super) fn extend(
+        self,
+        storage: &impl Storage,
+        tail: Position,
+        begin: Position,
+        first_end: Position,
+    ) -> (Position, u32) {
+        let (mut end, mut records) = (first_end, 1);
+        if self.records == 1 {
+            return (end, records);
+        }
+        // In a small lane as far as there is.
+        let granules_max = self.granules.min((storage.capacity() / 4).max(Self::ALONE_GRANULES));
+        while records < self.records {
+            let left = tail.since(end);
+            if left <= 0 {
+                break;
+            }
+            // A malformed header ends the run before it: it is found out when its turn comes.
+            let Some(header) = record(storage, end, left as u64) else { break };
+            let next = end.advance(header.granules());
+            if next.since(begin) as u64 > granules_max {
+                break;
+            }
+            end = next;
+            records += 1;
+        }
+        (end, records)
+    }
+}
 
 /// Records of one lane that this receiver owns and has not acknowledged: those from `next` to `end`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,13 +82,16 @@ pub(super) struct Run {
     /// `next` if there is no run.
     pub(super) end: Position,
     pub(super) lane: u16,
-    /// How often the record at `next` has been handed out before.
+    /// How often the records before `marked_end` have been handed out before; the others never were.
     pub(super) attempts: u32,
+    /// Means something only where `attempts` is not 0.
+    pub(super) marked_end: Position,
 }
 
 impl Run {
-    pub(super) fn new(lane: u16, next: Position, end: Position, attempts: u32) -> Self {
-        Self { next, in_hand: next, end, lane, attempts }
+    /// Records that were just claimed: nobody had them before.
+    pub(super) fn new(lane: u16, next: Position, end: Position) -> Self {
+        Self { next, in_hand: next, end, lane, attempts: 0, marked_end: next }
     }
 
     #[inline]
@@ -36,6 +103,11 @@ impl Run {
     pub(super) fn finish(&mut self) {
         self.next = self.end;
         self.in_hand = self.end;
+    }
+
+    /// How often the record at `at` has been handed out before.
+    pub(super) fn attempts_at(&self, at: Position) -> u32 {
+        if self.marked_end.since(at) > 0 { self.attempts } else { 0 }
     }
 
     /// Hands out the record at `in_hand`, if it is what a record can be: returns the length of its payload,
@@ -59,30 +131,4 @@ impl Run {
 pub(super) fn record(storage: &impl Storage, at: Position, available: u64) -> Option<RecordHeader> {
     let header = storage.header(at);
     (header.granules() <= available).then_some(header)
-}
-
-/// Goes on from the end of a first record over the records behind it: the end of the run, and how many
-/// records it has.
-pub(super) fn extend(
-    storage: &impl Storage,
-    tail: Position,
-    begin: Position,
-    first_end: Position,
-) -> (Position, u32) {
-    let (mut end, mut records) = (first_end, 1);
-    while records < RUN_RECORDS_MAX {
-        let left = tail.since(end);
-        if left <= 0 {
-            break;
-        }
-        // A malformed header ends the run before it: it is found out when its turn comes.
-        let Some(header) = record(storage, end, left as u64) else { break };
-        let next = end.advance(header.granules());
-        if next.since(begin) as u64 > RUN_GRANULES_MAX {
-            break;
-        }
-        end = next;
-        records += 1;
-    }
-    (end, records)
 }

@@ -89,7 +89,7 @@ impl Sender {
     }
 
     /// Finds room for a record of so many granules, or makes it.
-    pub(super) fn make_room(&mut self, granules: u64) -> Result<(), TrySendError> {
+    pub(super) fn provide_room(&mut self, granules: u64) -> Result<(), TrySendError> {
         self.shrink()?;
         loop {
             match self.find_room(granules) {

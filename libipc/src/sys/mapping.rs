@@ -276,6 +276,14 @@ impl<T: ?Sized> Deref for Shared<T> {
     }
 }
 
+impl<T: ?Sized> Shared<T> {
+    /// A view of a part of it.
+    #[must_use]
+    pub fn part<P: SharedWords>(&self, part: impl for<'a> FnOnce(&'a T) -> &'a P) -> Shared<P> {
+        Shared { pointer: std::ptr::NonNull::from(part(self)), keeper: self.keeper.clone() }
+    }
+}
+
 impl<T> Shared<[T]> {
     /// A view of one element.
     ///

@@ -72,27 +72,35 @@ fn send_stream<S: SendEnd>(job: &Job, number: u8, mut sender: S) -> Result<Repor
 }
 
 fn receive_stream<R: ReceiveEnd>(job: &Job, mut receiver: R) -> Result<Report> {
+    receive_all(job, |checker, senders| take(&mut receiver, checker, batch(job.bytes), senders))
+}
+
+/// Receives until all senders have sent their end; `take` receives some, and counts the senders down.
+pub(super) fn receive_all(
+    job: &Job,
+    mut take: impl FnMut(&mut Checker, &mut u8) -> Result<()>,
+) -> Result<Report> {
     let mut checker = Checker::new(job.bytes, job.senders, job.receivers > 1);
     let mut senders = job.senders;
     let warm = Instant::now() + job.warm_up;
     while Instant::now() < warm && senders == job.senders {
-        take(&mut receiver, &mut checker, batch(job.bytes), &mut senders)?;
+        take(&mut checker, &mut senders)?;
     }
     let (start, before) = (Instant::now(), checker.messages);
     while senders == job.senders {
-        take(&mut receiver, &mut checker, batch(job.bytes), &mut senders)?;
+        take(&mut checker, &mut senders)?;
     }
     let rate = (checker.messages - before) as f64 / start.elapsed().as_secs_f64();
     // The others have more: it is checked, but no longer measured.
     while senders > 0 {
-        take(&mut receiver, &mut checker, batch(job.bytes), &mut senders)?;
+        take(&mut checker, &mut senders)?;
     }
     Ok(Report { messages: checker.messages, sum: checker.sum, rate, ..Report::default() })
 }
 
 /// Receives up to `count` messages, or up to the end of a sender.
 #[inline]
-fn take<R: ReceiveEnd>(
+pub(super) fn take<R: ReceiveEnd>(
     receiver: &mut R,
     checker: &mut Checker,
     count: u64,

@@ -4,6 +4,7 @@
 //! for each end ([`mod@peer`]), which do what [`measure`] says through [`ours`] or [`rivals`], each message
 //! checked ([`check`]); [`floor`] measures what the machine gives at best; [`report`] shows it all.
 
+mod bulk;
 mod check;
 mod floor;
 mod measure;

@@ -15,7 +15,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
 use super::plan::{Answer, Job, Report, System};
-use super::{measure, ours, rivals};
+use super::{bulk, measure, ours, rivals};
 
 /// How much longer than its measurement a peer may take before it counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -46,7 +46,7 @@ fn work(job: &str, control: &mut UnixStream) -> Result<Report> {
         System::Ours | System::OursSingle => {
             let (_client, ends) = ours::open(&job)?;
             wait_for_go(control)?;
-            measure::run(&job, ends)
+            bulk::run(&job, ends)
         }
         System::Mq => {
             let ends = rivals::open_queues(&job)?;

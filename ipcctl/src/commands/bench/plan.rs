@@ -49,12 +49,24 @@ impl System {
 pub(crate) enum Kind {
     /// As many as go through. Figure: messages a second.
     Stream,
+    /// As many as go through, written and read in place: reserve, commit, receive, acknowledge. Figure:
+    /// messages a second.
+    InPlace,
+    /// As many as go through, sent and received in batches. Figure: messages a second.
+    Batches,
     /// One there, one back, both sides awake. Figure: ns one way.
     PingPong,
     /// One now and then, to a receiver that sleeps. Figure: ns from send to receive.
     WakeUp,
     /// Create, open both ends, one message, delete. Figure: ns for all of it.
     Setup,
+}
+
+impl Kind {
+    /// Whether its figure is messages a second.
+    pub(crate) fn is_rate(self) -> bool {
+        matches!(self, Self::Stream | Self::InPlace | Self::Batches)
+    }
 }
 
 /// A load.
@@ -74,13 +86,16 @@ pub(crate) struct Load {
 
 impl Load {
     /// All of them, in the order in which they are shown and measured.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::stream("stream 8 B", 8, 1, 1),
         Self::stream("stream 64 B", 64, 1, 1),
         Self::stream("stream 1 KiB", 1 << 10, 1, 1),
         Self::stream("stream 64 KiB", 64 << 10, 1, 1),
         Self::stream("2 senders, 64 B", 64, 2, 1),
         Self::stream("2 receivers, 64 B", 64, 1, 2),
+        Self::bulk("batches 8 B", 8, Kind::Batches),
+        Self::bulk("in place 64 KiB", 64 << 10, Kind::InPlace),
+        Self::bulk("in place 1 MiB", 1 << 20, Kind::InPlace),
         Self::latency("ping-pong 64 B", Kind::PingPong),
         Self::latency("wake-up 64 B", Kind::WakeUp),
         Self::latency("create to delete", Kind::Setup),
@@ -90,13 +105,20 @@ impl Load {
         Self { name, kind: Kind::Stream, bytes, senders, receivers }
     }
 
+    const fn bulk(name: &'static str, bytes: usize, kind: Kind) -> Self {
+        Self { name, kind, bytes, senders: 1, receivers: 1 }
+    }
+
     const fn latency(name: &'static str, kind: Kind) -> Self {
         Self { name, kind, bytes: 64, senders: 1, receivers: 1 }
     }
 
     /// Whether a system can carry it.
     pub(crate) fn suits(&self, system: System) -> bool {
-        system != System::OursSingle || self.receivers == 1
+        match self.kind {
+            Kind::InPlace | Kind::Batches => system.is_ours(),
+            _ => system != System::OursSingle || self.receivers == 1,
+        }
     }
 
     /// Channels it needs: one, and one for the way back.
@@ -104,9 +126,11 @@ impl Load {
         if self.kind == Kind::PingPong { 2 } else { 1 }
     }
 
-    /// Bytes that each system may buffer: the default lane, or some long messages.
+    /// Bytes that each system may buffer: the default lane, or some long messages; of those in place a few
+    /// more, since what lies between their first bytes costs nothing but address space.
     pub(crate) fn buffer_bytes(&self) -> usize {
-        (256 << 10).max(self.bytes * 16)
+        let messages = if self.kind == Kind::InPlace { 64 } else { 16 };
+        (256 << 10).max(self.bytes * messages)
     }
 }
 

@@ -168,7 +168,7 @@ impl Results {
                 Some(JsonResult {
                     load: row.load.name,
                     system,
-                    unit: if row.load.kind == Kind::Stream { "messages/s" } else { "ns" },
+                    unit: if row.load.kind.is_rate() { "messages/s" } else { "ns" },
                     spread: Spread::of(&cell.values)?,
                     p99_ns: Spread::of(&cell.p99_ns).map(|spread| spread.median),
                     ratio_to_mq: row.ratio(system),
@@ -191,7 +191,7 @@ impl Results {
 impl Row {
     fn unit(&self) -> &'static str {
         match self.load.kind {
-            Kind::Stream => "M/s",
+            Kind::Stream | Kind::InPlace | Kind::Batches => "M/s",
             Kind::PingPong => "ns one way",
             Kind::WakeUp => "us one way",
             Kind::Setup => "us",
@@ -202,7 +202,7 @@ impl Row {
     fn shown(&self, values: &[f64]) -> String {
         let Some(spread) = Spread::of(values) else { return "-".to_owned() };
         let scale = match self.load.kind {
-            Kind::Stream => 1e6,
+            Kind::Stream | Kind::InPlace | Kind::Batches => 1e6,
             Kind::PingPong => 1.0,
             Kind::WakeUp | Kind::Setup => 1e3,
         };

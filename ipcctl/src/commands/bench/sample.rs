@@ -177,7 +177,7 @@ fn judge(load: &Load, reports: &[(Role, Report)]) -> Result<Sample> {
     };
     let (sent, received) = (total(true), total(false));
     ensure!(sent == received, "{} messages were sent, {} came: not the same", sent.0, received.0);
-    if load.kind == Kind::Stream {
+    if load.kind.is_rate() {
         let value = reports.iter().map(|(_, report)| report.rate).sum();
         return Ok(Sample { value, p99_ns: None });
     }

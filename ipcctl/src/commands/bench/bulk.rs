@@ -1,0 +1,90 @@
+//! What only our mailboxes do: messages in place, and in batches.
+
+#![expect(unsafe_code, reason = "vouches for the senders of a mailbox of the benchmark's own")]
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use libipc::{Receiver, Sender, TrustedSenders};
+
+use super::check::{END, Seen, stamp};
+use super::measure::{self, Ends};
+use super::plan::{Job, Kind, Report, Role};
+
+/// Messages in place between two looks at the clock.
+const BETWEEN_LOOKS: u64 = 256;
+/// Messages of a batch.
+const BATCH_MESSAGES: usize = 256;
+
+/// Does a job with ends of ours.
+pub(super) fn run(job: &Job, ends: Ends<Sender, Receiver>) -> Result<Report> {
+    let open = "this job lacks an end";
+    match (job.kind, job.role) {
+        (Kind::InPlace, Role::Send(number)) => {
+            send_in_place(job, number, ends.sender.context(open)?)
+        }
+        (Kind::InPlace, _) => receive_in_place(job, ends.receiver.context(open)?),
+        (Kind::Batches, Role::Send(number)) => {
+            send_batches(job, number, ends.sender.context(open)?)
+        }
+        (Kind::Batches, _) => receive_batches(job, ends.receiver.context(open)?),
+        _ => measure::run(job, ends),
+    }
+}
+
+fn send_in_place(job: &Job, number: u8, mut sender: Sender) -> Result<Report> {
+    let mut report = Report::default();
+    let end = Instant::now() + job.warm_up + job.duration;
+    while Instant::now() < end {
+        for _ in 0..BETWEEN_LOOKS {
+            let mut message = sender.reserve(job.bytes)?;
+            let word = stamp(message.bytes_mut(), number, report.messages);
+            message.commit()?;
+            report.messages += 1;
+            report.sum = report.sum.wrapping_add(word);
+        }
+    }
+    let mut last = sender.reserve(job.bytes)?;
+    stamp(last.bytes_mut(), number, END);
+    last.commit()?;
+    Ok(report)
+}
+
+fn receive_in_place(job: &Job, mut receiver: Receiver) -> Result<Report> {
+    // SAFETY: the mailbox was made for this measurement; who sends to it is this very program, with
+    // `send_in_place`, and nobody else receives from it.
+    receiver.read_in_place(unsafe { TrustedSenders::new() });
+    measure::receive_all(job, |checker, senders| {
+        measure::take(&mut receiver, checker, BETWEEN_LOOKS, senders)
+    })
+}
+
+fn send_batches(job: &Job, number: u8, mut sender: Sender) -> Result<Report> {
+    let mut messages = vec![vec![0; job.bytes]; BATCH_MESSAGES];
+    let mut report = Report::default();
+    let end = Instant::now() + job.warm_up + job.duration;
+    while Instant::now() < end {
+        for message in &mut messages {
+            let word = stamp(message, number, report.messages);
+            report.messages += 1;
+            report.sum = report.sum.wrapping_add(word);
+        }
+        sender.send_batch(&messages)?;
+    }
+    stamp(&mut messages[0], number, END);
+    sender.send(&messages[0])?;
+    Ok(report)
+}
+
+fn receive_batches(job: &Job, mut receiver: Receiver) -> Result<Report> {
+    measure::receive_all(job, |checker, senders| {
+        let batch = receiver.receive_batch(BATCH_MESSAGES)?;
+        for message in batch.iter() {
+            if checker.check(message.bytes())? == Seen::End {
+                *senders -= 1;
+            }
+        }
+        batch.acknowledge();
+        Ok(())
+    })
+}

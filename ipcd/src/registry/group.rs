@@ -1,0 +1,143 @@
+//! One group of receivers: its slots, and what those that are gone have received.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+
+use libipc::lane::layout::SlotState;
+use libipc::protocol::Identity;
+
+/// One receiver slot.
+#[derive(Clone, Copy, Debug)]
+pub struct ReceiverSlot {
+    /// Whose it is.
+    pub state: SlotState,
+    /// Who has it, or had it last.
+    pub identity: Identity,
+}
+
+/// The receivers of one group; a mailbox without groups has one of these.
+#[derive(Clone, Debug, Default)]
+pub struct ReceiverGroup {
+    /// Messages acknowledged through slots that are free again.
+    pub retired_received: u64,
+    /// Messages dropped because the group was slow.
+    pub dropped: u64,
+    slots: Vec<ReceiverSlot>,
+    gone: Rotation,
+}
+
+impl ReceiverGroup {
+    /// Slots ever used.
+    #[must_use]
+    pub fn slots(&self) -> &[ReceiverSlot] {
+        &self.slots
+    }
+
+    /// Slots that somebody has.
+    pub fn active(&self) -> impl Iterator<Item = &ReceiverSlot> {
+        self.slots.iter().filter(|slot| slot.state == SlotState::Active)
+    }
+
+    /// Receivers that hold it open.
+    #[must_use]
+    pub fn receivers(&self) -> u32 {
+        self.active().count() as u32
+    }
+
+    /// Distinct uids among the receivers.
+    #[must_use]
+    pub fn uids(&self) -> u32 {
+        self.active().map(|slot| slot.identity.uid).collect::<BTreeSet<_>>().len() as u32
+    }
+
+    /// Gives a slot to a receiver: the lowest free one, else a new one below `limit`, else one whose
+    /// receiver is gone but whose delivery nobody has taken over yet (true): else the only slot of a
+    /// mailbox could be lost for good. `None` if all have their receiver.
+    pub fn add(&mut self, identity: Identity, limit: u16) -> Option<(u16, bool)> {
+        let taken = ReceiverSlot { state: SlotState::Active, identity };
+        let mut free = self.slots.iter_mut().enumerate();
+        if let Some((index, slot)) = free.find(|(_, slot)| slot.state == SlotState::Free) {
+            *slot = taken;
+            return Some((index as u16, false));
+        }
+        if self.slots.len() < usize::from(limit) {
+            self.slots.push(taken);
+            return Some(((self.slots.len() - 1) as u16, false));
+        }
+        let index = self.gone.pop()?;
+        *self.slots.get_mut(usize::from(index))? = taken;
+        Some((index, true))
+    }
+
+    /// Notes that a slot's receiver is gone.
+    pub fn leave(&mut self, index: u16) {
+        if let Some(slot) = self.slots.get_mut(usize::from(index))
+            && slot.state == SlotState::Active
+        {
+            slot.state = SlotState::Gone;
+            self.gone.insert(index);
+        }
+    }
+
+    /// Frees a slot whose receiver is gone.
+    pub fn free(&mut self, index: u16, received: u64) {
+        if self.gone.remove(index)
+            && let Some(slot) = self.slots.get_mut(usize::from(index))
+        {
+            slot.state = SlotState::Free;
+            self.retired_received = self.retired_received.saturating_add(received);
+        }
+    }
+
+    /// The next slots whose receiver is gone, at most `count`.
+    pub fn next_gone(&mut self, count: usize) -> Vec<u16> {
+        self.gone.next(count)
+    }
+}
+
+/// Slots that are looked at a few at a time, each in its turn: one that stays long keeps no other waiting.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rotation {
+    slots: BTreeSet<u16>,
+    last: u16,
+}
+
+impl Rotation {
+    pub(super) fn insert(&mut self, slot: u16) {
+        self.slots.insert(slot);
+    }
+
+    pub(super) fn remove(&mut self, slot: u16) -> bool {
+        self.slots.remove(&slot)
+    }
+
+    pub(super) fn pop(&mut self) -> Option<u16> {
+        self.slots.pop_first()
+    }
+
+    /// The next ones, at most `count`, behind those of the last time.
+    pub(super) fn next(&mut self, count: usize) -> Vec<u16> {
+        let behind = self.slots.range((Bound::Excluded(self.last), Bound::Unbounded));
+        let around = behind.chain(self.slots.range(..=self.last));
+        let next: Vec<u16> = around.copied().take(count).collect();
+        self.last = next.last().copied().unwrap_or(self.last);
+        next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rotation_comes_to_every_slot_and_begins_anew() {
+        let mut rotation = Rotation::default();
+        (0..5).for_each(|slot| rotation.insert(slot));
+        assert_eq!(rotation.next(2), [1, 2]);
+        assert_eq!(rotation.next(2), [3, 4]);
+        assert!(rotation.remove(1) && !rotation.remove(1));
+        assert_eq!(rotation.next(9), [0, 2, 3, 4]);
+        assert_eq!(rotation.next(1), [0]);
+        assert_eq!(Rotation::default().next(3), [] as [u16; 0]);
+    }
+}

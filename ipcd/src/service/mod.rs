@@ -1,0 +1,260 @@
+//! What each request does: the registry decides, the regions follow. One function a request, no socket
+//! in here. [`mailbox`] what is asked of a mailbox by its name, [`open`] links, [`lane`] what members ask of
+//! their links, [`direct`] processes and answers.
+
+mod direct;
+mod lane;
+mod mailbox;
+mod open;
+
+use std::collections::{BTreeSet, HashMap};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use libipc::lane::layout::{SlotState, Traffic};
+use libipc::protocol::{Answer, Refusal, Request};
+use libipc::sys::futex;
+use libipc::sys::mapping::MapError;
+use tracing::info;
+
+use crate::regions::MailboxRegions;
+use crate::registry::link::{LinkKey, LinkRole, SessionId};
+use crate::registry::mailbox::LaneWish;
+use crate::registry::permission::Caller;
+use crate::registry::{Departure, Registry};
+use crate::repair;
+use crate::report;
+
+/// An answer with its descriptors.
+#[derive(Debug)]
+pub struct Reply {
+    /// The answer.
+    pub answer: Answer,
+    /// Its descriptors, in the order that the answer's type says.
+    pub descriptors: Vec<Rc<OwnedFd>>,
+}
+
+impl From<Answer> for Reply {
+    fn from(answer: Answer) -> Self {
+        Self { answer, descriptors: Vec::new() }
+    }
+}
+
+/// A session that asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'a> {
+    /// Which.
+    pub session: SessionId,
+    /// Who.
+    pub caller: Caller<'a>,
+    /// It may call the barrier.
+    pub barrier: bool,
+}
+
+/// The registry and the regions of its mailboxes.
+#[derive(Debug)]
+pub struct Service {
+    /// Who has what.
+    pub registry: Registry,
+    regions: HashMap<u64, MailboxRegions>,
+    barrier: bool,
+}
+
+impl Service {
+    /// With nothing in it. `barrier`: this process may call the barrier.
+    #[must_use]
+    pub fn new(registry: Registry, barrier: bool) -> Self {
+        Self { registry, regions: HashMap::new(), barrier }
+    }
+
+    /// This process may call the barrier.
+    #[must_use]
+    pub fn barrier(&self) -> bool {
+        self.barrier
+    }
+
+    /// The regions of a mailbox.
+    #[must_use]
+    pub fn regions(&self, mailbox_id: u64) -> Option<&MailboxRegions> {
+        self.regions.get(&mailbox_id)
+    }
+
+    /// Bytes resident in all regions.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        self.regions.values().map(MailboxRegions::resident_bytes).sum()
+    }
+
+    /// Does what a request asks.
+    ///
+    /// # Errors
+    /// The [`Refusal`] to answer with.
+    pub fn handle(&mut self, asker: &Asker<'_>, request: Request) -> Result<Reply, Refusal> {
+        match request {
+            Request::Hello { .. } => {
+                Err(Refusal::Protocol { reason: "a second hello in one session".into() })
+            }
+            Request::Create { name, attributes, groups } => {
+                self.create(asker, &name, &attributes, &groups)
+            }
+            Request::Open { name, role, group } => self.open(asker, &name, role, group.as_ref()),
+            Request::CloseLink { link } => self.close_link(asker, link),
+            Request::Fetch(refresh) => self.fetch(asker, refresh),
+            Request::LaneDrained { link, lane } => self.lane_drained(asker, link, lane),
+            Request::SetTraffic { name, open } => self.set_traffic(asker, &name, open),
+            Request::Delete { name, queued } => self.delete(asker, &name, queued),
+            Request::List { after } => Ok(report::list(self, asker, after.as_ref()).into()),
+            Request::Show { name, skip } => self.show(asker, &name, skip),
+            Request::Status => Ok(report::status(self, asker).into()),
+            Request::AddLane { link, priority, capacity_bytes, replaces } => {
+                let wish = LaneWish { priority, capacity_bytes, predecessor: replaces };
+                self.add_lane(asker, link, wish)
+            }
+            Request::Drained { link } => self.drained(asker, link),
+            Request::DropOldest { link, lane, group, from, through, messages } => {
+                let oldest = lane::Oldest { lane, group, from, through, messages };
+                self.drop_oldest(asker, link, &oldest)
+            }
+            Request::Register { name, attributes } => {
+                self.register(asker, name.as_deref(), &attributes)
+            }
+            Request::OpenDirect { to } => self.open_direct(asker, &to),
+            Request::Find { of } => self.find(asker, &of),
+            Request::OpenReplies { link } => self.open_replies(asker, link),
+            Request::OpenReply { link, lane } => self.open_reply(asker, link, lane),
+        }
+    }
+
+    /// Ends a session: every link of it, as if closed, and every mailbox that goes with it.
+    pub fn end_session(&mut self, session: SessionId) {
+        let departure = self.registry.end_session(session);
+        self.mend(&departure);
+    }
+
+    /// Ends every mailbox, so that nobody waits for a daemon that is gone.
+    pub fn end_all(&mut self) {
+        for regions in self.regions.values() {
+            regions.set_traffic(Traffic::Deleted);
+            regions.ring();
+        }
+        for id in self.regions.drain().map(|(id, _)| id) {
+            self.registry.remove(id);
+        }
+    }
+
+    /// Makes a mailbox's members keep their fences. Those that went without run the barrier's other
+    /// half now: from here on each of them either has seen the word or has passed a full barrier.
+    fn fence(&mut self, mailbox_id: u64) {
+        let Some(mailbox) = self.registry.mailbox_mut(mailbox_id) else { return };
+        let Some(regions) = self.regions.get(&mailbox_id).filter(|_| !mailbox.fences) else {
+            return;
+        };
+        mailbox.fences = true;
+        regions.set_fences();
+        if self.barrier {
+            futex::barrier();
+        }
+        // Whoever went to sleep between the two without a barrier of its own looks once more.
+        regions.ring();
+    }
+
+    /// Mends what ended links have left, tells each mailbox's members once, and removes the mailboxes that
+    /// went with them.
+    fn mend(&mut self, departure: &Departure) {
+        let mut touched = BTreeSet::new();
+        for ended in &departure.ended {
+            let id = ended.mailbox_id;
+            let mailbox = self.registry.mailbox_mut(id);
+            let (Some(mailbox), Some(regions)) = (mailbox, self.regions.get_mut(&id)) else {
+                continue;
+            };
+            repair::mend_member(mailbox, regions, ended);
+            for lane in &ended.lanes {
+                repair::free_lane_if_drained(&mut self.registry, regions, id, lane.index);
+            }
+            if ended.role != LinkRole::Observe {
+                touched.insert(id);
+            }
+        }
+        for &orphan in &departure.orphans {
+            self.remove(orphan, Traffic::OwnerGone);
+            touched.remove(&orphan);
+        }
+        for mailbox_id in touched {
+            if let Some(regions) = self.regions.get_mut(&mailbox_id) {
+                repair::sweep(&mut self.registry, regions, mailbox_id);
+            }
+            self.tell(mailbox_id);
+            self.remove_if_drained(mailbox_id);
+        }
+    }
+
+    fn sweep(&mut self, mailbox_id: u64) {
+        let Some(regions) = self.regions.get_mut(&mailbox_id) else { return };
+        if repair::sweep(&mut self.registry, regions, mailbox_id) {
+            self.tell(mailbox_id);
+        }
+        self.remove_if_drained(mailbox_id);
+    }
+
+    /// Removes a mailbox that is only there until it is drained, if it is.
+    fn remove_if_drained(&mut self, mailbox_id: u64) {
+        let mailbox = self.registry.mailbox(mailbox_id);
+        let draining = mailbox.filter(|mailbox| mailbox.traffic == Traffic::Draining);
+        let regions = self.regions.get(&mailbox_id);
+        let drained = draining
+            .zip(regions)
+            .is_some_and(|(mailbox, regions)| repair::is_drained(mailbox, regions));
+        if drained {
+            self.remove(mailbox_id, Traffic::Deleted);
+        }
+    }
+
+    /// Removes a mailbox, and tells its members why; says how many messages went with it.
+    fn remove(&mut self, mailbox_id: u64, why: Traffic) -> u64 {
+        let Some(mailbox) = self.registry.remove(mailbox_id) else { return 0 };
+        let Some(regions) = self.regions.remove(&mailbox_id) else { return 0 };
+        regions.set_traffic(why);
+        regions.ring();
+        let discarded = report::count(&mailbox, &regions).queued_messages;
+        info!(mailbox = %mailbox.name, id = mailbox_id, ?why, discarded, "removed");
+        discarded
+    }
+
+    /// Tells a mailbox's members that something has changed, and wakes them.
+    fn tell(&self, mailbox_id: u64) {
+        let mailbox = self.registry.mailbox(mailbox_id);
+        if let (Some(mailbox), Some(regions)) = (mailbox, self.regions.get(&mailbox_id)) {
+            regions.publish_counts(mailbox);
+            regions.ring();
+        }
+    }
+}
+
+fn key(asker: &Asker<'_>, link: u32) -> LinkKey {
+    (asker.session, link)
+}
+
+/// Whether a slot counts as a member in a report: someone has it, or left something in it.
+#[must_use]
+pub fn is_member(state: SlotState) -> bool {
+    state != SlotState::Free
+}
+
+fn missing() -> Refusal {
+    Refusal::Resources { step: "find a region".into(), error: "it is not there".into() }
+}
+
+fn resources(error: MapError) -> Refusal {
+    match error {
+        MapError::Kernel { step, error } => {
+            Refusal::Resources { step: step.into(), error: error.to_string() }
+        }
+        other => Refusal::Resources { step: "make a region".into(), error: other.to_string() },
+    }
+}
+
+fn reopen(error: std::io::Error) -> Refusal {
+    let step = "reopen a region for reading".into();
+    Refusal::Resources { step, error: error.to_string() }
+}

@@ -1,0 +1,225 @@
+//! Several messages of one sender in hand at once.
+
+use std::time::Instant;
+
+use crate::error::{ReceiveError, TryReceiveError};
+use crate::lane::position::{GRANULE_BYTES, Position};
+use crate::lane::run::Reach;
+use crate::protocol::Identity;
+use crate::receiver::Receiver;
+
+/// The messages of the batch in hand. Kept by the receiver, so that its memory serves the next.
+#[derive(Debug, Default)]
+pub(super) struct BatchIndex {
+    entries: Vec<Entry>,
+    /// Entries acknowledged already.
+    acknowledged: usize,
+    /// Where the first record lies.
+    first: Position,
+}
+
+/// One message of a batch.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    /// Bytes from the beginning of the first payload.
+    offset: u32,
+    len: u32,
+    attempts: u32,
+}
+
+impl BatchIndex {
+    fn at(&self, entry: Entry) -> Position {
+        self.first.advance(u64::from(entry.offset) / GRANULE_BYTES as u64)
+    }
+}
+
+impl Receiver {
+    /// Receives up to `max` messages of one sender if any are there, with one claim. Never waits. See
+    /// [`Self::receive_batch`].
+    ///
+    /// # Errors
+    /// [`TryReceiveError`].
+    pub fn try_receive_batch(&mut self, max: usize) -> Result<Batch<'_>, TryReceiveError> {
+        self.begin_batch(max);
+        let taken = if self.take_quickly() { Ok(true) } else { self.take(true) };
+        self.end_batch(max, matches!(taken, Ok(true)));
+        match taken {
+            Ok(true) => Ok(Batch { receiver: self }),
+            Ok(false) => Err(self.why_nothing()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Receives up to `max` messages of one sender (at least one, even for a `max` of 0), with one claim; waits
+    /// until there is one, and not for more: what is there then is the batch.
+    ///
+    /// What is in a batch no other receiver gets, and its room the sender gets back when it is acknowledged. So
+    /// a batch takes no more than a quarter of the sender's lane (a single message may be longer), 4096
+    /// messages and, unless they are read in place, 1 MiB; ask for as many as you deal with at once where
+    /// others compete.
+    ///
+    /// # Errors
+    /// [`ReceiveError`], never `TimedOut`.
+    pub fn receive_batch(&mut self, max: usize) -> Result<Batch<'_>, ReceiveError> {
+        self.receive_batch_until(max, None)
+    }
+
+    /// As [`Self::receive_batch`]; waits until the deadline at most.
+    ///
+    /// # Errors
+    /// [`ReceiveError`].
+    pub fn receive_batch_deadline(
+        &mut self,
+        max: usize,
+        deadline: Instant,
+    ) -> Result<Batch<'_>, ReceiveError> {
+        self.receive_batch_until(max, Some(deadline))
+    }
+
+    fn receive_batch_until(
+        &mut self,
+        max: usize,
+        deadline: Option<Instant>,
+    ) -> Result<Batch<'_>, ReceiveError> {
+        self.begin_batch(max);
+        let taken = if self.take_quickly() { Ok(()) } else { self.take_slowly(deadline) };
+        self.end_batch(max, taken.is_ok());
+        taken.map(|()| Batch { receiver: self })
+    }
+
+    fn begin_batch(&mut self, max: usize) {
+        self.claimant.set_reach(Reach::batch(max, self.payload.is_in_place()));
+        self.payload.begin_batch();
+    }
+
+    /// The first message is in hand, if one was `taken`: so are those behind it in its run from here on.
+    fn end_batch(&mut self, max: usize, taken: bool) {
+        self.settle_reach();
+        let index = &mut self.batch;
+        index.entries.clear();
+        index.acknowledged = 0;
+        let max = max.clamp(1, Reach::BATCH_RECORDS_MAX);
+        let mut bytes = 0;
+        self.claimant.take_more(max, |at, len, attempts| {
+            if index.entries.is_empty() {
+                index.first = at;
+            }
+            let offset = at.since(index.first) as usize * GRANULE_BYTES;
+            bytes = offset + len;
+            index.entries.push(Entry { offset: offset as u32, len: len as u32, attempts });
+        });
+        let lane = self.claimant.in_hand().filter(|_| taken).map(|taken| taken.lane);
+        match lane.and_then(|lane| self.claimant.lane(lane)) {
+            Some(lane) => self.payload.end_batch(lane.storage(), index.first, bytes),
+            None => self.payload.abandon_batch(),
+        }
+    }
+
+    fn acknowledge_some(&mut self, count: usize) {
+        let index = &mut self.batch;
+        let count = count.min(index.entries.len() - index.acknowledged);
+        if count == 0 || !self.guard.is_original() {
+            return;
+        }
+        index.acknowledged += count;
+        let next = index.entries.get(index.acknowledged).map(|entry| index.at(*entry));
+        if let Some(lane) = self.claimant.acknowledge_some(count as u64, next) {
+            self.has_freed(lane);
+        }
+    }
+}
+
+/// Messages in hand: one sender's, in its order. Acknowledge them when the work is done. Dropped without
+/// that, they go back to the mailbox, all of those that are not acknowledged; if this process dies,
+/// likewise.
+#[derive(Debug)]
+#[must_use = "a batch that is not acknowledged goes back to the mailbox"]
+pub struct Batch<'a> {
+    receiver: &'a mut Receiver,
+}
+
+impl Batch<'_> {
+    /// Messages that are not acknowledged.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries().len()
+    }
+
+    /// Whether all of them are acknowledged: at first none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries().is_empty()
+    }
+
+    /// Who sent them, as the kernel attested when the sender opened the mailbox.
+    #[must_use]
+    pub fn sender(&self) -> Identity {
+        self.receiver.sender()
+    }
+
+    /// The messages that are not acknowledged, in the order in which they were sent.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = BatchMessage<'_>> + DoubleEndedIterator {
+        self.entries().iter().map(|entry| self.message(*entry))
+    }
+
+    /// One of the messages that are not acknowledged; 0 is the first.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<BatchMessage<'_>> {
+        self.entries().get(index).map(|entry| self.message(*entry))
+    }
+
+    /// The work is done: the messages are gone for good, their room is the sender's again.
+    pub fn acknowledge(self) {
+        self.receiver.acknowledge_some(usize::MAX);
+        std::mem::forget(self);
+    }
+
+    /// The work on the first `count` messages is done; the others stay in hand.
+    pub fn acknowledge_first(&mut self, count: usize) {
+        self.receiver.acknowledge_some(count);
+    }
+
+    /// Gives the messages back: whoever receives next gets them, with their attempts counted.
+    pub fn return_to_queue(self) {
+        drop(self);
+    }
+
+    fn entries(&self) -> &[Entry] {
+        &self.receiver.batch.entries[self.receiver.batch.acknowledged..]
+    }
+
+    fn message(&self, entry: Entry) -> BatchMessage<'_> {
+        let begin = entry.offset as usize;
+        let bytes = &self.receiver.payload()[begin..begin + entry.len as usize];
+        BatchMessage { bytes, attempts: entry.attempts }
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        self.receiver.return_to_queue();
+    }
+}
+
+/// A message of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchMessage<'a> {
+    bytes: &'a [u8],
+    attempts: u32,
+}
+
+impl<'a> BatchMessage<'a> {
+    /// The message: 0 bytes up to the mailbox's longest.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// How often it may have been handed out before: 0 unless a receiver died with it or returned it.
+    #[inline]
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+}

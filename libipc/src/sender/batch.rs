@@ -1,0 +1,79 @@
+//! Several messages with one publish.
+
+use std::time::Instant;
+
+use crate::error::{BatchStopped, SendError, TrySendError};
+use crate::sender::Sender;
+
+impl Sender {
+    /// Sends as many of the messages as there is room for. Never waits. See [`Self::send_batch`].
+    ///
+    /// # Errors
+    /// [`BatchStopped`] says how many were sent, and why the next was not.
+    pub fn try_send_batch<M: AsRef<[u8]>>(
+        &mut self,
+        messages: &[M],
+    ) -> Result<(), BatchStopped<TrySendError>> {
+        self.send_all(messages, Self::make_room)
+    }
+
+    /// Sends messages, in their order; waits for room as often as there is none.
+    ///
+    /// As many as there is room for are published in one step: receivers see none of these before the last is
+    /// written, and are woken once. They are messages like any other: another sender's may come between, and
+    /// several receivers may share them. A sender that dies in the middle has sent the first of them, or none.
+    ///
+    /// # Errors
+    /// [`BatchStopped`] says how many were sent, and why the next was not; never `TimedOut`.
+    pub fn send_batch<M: AsRef<[u8]>>(
+        &mut self,
+        messages: &[M],
+    ) -> Result<(), BatchStopped<SendError>> {
+        self.send_all(messages, |sender, len| sender.wait_for_room(len, None))
+    }
+
+    /// As [`Self::send_batch`]; waits for room until the deadline at most.
+    ///
+    /// # Errors
+    /// [`BatchStopped`] says how many were sent, and why the next was not.
+    pub fn send_batch_deadline<M: AsRef<[u8]>>(
+        &mut self,
+        messages: &[M],
+        deadline: Instant,
+    ) -> Result<(), BatchStopped<SendError>> {
+        self.send_all(messages, |sender, len| sender.wait_for_room(len, Some(deadline)))
+    }
+
+    fn send_all<M: AsRef<[u8]>, E: std::error::Error>(
+        &mut self,
+        messages: &[M],
+        mut room: impl FnMut(&mut Self, usize) -> Result<(), E>,
+    ) -> Result<(), BatchStopped<E>> {
+        let mut sent = self.send_what_fits(messages);
+        while let Some(next) = messages.get(sent) {
+            room(self, next.as_ref().len()).map_err(|why| BatchStopped { sent, why })?;
+            sent += self.send_what_fits(&messages[sent..]);
+        }
+        Ok(())
+    }
+
+    /// Sends the first of the messages, those for which there is room as far as is known; returns how many.
+    fn send_what_fits<M: AsRef<[u8]>>(&mut self, messages: &[M]) -> usize {
+        if !self.is_undisturbed() {
+            return 0;
+        }
+        let mut count = 0;
+        for message in messages.iter().map(AsRef::as_ref) {
+            if !self.fits(message.len()) {
+                break;
+            }
+            self.writer.append(message);
+            count += 1;
+        }
+        if count > 0 {
+            self.writer.publish_appended();
+            self.announce();
+        }
+        count
+    }
+}

@@ -1,0 +1,136 @@
+//! A sender whose room is waited for elsewhere: on its descriptor, or in a [`crate::WaitSet`].
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use super::{SLEEP_FOR_PLENTY, Sender};
+use crate::error::{Fault, TrySendError};
+use crate::lane::position::{Position, record_granules};
+use crate::lane::ring::NoRoom;
+use crate::sleeper::{RoomSleeper, Sleeper};
+use crate::sync::Ordering::Acquire;
+use crate::watch::Watch;
+
+/// What a sender knows of those who wait for its room elsewhere.
+#[derive(Debug, Default)]
+pub(super) struct Elsewhere {
+    /// Its descriptor, once it was asked for.
+    watch: Option<Watch>,
+    /// The room that was last found missing, in granules, and the lane's tail then.
+    missing: Option<(u64, Position)>,
+    /// The granules for which the descriptor is armed.
+    armed_for: u64,
+}
+
+impl Elsewhere {
+    /// Before the sender sleeps by itself.
+    pub(super) fn disarm(&self) {
+        if let Some(watch) = &self.watch {
+            watch.disarm();
+        }
+    }
+}
+
+impl Sender {
+    /// A descriptor for `poll`, `epoll` and event loops: *readable* while [`Self::try_send`] may have another
+    /// answer than that the lane is full.
+    ///
+    /// It is readable from the beginning, and stays so until `try_send` has answered
+    /// [`TrySendError::Full`]; it becomes readable again when there may be room for that very message, or
+    /// something else is to be said. Each such answer is followed by one wake-up at most. Only wait on it:
+    /// nothing is to be read from it or written to it. It is the same at each call, and lives as long as the sender.
+    ///
+    /// # Errors
+    /// [`Fault`]: no descriptor is to be had, or this is the child of a fork.
+    pub fn poll_fd(&mut self) -> Result<BorrowedFd<'_>, Fault> {
+        if !self.guard.is_original() {
+            return Err(Fault::new("make a descriptor to poll", TrySendError::Forked));
+        }
+        if self.elsewhere.watch.is_none() {
+            self.elsewhere.watch = Some(Watch::new(self.link.watchers().clone())?);
+        }
+        match &self.elsewhere.watch {
+            Some(watch) => Ok(watch.fd()),
+            None => Err(Fault::new("make a descriptor to poll", "it is gone")),
+        }
+    }
+
+    /// As [`Sender::send_thoroughly`]; a polled sender that finds no room is armed.
+    #[cold]
+    pub(super) fn send_or_arm(&mut self, message: &[u8]) -> Result<(), TrySendError> {
+        loop {
+            let result = self.send_thoroughly(message);
+            if !matches!(result, Err(TrySendError::Full)) || self.arm(message.len())? {
+                return result;
+            }
+        }
+    }
+
+    /// Notes that there is no room for a message of so many bytes. False if there is after all.
+    fn arm(&mut self, len: usize) -> Result<bool, Fault> {
+        let granules = record_granules(len);
+        let first = self.elsewhere.missing != Some((granules, self.writer.tail()));
+        self.elsewhere.missing = Some((granules, self.writer.tail()));
+        let Some(watch) = &self.elsewhere.watch else { return Ok(true) };
+        if self.elsewhere.armed_for != granules {
+            watch.disarm();
+        } else if watch.is_armed() {
+            return Ok(true);
+        }
+        watch.come();
+        self.elsewhere.armed_for = granules;
+        self.note_processor();
+        let sleeper = self.room_sleeper(granules, first);
+        let (roster, writer, seen) = (&self.roster.header, &mut self.writer, self.seen_changes);
+        watch.arm(sleeper, || {
+            !matches!(writer.find_room(granules), Err(NoRoom::Full))
+                || roster.changes.load(Acquire) != seen
+        })
+    }
+
+    /// The first time for plenty of room, but not for long: then for what the message needs.
+    fn room_sleeper(&self, granules: u64, first: bool) -> Arc<RoomSleeper> {
+        let (wanted, at_most) = if first {
+            (self.writer.wanted_claim(granules), Some(SLEEP_FOR_PLENTY))
+        } else {
+            (self.writer.least_claim(granules), None)
+        };
+        let index = usize::from(self.writer.lane());
+        Arc::new(RoomSleeper {
+            roster: self.roster.clone(),
+            lane: self.writer.shared_header(),
+            freed: [self.doorstep.freed.element(index)],
+            wanted,
+            at_most,
+        })
+    }
+
+    /// The message that a [`crate::WaitSet`] waits with: the one that last found no room, or any.
+    fn waits_with(&self) -> u64 {
+        self.elsewhere.missing.map_or(record_granules(0), |(granules, _)| granules)
+    }
+
+    /// For a [`crate::WaitSet`]: whether `try_send` would have another answer than that the lane is full.
+    pub(crate) fn has_news(&mut self) -> bool {
+        let granules = self.waits_with();
+        self.check().is_err() || !matches!(self.writer.find_room(granules), Err(NoRoom::Full))
+    }
+
+    /// For a [`crate::WaitSet`] that is about to sleep for this sender.
+    pub(crate) fn sleeper(&mut self) -> Arc<dyn Sleeper> {
+        self.elsewhere.disarm();
+        self.note_processor();
+        self.room_sleeper(self.waits_with(), false)
+    }
+
+    /// Whether spinning for this sender may pay.
+    pub(crate) fn peer_runs_elsewhere(&self) -> bool {
+        self.receiver_runs_elsewhere()
+    }
+
+    /// For the tokio adapter: spins for room for a message of so many bytes.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn spin_for(&mut self, len: usize) -> bool {
+        self.spin_for_room(record_granules(len), None)
+    }
+}
