@@ -4,7 +4,7 @@ use std::io;
 use std::process;
 
 use libipc::protocol::Refusal;
-use libipc::{ConnectError, ReceiveError, RequestError, SendError, TryReceiveError};
+use libipc::{ConnectError, ReceiveError, RequestError, SendError, SendToError, TryReceiveError};
 
 /// The exit codes. Scripts depend on them: a number never changes its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,6 +186,14 @@ impl Failure {
             _ => return Self::new(ExitCode::Failed, what, error),
         };
         Self::new(code, what, error).hint(hint)
+    }
+
+    /// A message was not sent to a process.
+    pub(crate) fn send_to(what: impl Into<String>, error: &SendToError) -> Self {
+        match error {
+            SendToError::NoLink(error) => Self::request(what, error),
+            SendToError::Send(error) => Self::send(what, error),
+        }
     }
 
     /// No message was received.

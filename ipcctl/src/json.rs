@@ -3,11 +3,12 @@
 use libipc::{GroupReport, Identity, MailboxDetail, MailboxSummary, MemberInfo, Role};
 use serde::Serialize;
 
-/// Something was done to a mailbox.
+/// Something was done to a mailbox, or sent to a process.
 #[derive(Debug, Serialize)]
 pub(crate) struct Done<'a> {
-    /// The mailbox.
-    pub(crate) mailbox: &'a str,
+    /// To what.
+    #[serde(flatten)]
+    pub(crate) to: Target<'a>,
     /// What was done to it.
     pub(crate) done: &'static str,
     /// Messages that it was done to, where that can be said.
@@ -16,6 +17,14 @@ pub(crate) struct Done<'a> {
     /// Their bytes, where that can be said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) bytes: Option<u64>,
+}
+
+/// A mailbox by its name, or a process as it was addressed.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Target<'a> {
+    Mailbox(&'a str),
+    Process(&'a str),
 }
 
 /// The answer to `list`.

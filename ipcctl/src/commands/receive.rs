@@ -146,7 +146,8 @@ pub(crate) fn purge(client: &Client, args: &Purge, output: &mut Output) -> Outco
     }
     if output.json {
         let (messages, bytes) = (Some(messages), Some(bytes));
-        output.object(&json::Done { mailbox: name.as_str(), done: "purged", messages, bytes })?;
+        let to = json::Target::Mailbox(name.as_str());
+        output.object(&json::Done { to, done: "purged", messages, bytes })?;
     }
     output.tell(&format!("purged {messages} messages ({bytes} bytes) from {name}"));
     Ok(ExitCode::Done)
