@@ -1,9 +1,9 @@
 //! The guide and its examples: each example runs as a program, checks what the guide says, and succeeds; the
-//! guide names every example, a section each.
+//! guide names every example, and the lines that it shows are theirs.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -91,22 +91,36 @@ fn sections(guide: &str) -> Vec<(&str, Vec<&str>)> {
         .collect()
 }
 
-/// What is wrong with a guide, given the examples that there are.
-fn complaints(guide: &str, there: &BTreeSet<String>) -> Vec<String> {
+/// The lines of a section's Rust, as they should stand in its examples.
+fn lines_of_code(guide: &str, title: &str) -> Vec<String> {
+    let section = guide.split("\n## ").find(|section| section.lines().next() == Some(title));
+    let blocks = section.unwrap_or_default().split("```rust\n").skip(1);
+    let lines = blocks.flat_map(|block| block.split("```").next().unwrap_or_default().lines());
+    lines.map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()
+}
+
+/// What is wrong with a guide, given the examples that there are and what stands in them.
+fn complaints(guide: &str, there: &BTreeMap<String, String>) -> Vec<String> {
     let mut complaints = Vec::new();
     let mut named = BTreeSet::from([DEMO.to_owned()]);
     for (title, examples) in sections(guide) {
         if examples.is_empty() {
             complaints.push(format!("section {title:?} names no example"));
         }
-        for example in examples {
-            if !there.contains(example) {
+        for example in &examples {
+            if !there.contains_key(*example) {
                 complaints.push(format!("section {title:?}: there is no example {example:?}"));
             }
-            named.insert(example.to_owned());
+            named.insert((*example).to_owned());
+        }
+        let sources = || examples.iter().filter_map(|example| there.get(*example));
+        for line in lines_of_code(guide, title) {
+            if !sources().any(|source| source.lines().any(|of_it| of_it.trim() == line)) {
+                complaints.push(format!("section {title:?}: not a line of its example: {line}"));
+            }
         }
     }
-    let unnamed = there.difference(&named);
+    let unnamed = there.keys().filter(|example| !named.contains(*example));
     complaints.extend(unnamed.map(|example| format!("no section names the example {example:?}")));
     complaints
 }
@@ -117,23 +131,28 @@ fn every_section_names_an_example_that_exists_and_every_example_is_named_and_run
     let entries = std::fs::read_dir(repository().join("libipc/examples")).unwrap();
     let paths = entries.map(|entry| entry.unwrap().path());
     let programs = paths.filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
-    let there: BTreeSet<_> =
-        programs.map(|path| path.file_stem().unwrap().to_string_lossy().into_owned()).collect();
+    let name = |path: &Path| path.file_stem().unwrap().to_string_lossy().into_owned();
+    let there: BTreeMap<_, _> =
+        programs.map(|path| (name(&path), std::fs::read_to_string(&path).unwrap())).collect();
     let complaints = complaints(&guide, &there);
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
     let run: BTreeSet<_> = RUN.iter().copied().chain([DEMO]).map(str::to_owned).collect();
-    assert_eq!(run, there, "each example is run by a test here");
+    assert_eq!(run, there.into_keys().collect(), "each example is run by a test here");
 }
 
 #[test]
 fn a_guide_that_is_not_complete_is_noticed() {
-    let there = BTreeSet::from(["one".to_owned(), DEMO.to_owned()]);
-    let complete = "# Guide\n\n## First\n\nSee `libipc/examples/one.rs`.\n";
+    let text = "fn main() {\n    send()?;\n}\n";
+    let there = [("one", text), (DEMO, "")].map(|(name, text)| (name.to_owned(), text.to_owned()));
+    let there = BTreeMap::from(there);
+    let complete =
+        "# Guide\n\n## First\n\n```rust\nsend()?;\n```\n\nSee `libipc/examples/one.rs`.\n";
     assert!(complaints(complete, &there).is_empty());
     for broken in [
         "# Guide\n\n## First\n\nNothing.\n",
         "# Guide\n",
         "# Guide\n\n## First\n\n`libipc/examples/one.rs`, `libipc/examples/two.rs`\n",
+        "# Guide\n\n## First\n\n```rust\nsent()?;\n```\n`libipc/examples/one.rs`\n",
         "# Guide\n\n## First\n\n`libipc/examples/one.rs`\n\n## Second\n\nNothing.\n",
     ] {
         assert!(!complaints(broken, &there).is_empty(), "{broken}");
