@@ -381,6 +381,7 @@ fn a_child_of_fork_is_refused_everywhere_and_cannot_break_its_parents_lanes() {
     let mut parent = daemon.child();
     parent.done("sender orders");
     parent.done("receiver orders");
+    parent.done("polled");
     parent.done("send before");
     let said = parent.done("fork");
     let answers: Vec<_> = said.split('|').collect();

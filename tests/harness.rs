@@ -68,6 +68,30 @@ pub fn skip_unless_root(test: &str) -> bool {
     true
 }
 
+/// Whether this test may go on: it needs two processors. Says so aloud where it may not.
+#[must_use]
+pub fn skip_unless_two_processors(test: &str) -> bool {
+    if libipc::sys::process::processors() > 1 {
+        return false;
+    }
+    let said = writeln!(std::io::stderr(), "SKIPPED: {test}: needs two processors");
+    said.expect("stderr takes a line");
+    true
+}
+
+/// Keeps this thread on one of the processors that it may run on.
+///
+/// # Panics
+/// If it may not run on so many.
+pub fn stay_on_processor(nth: usize) {
+    let us = nix::unistd::Pid::from_raw(0);
+    let all = nix::sched::sched_getaffinity(us).expect("the kernel tells");
+    let mut usable = (0..nix::sched::CpuSet::count()).filter(|&cpu| all.is_set(cpu) == Ok(true));
+    let mut one = nix::sched::CpuSet::new();
+    one.set(usable.nth(nth).expect("so many processors")).expect("a processor's number");
+    nix::sched::sched_setaffinity(us, &one).expect("one of those that it may run on");
+}
+
 /// The path of one of the workspace's programs, all of which are built at the first call with the profile
 /// of this very test.
 ///

@@ -13,10 +13,12 @@
 //! receive | try_receive | receive_within MS                     got ATTEMPTS PID UID GID TEXT
 //! hold                                                          as receive; then ack | return
 //! send_numbered ID FIRST COUNT BYTES [PROGRESS]                 see tests::numbered
+//! take_bytes COUNT FILE                                         receive messages into a file
 //! take COUNT LOG | drain LOG | drain_logged LOG                 receive numbered messages
 //! polled                                                        the ends are waited for on descriptors
 //! send_numbered_polled ID FIRST COUNT BYTES | drain_polled LOG  the same with `poll`: see polled.rs
 //! drain_set LOG NAME...                                         see polled.rs
+//! hold_batch MAX COUNT | send_reserved BYTES | send_numbered_batches ... | drain_batches ...   see bulk.rs
 //! fork                                                          use everything in a child of fork
 //! attack ROLE NAME | rob NAME                                   see attacks.rs
 //! scribble NAME WHAT | derange NAME WHAT                        see scribbles.rs
@@ -34,6 +36,8 @@ use tests::numbered;
 
 #[path = "misbehave/attacks.rs"]
 mod attacks;
+#[path = "misbehave/bulk.rs"]
+mod bulk;
 #[path = "misbehave/polled.rs"]
 mod polled;
 #[path = "misbehave/scribbles.rs"]
@@ -144,12 +148,17 @@ impl State {
             "hold" => return hold(self.receiver()?.receive().map_err(said)?),
             "send_numbered" => return self.send_numbered(&mut words),
             "take" => return self.take_some(number(words.next())?, path(words.next())?),
+            "take_bytes" => return self.take_bytes(number(words.next())?, path(words.next())?),
             "drain" => return self.drain(path(words.next())?, false),
             "drain_logged" => return self.drain(path(words.next())?, true),
             "polled" => polled::make(self.sender.as_mut(), self.receiver.as_mut())?,
             "send_numbered_polled" => return polled::send_numbered(self.sender()?, &mut words),
             "drain_polled" => return polled::drain(self.receiver()?, path(words.next())?),
             "drain_set" => return polled::drain_set(&self.client, &mut words),
+            "send_reserved" => bulk::send_reserved(self.sender()?, number(words.next())?)?,
+            "send_numbered_batches" => return bulk::send_numbered(self.sender()?, &mut words),
+            "hold_batch" => bulk::hold(self.receiver()?, &mut words)?,
+            "drain_batches" => return bulk::drain(self.receiver()?, &mut words),
             "fork" => return self.fork(),
             "attack" => return self.attack(rest),
             "rob" => return attacks::rob(&self.socket, rest),
@@ -205,6 +214,17 @@ impl State {
             numbered::log(entry, &mut log).map_err(said)?;
             delivery.acknowledge();
         }
+        Ok(String::new())
+    }
+
+    /// Receives so many messages, and writes them one behind the other.
+    fn take_bytes(&mut self, count: u64, to: &Path) -> Outcome {
+        let receiver = self.receiver()?;
+        let mut all = Vec::new();
+        for _ in 0..count {
+            all.extend(receiver.receive().map_err(said)?.into_bytes());
+        }
+        std::fs::write(to, all).map_err(said)?;
         Ok(String::new())
     }
 

@@ -1,7 +1,7 @@
 //! A process's session with `ipcd`: connecting, and everything that is asked of the daemon. Messages
 //! never pass here.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -122,6 +122,14 @@ impl Client {
     /// [`ConnectError`].
     pub fn connect() -> Result<Self, ConnectError> {
         ClientOptions::new().connect()
+    }
+
+    /// Whether the daemon is away, as the kernel tells now: it has died, or was stopped. Links that are open go
+    /// on without it. To wait for it, poll this client ([`AsFd`]) for a hang-up, or have a sender or receiver
+    /// end with it.
+    #[must_use]
+    pub fn daemon_is_away(&self) -> bool {
+        self.session.is_away()
     }
 
     /// The socket on which the daemon was found.
@@ -315,5 +323,12 @@ impl Client {
 
     pub(crate) fn links(&self) -> &Links {
         &self.links
+    }
+}
+
+/// A descriptor that hangs up (`POLLHUP`) when the daemon is away. Nothing is to be read from it or written to it.
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.session.socket()
     }
 }

@@ -23,6 +23,8 @@
 //! - [`Client`]: the session with the daemon. [`MailboxOptions`]: attributes and their limits.
 //! - [`Sender`], [`Receiver`], [`Delivery`]: the two ends, and a message in hand. [`Observer`]: a look.
 //! - [`Reservation`], [`TrustedSenders`]: messages written and read in place. [`Batch`]: several at once.
+//! - [`WaitSet`]: waiting on many. [`Receiver::poll_fd`], [`Sender::poll_fd`]: descriptors for event loops. With
+//!   the feature `tokio`, the module of that name: futures and a stream.
 //! - [`error`]: one type an operation.
 //! - [`lane`]: how messages lie in shared memory and who wakes whom. [`regions`], [`sys`]: what that
 //!   stands on. [`protocol`]: control messages. These four are shared with `ipcd` and no stable interface.
@@ -56,6 +58,8 @@ mod session;
 mod sleeper;
 pub mod sync;
 pub mod sys;
+#[cfg(all(feature = "tokio", not(loom)))]
+pub mod tokio;
 #[cfg(not(loom))]
 mod wait_set;
 #[cfg(not(loom))]

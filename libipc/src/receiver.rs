@@ -245,7 +245,7 @@ impl Receiver {
     /// Takes the next message of the run in hand, or of the lane whose turn it is, if nothing else is to
     /// be seen to. Whatever it does not do, [`Self::take`] does.
     #[inline]
-    fn take_quickly(&mut self) -> bool {
+    pub(crate) fn take_quickly(&mut self) -> bool {
         let undisturbed = self.guard.is_original()
             && !self.claimant.has_in_hand()
             // PAIR(changes): Acquire here, Release in `ipcd` behind every change of the roster.

@@ -171,7 +171,7 @@ impl Sender {
 
     /// Sends if nothing has to be seen to first. Whatever it does not do, [`Self::send_thoroughly`] does.
     #[inline]
-    fn send_quickly(&mut self, message: &[u8]) -> bool {
+    pub(crate) fn send_quickly(&mut self, message: &[u8]) -> bool {
         let can = self.is_undisturbed() && self.fits(message.len());
         if can {
             self.publish(message);

@@ -1,11 +1,13 @@
 //! The line to `ipcd`: one request and one answer at a time, over one socket.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::{ConnectError, Fault, RequestError};
 use crate::lane::layout::LAYOUT_VERSION;
@@ -33,6 +35,7 @@ pub(crate) fn open_socket(path: &Path) -> Result<OwnedFd, ConnectError> {
 /// The socket and whose turn it is on it.
 #[derive(Debug)]
 pub(crate) struct Session {
+    socket: Arc<OwnedFd>,
     line: Mutex<Line>,
     /// The daemon has hung up, or broke the protocol.
     away: AtomicBool,
@@ -42,7 +45,7 @@ pub(crate) struct Session {
 
 #[derive(Debug)]
 struct Line {
-    socket: OwnedFd,
+    socket: Arc<OwnedFd>,
     last_request: u64,
     /// Requests that were sent and whose answers have not been read.
     unanswered: u64,
@@ -53,10 +56,15 @@ impl Session {
     /// Says hello on a new socket.
     pub(crate) fn greet(socket: OwnedFd) -> Result<Self, ConnectError> {
         let guard = ForkGuard::get();
-        let line =
-            Line { socket, last_request: 0, unanswered: 0, buffer: vec![0; MESSAGE_BYTES_MAX] };
+        let socket = Arc::new(socket);
+        let line = Line {
+            socket: socket.clone(),
+            last_request: 0,
+            unanswered: 0,
+            buffer: vec![0; MESSAGE_BYTES_MAX],
+        };
         let (line, away) = (Mutex::new(line), AtomicBool::new(false));
-        let session = Self { line, away, watchers: Arc::default(), guard };
+        let session = Self { socket, line, away, watchers: Arc::default(), guard };
         let hello = Request::Hello {
             version_min: PROTOCOL_VERSION,
             version_max: PROTOCOL_VERSION,
@@ -117,6 +125,23 @@ impl Session {
             self.away.store(true, Ordering::Relaxed);
         }
         result
+    }
+
+    /// The line to the daemon, to be polled for a hang-up.
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Whether the daemon has hung up, as the kernel tells now.
+    pub(crate) fn is_away(&self) -> bool {
+        if self.away.load(Ordering::Relaxed) {
+            return true;
+        }
+        let mut line = [PollFd::new(self.socket(), PollFlags::empty())];
+        // Answers that wait to be read are no news here.
+        let polled = poll(&mut line, PollTimeout::ZERO);
+        let over = PollFlags::POLLHUP | PollFlags::POLLERR;
+        polled.is_ok() && line[0].revents().is_some_and(|events| events.intersects(over))
     }
 
     fn lock(&self) -> MutexGuard<'_, Line> {

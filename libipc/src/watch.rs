@@ -24,7 +24,7 @@
 //! The watchers belong to a session. A child of fork connects anew, so it never meets those of its parent.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -180,13 +180,13 @@ impl Drop for Watch {
 #[derive(Debug)]
 pub(crate) struct Watchers {
     posts: Mutex<Vec<Arc<Post>>>,
-    number: std::sync::atomic::AtomicU64,
+    number: AtomicU64,
     guard: ForkGuard,
 }
 
 impl Default for Watchers {
     fn default() -> Self {
-        let number = std::sync::atomic::AtomicU64::new(0);
+        let number = AtomicU64::new(0);
         Self { posts: Mutex::default(), number, guard: ForkGuard::get() }
     }
 }

@@ -290,17 +290,17 @@ impl Mailbox {
     ///
     /// # Errors
     /// [`Refusal::AlreadyLinked`], [`Refusal::Occupied`], [`Refusal::Closed`], [`Refusal::MailboxFull`].
-    pub fn check_sender_room(&self, sender: Identity) -> Result<(), Refusal> {
+    pub fn check_sender_room(&self, session: SessionId, sender: Identity) -> Result<(), Refusal> {
         let name = self.name.to_string();
-        let pid = sender.pid;
-        if self.inbox && self.senders.values().any(|it| it.identity.pid == pid) {
-            return Err(Refusal::AlreadyLinked { name, pid });
+        let process = (session, sender.pid);
+        let mut there = self.senders.iter().map(|(link, it)| (link.0, it.identity.pid));
+        if self.inbox && there.clone().any(|it| is_same_process(it, process)) {
+            return Err(Refusal::AlreadyLinked { name, pid: sender.pid });
         }
         if self.attributes.receivers == Receivers::Single
-            && let Some(other) = self.senders.values().find(|it| it.identity.pid != pid)
+            && let Some((_, pid)) = there.find(|&it| !is_same_process(it, process))
         {
-            let (pid, does) = (other.identity.pid, "sends".into());
-            return Err(Refusal::Occupied { name, pid, does });
+            return Err(Refusal::Occupied { name, pid, does: "sends".into() });
         }
         self.check_lane_room()?;
         if self.doorstep_of(sender.uid).is_none() && self.doorsteps.len() > SENDER_UIDS_MAX {
@@ -462,10 +462,18 @@ impl Mailbox {
     ///
     /// # Errors
     /// [`Refusal::NotTheOwner`], [`Refusal::Occupied`], [`Refusal::MailboxFull`], [`Refusal::NoSuchGroup`].
-    pub fn add_receiver(&mut self, group: u8, identity: Identity) -> Result<(u16, bool), Refusal> {
+    pub fn add_receiver(
+        &mut self,
+        group: u8,
+        session: SessionId,
+        identity: Identity,
+    ) -> Result<(u16, bool), Refusal> {
         let name = self.name.to_string();
-        if let Some(owner) = self.owner_process.filter(|owner| owner.pid != identity.pid) {
-            return Err(Refusal::NotTheOwner { name, owner_pid: owner.pid });
+        let process = (session, identity.pid);
+        if let Some(OwnerProcess { session, pid }) = self.owner_process
+            && !is_same_process((session, pid), process)
+        {
+            return Err(Refusal::NotTheOwner { name, owner_pid: pid });
         }
         let limit = self.attributes.receivers_max;
         let single = self.attributes.receivers == Receivers::Single;
@@ -505,4 +513,10 @@ impl Mailbox {
         self.attachments.insert(self.attached_last, attachment);
         self.attached_last
     }
+}
+
+/// Whether two sessions are one process's. All processes of another pid namespace have pid 0 here: of them
+/// only the session tells.
+fn is_same_process(one: (SessionId, u32), other: (SessionId, u32)) -> bool {
+    one.0 == other.0 || (one.1 == other.1 && one.1 != 0)
 }

@@ -320,7 +320,7 @@ impl Registry {
             Role::Send => self.admit_sender(key, mailbox_id, identity)?,
             Role::Receive => {
                 let mailbox = self.mailboxes.get_mut(&mailbox_id).ok_or_else(no_session)?;
-                let (slot, inherited) = mailbox.add_receiver(group, identity)?;
+                let (slot, inherited) = mailbox.add_receiver(group, session, identity)?;
                 Got::Slot { group, slot, inherited }
             }
             Role::Observe => Got::Look { group },
@@ -399,7 +399,7 @@ impl Registry {
         sender: Identity,
     ) -> Result<Got, Refusal> {
         let mailbox = self.mailboxes.get_mut(&mailbox_id).ok_or_else(no_session)?;
-        mailbox.check_sender_room(sender)?;
+        mailbox.check_sender_room(link.0, sender)?;
         let capacity_bytes = mailbox.attributes.capacity_bytes;
         let lane = lane_usage(lane_file_bytes(capacity_bytes));
         self.quotas.charge(sender.uid, lane)?;

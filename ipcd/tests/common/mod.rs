@@ -15,9 +15,12 @@ use ipcd::service::Service;
 use ipcd::startup::Listener;
 use libipc::lane::layout::LAYOUT_VERSION;
 use libipc::protocol::{
-    Answer, MESSAGE_BYTES_MAX, MailboxAttributes, MailboxName, Opened, PROTOCOL_VERSION, Queued,
-    Refusal, Request, Role, Usage, decode, encode,
+    Answer, LaneInfo, LaneTicket, MESSAGE_BYTES_MAX, MailboxAttributes, MailboxName, Opened,
+    OpenedRole, PROTOCOL_VERSION, Queued, Refusal, Request, Role, Usage, decode, encode,
 };
+use libipc::regions::LaneWords;
+use libipc::sync::Ordering;
+use libipc::sys::mapping::Access;
 use libipc::sys::socket;
 
 /// A running daemon; stopped and joined when dropped.
@@ -135,9 +138,35 @@ impl Client {
     }
 
     pub fn open(&mut self, mailbox: &str, role: Role) -> (Opened, Vec<OwnedFd>) {
-        match self.ask_for_fds(&open_request(mailbox, role)) {
+        self.link(&open_request(mailbox, role))
+    }
+
+    /// Asks for something that opens a link.
+    pub fn link(&mut self, request: &Request) -> (Opened, Vec<OwnedFd>) {
+        match self.ask_for_fds(request) {
             (Answer::Opened(opened), descriptors) => (opened, descriptors),
             (other, _) => panic!("not opened: {other:?}"),
+        }
+    }
+
+    /// Opens to receive in a group.
+    pub fn join(&mut self, mailbox: &str, group: &str) -> (Opened, Vec<OwnedFd>) {
+        let group = Some(name(group));
+        self.link(&Request::Open { name: name(mailbox), role: Role::Receive, group })
+    }
+
+    /// Asks for a further lane.
+    pub fn add_lane(
+        &mut self,
+        link: u32,
+        priority: u8,
+        capacity_bytes: u64,
+        replaces: Option<LaneTicket>,
+    ) -> (LaneInfo, OwnedFd) {
+        let request = Request::AddLane { link, priority, capacity_bytes, replaces };
+        match self.ask_for_fds(&request) {
+            (Answer::LaneAdded { lane }, mut descriptors) => (lane, descriptors.remove(0)),
+            (other, _) => panic!("no lane: {other:?}"),
         }
     }
 
@@ -170,6 +199,27 @@ pub fn open_request(mailbox: &str, role: Role) -> Request {
 
 pub fn delete(mailbox: &str) -> Request {
     Request::Delete { name: name(mailbox), queued: Queued::Discard }
+}
+
+/// A mailbox with one lane page, few receivers and few lanes.
+pub fn small() -> MailboxAttributes {
+    MailboxAttributes { capacity_bytes: 4096, receivers_max: 2, lanes_max: 4, ..Default::default() }
+}
+
+/// The lane that a sender got at its open.
+pub fn lane_of(opened: &Opened) -> LaneInfo {
+    match &opened.role {
+        OpenedRole::Send { lane } => *lane,
+        other => panic!("no lane: {other:?}"),
+    }
+}
+
+/// Publishes empty records up to `tail`, as its sender would.
+pub fn publish(lane: &OwnedFd, capacity_bytes: u64, tail: u64, sent: u64) {
+    let (words, _mapping) =
+        LaneWords::map(lane, capacity_bytes, Access::ReadWrite).expect("a lane");
+    words.header.sent.store(sent, Ordering::Relaxed);
+    words.header.tail.store(tail, Ordering::Release);
 }
 
 /// Waits until a condition holds; panics after ten seconds.

@@ -64,9 +64,22 @@ impl Receiver {
 
     /// As [`Receiver::take`] thoroughly; a polled receiver that finds nothing is armed.
     #[cold]
-    pub(crate) fn take_or_arm(&mut self) -> Result<bool, TryReceiveError> {
+    pub(super) fn take_or_arm(&mut self) -> Result<bool, TryReceiveError> {
+        self.take_patiently(false)
+    }
+
+    /// For the tokio adapter: as `try_receive`, but spins before it arms.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn take_or_spin_or_arm(&mut self) -> Result<(), TryReceiveError> {
+        if self.take_patiently(true)? { Ok(()) } else { Err(self.why_nothing()) }
+    }
+
+    fn take_patiently(&mut self, spin: bool) -> Result<bool, TryReceiveError> {
         let woken = self.was_woken();
         let mut result = self.take(true);
+        if spin && matches!(result, Ok(false)) && self.traffic != Traffic::Closed {
+            result = self.spin(None);
+        }
         while matches!(result, Ok(false)) && self.must_arm() {
             result = match self.arm() {
                 Ok(true) => break,

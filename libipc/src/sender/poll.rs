@@ -128,9 +128,14 @@ impl Sender {
         self.receiver_runs_elsewhere()
     }
 
-    /// For the tokio adapter: spins for room for a message of so many bytes.
+    /// For the tokio adapter: as `try_send`, but spins before it arms.
     #[cfg(feature = "tokio")]
-    pub(crate) fn spin_for(&mut self, len: usize) -> bool {
-        self.spin_for_room(record_granules(len), None)
+    pub(crate) fn send_or_spin_or_arm(&mut self, message: &[u8]) -> Result<(), TrySendError> {
+        let result = self.send_thoroughly(message);
+        if !matches!(result, Err(TrySendError::Full)) {
+            return result;
+        }
+        self.spin_for_room(record_granules(message.len()), None);
+        self.send_or_arm(message)
     }
 }

@@ -2,12 +2,15 @@
 //!
 //! [`mapping`] regions in this process's address space, [`futex`] sleeping, waking and the
 //! asymmetric barrier, [`socket`] control messages with descriptors and credentials, [`process`] who
-//! we are, on which processor, and whether we are a fork's child.
+//! we are, on which processor, and whether we are a fork's child; `registration` (with the feature
+//! `tokio`) descriptors that a runtime waits on.
 
 #[cfg(not(loom))]
 pub mod futex;
 pub mod mapping;
 #[cfg(not(loom))]
 pub mod process;
+#[cfg(all(feature = "tokio", not(loom)))]
+pub mod registration;
 #[cfg(not(loom))]
 pub mod socket;

@@ -1,4 +1,6 @@
-//! Random operations keep the registry's invariants.
+//! Random operations keep the registry's invariants; [`rules`] tells the rules one by one.
+
+mod rules;
 
 use std::collections::{BTreeSet, HashMap};
 
