@@ -10,8 +10,8 @@ use std::sync::OnceLock;
 
 use tests::{TestDaemon, program};
 
-/// The example that is no section of the guide: `scripts/demo` runs it.
-const DEMO: &str = "word_count";
+/// Examples that belong to no section of the guide: the demo's job, and a measurement.
+const OTHERS: [&str; 2] = ["word_count", "tokio_ping_pong"];
 
 /// A test for each example, and the list of them.
 macro_rules! examples {
@@ -33,11 +33,14 @@ examples! {
     bounded
     direct_asymmetric
     groups
+    in_place
     mailboxes
     order
     owner
     priority
     unbounded
+    waiting
+    waiting_tokio
 }
 
 fn repository() -> &'static Path {
@@ -69,7 +72,17 @@ fn build_examples() -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
         .current_dir(repository())
-        .args(["build", "-p", "libipc", "--examples", "--quiet", "--profile", profile])
+        .args([
+            "build",
+            "-p",
+            "libipc",
+            "--examples",
+            "--features",
+            "tokio",
+            "--quiet",
+            "--profile",
+            profile,
+        ])
         .arg("--target-dir")
         .arg(folder.parent().unwrap())
         .status()
@@ -102,7 +115,7 @@ fn lines_of_code(guide: &str, title: &str) -> Vec<String> {
 /// What is wrong with a guide, given the examples that there are and what stands in them.
 fn complaints(guide: &str, there: &BTreeMap<String, String>) -> Vec<String> {
     let mut complaints = Vec::new();
-    let mut named = BTreeSet::from([DEMO.to_owned()]);
+    let mut named = BTreeSet::from(OTHERS.map(str::to_owned));
     for (title, examples) in sections(guide) {
         if examples.is_empty() {
             complaints.push(format!("section {title:?} names no example"));
@@ -136,14 +149,15 @@ fn every_section_names_an_example_that_exists_and_every_example_is_named_and_run
         programs.map(|path| (name(&path), std::fs::read_to_string(&path).unwrap())).collect();
     let complaints = complaints(&guide, &there);
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
-    let run: BTreeSet<_> = RUN.iter().copied().chain([DEMO]).map(str::to_owned).collect();
+    let run: BTreeSet<_> = RUN.iter().copied().chain(OTHERS).map(str::to_owned).collect();
     assert_eq!(run, there.into_keys().collect(), "each example is run by a test here");
 }
 
 #[test]
 fn a_guide_that_is_not_complete_is_noticed() {
     let text = "fn main() {\n    send()?;\n}\n";
-    let there = [("one", text), (DEMO, "")].map(|(name, text)| (name.to_owned(), text.to_owned()));
+    let there =
+        [("one", text), (OTHERS[0], "")].map(|(name, text)| (name.to_owned(), text.to_owned()));
     let there = BTreeMap::from(there);
     let complete =
         "# Guide\n\n## First\n\n```rust\nsend()?;\n```\n\nSee `libipc/examples/one.rs`.\n";
