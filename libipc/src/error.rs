@@ -254,12 +254,22 @@ pub struct BatchStopped<E: std::error::Error + 'static> {
 /// Why no message was received without waiting.
 #[derive(Debug, thiserror::Error)]
 pub enum TryReceiveError {
-    /// Nothing there.
+    /// Nothing there; in an exclusive mailbox also: others receive, or wait for their turn.
     #[error("the mailbox is empty")]
     Empty,
     /// Closed to new sends, and drained.
     #[error("the mailbox is closed and drained")]
     Closed,
+    /// Only where asked for: senders have been there, none is now, and all they sent has been received.
+    #[error("the last sender is gone and all is received")]
+    NoSenders,
+    /// Only from a named sender: it is gone, and all it sent has been received.
+    #[error("the sender is gone and all it sent is received")]
+    SenderGone,
+    /// Only from a named sender: this receiver has given back messages of two others, and nobody has taken them
+    /// again. Receive those first, from anybody or from their senders.
+    #[error("messages of two other senders were given back and are to be received first")]
+    HandsFull,
     /// The mailbox is gone.
     #[error("the mailbox was deleted")]
     Deleted,
@@ -286,6 +296,16 @@ pub enum ReceiveError {
     /// Closed to new sends, and drained.
     #[error("the mailbox is closed and drained")]
     Closed,
+    /// Only where asked for: senders have been there, none is now, and all they sent has been received.
+    #[error("the last sender is gone and all is received")]
+    NoSenders,
+    /// Only from a named sender: it is gone, and all it sent has been received.
+    #[error("the sender is gone and all it sent is received")]
+    SenderGone,
+    /// Only from a named sender: this receiver has given back messages of two others, and nobody has taken them
+    /// again. Receive those first, from anybody or from their senders.
+    #[error("messages of two other senders were given back and are to be received first")]
+    HandsFull,
     /// The mailbox is gone.
     #[error("the mailbox was deleted")]
     Deleted,

@@ -9,6 +9,7 @@ use crate::lane::claim::LaneReader;
 use crate::lane::layout::Limits;
 use crate::lane::layout::{LaneStatus, SlotState};
 use crate::lane::memory::RingMemory;
+use crate::lane::order::{LaneId, Standing};
 use crate::lane::position::Position;
 use crate::lane::ring::Oldest;
 use crate::protocol::{Answer, Fetched, LaneInfo, LaneTicket, Opened, Refresh, Request};
@@ -79,6 +80,11 @@ impl Link {
             Answer::Dropped { done } => Ok(done),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// Tells the daemon that the mailbox, which is only there until it is drained, was found empty.
+    pub(crate) fn drained(&self) -> Result<(), RequestError> {
+        self.session.post(&Request::Drained { link: self.number })
     }
 
     /// Tells the daemon that a lane whose sender is gone is empty.
@@ -175,7 +181,7 @@ impl Neighbours {
     pub(crate) fn update(
         &mut self,
         link: &Link,
-        mut attach: impl FnMut(u16, LaneReader<RingMemory>),
+        mut attach: impl FnMut(&LaneInfo, LaneReader<RingMemory>),
     ) -> Result<(), RequestError> {
         loop {
             let (fetched, descriptors) = link.fetch(self.through)?;
@@ -192,7 +198,7 @@ impl Neighbours {
         &mut self,
         fetched: Fetched,
         descriptors: Vec<OwnedFd>,
-        mut attach: impl FnMut(u16, LaneReader<RingMemory>),
+        mut attach: impl FnMut(&LaneInfo, LaneReader<RingMemory>),
     ) -> Result<(), Fault> {
         let step = "map what ipcd handed over";
         if descriptors.len() != fetched.doorsteps.len() + fetched.lanes.len() {
@@ -216,9 +222,13 @@ impl Neighbours {
             let (words, mapping) = LaneWords::map(fd, info.capacity_bytes, Access::ReadOnly)
                 .map_err(|e| Fault::new(step, e))?;
             *place = Some(info);
+            let id =
+                |ticket: LaneTicket| LaneId { index: ticket.index, generation: ticket.generation };
+            let standing = Standing { priority: info.priority, after: info.predecessor.map(id) };
             let memory = RingMemory::new(&mapping, info.capacity_bytes);
             let first = Position::new(info.first_position);
-            attach(index, LaneReader::new(memory, words.header, first, info.ticket.generation));
+            let reader = LaneReader::new(memory, words.header, first, info.ticket.generation);
+            attach(&info, reader.standing(standing));
         }
         self.through = fetched.through;
         Ok(())

@@ -10,7 +10,7 @@ use crate::lane::memory::{Payload, RingMemory};
 use crate::lane::position::Position;
 use crate::lane::ring::Storage;
 use crate::link::{Link, Neighbours, map_mailbox};
-use crate::protocol::{Identity, Opened, OpenedRole};
+use crate::protocol::{Identity, LaneInfo, Opened, OpenedRole};
 use crate::regions::{Cursors, Roster};
 use crate::session::Session;
 use crate::sync::Ordering::Acquire;
@@ -65,7 +65,7 @@ impl Observer {
             link,
         };
         let (lanes, neighbours) = (&mut observer.lanes, &mut observer.neighbours);
-        let attach = |index: u16, lane| lanes[usize::from(index)] = Some(lane);
+        let attach = |info: &LaneInfo, lane| lanes[usize::from(info.ticket.index)] = Some(lane);
         neighbours.add(opened.fetched, descriptors.collect(), attach)?;
         Ok(observer)
     }
@@ -81,7 +81,7 @@ impl Observer {
         }
         if self.neighbours.lacks_any(&self.roster) {
             let lanes = &mut self.lanes;
-            let attach = |index: u16, lane| lanes[usize::from(index)] = Some(lane);
+            let attach = |info: &LaneInfo, lane| lanes[usize::from(info.ticket.index)] = Some(lane);
             self.neighbours.update(&self.link, attach)?;
         }
         let mut peeked = Vec::new();

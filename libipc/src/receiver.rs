@@ -1,18 +1,26 @@
 //! The receiving end of a mailbox.
 
+mod ending;
+mod from;
+mod order;
+mod turn;
+
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::delivery::Delivery;
 use crate::error::{Corrupt, Fault, ReceiveError, RequestError, TryReceiveError};
-use crate::lane::claim::{Claimant, Malformed};
+use crate::lane::claim::{Claimant, LaneReader, Malformed, Taken};
 use crate::lane::layout::{SlotState, Traffic};
 use crate::lane::memory::{Payload, RingMemory, TrustedSenders};
+use crate::lane::order::LANES_WITHOUT_HINTS;
 use crate::lane::park::{self, Lull, SpinBudget, Woke};
 use crate::lane::run::Reach;
 use crate::link::{Link, Neighbours, map_mailbox};
-use crate::protocol::{Identity, MailboxAttributes, Opened, OpenedRole};
+use crate::protocol::{
+    Identity, LaneInfo, MailboxAttributes, Opened, OpenedRole, Order, SlowGroup,
+};
 use crate::regions::{Cursors, Doorstep, Roster};
 use crate::session::Session;
 use crate::sync::Ordering::{Acquire, Relaxed};
@@ -31,12 +39,20 @@ pub use batch::{Batch, BatchMessage};
 const LOOKS_BEFORE_ASKING: u32 = 24;
 /// The same where last time the senders were found on this very processor.
 const LOOKS_BESIDE_HERE: u32 = 2;
-/// With so many lanes it is as quick to look at each.
-const LANES_WITHOUT_HINTS: usize = 8;
 /// One claim in so many looks at every lane, for hints may be wrong.
 const CLAIMS_PER_FULL_LOOK: u32 = 256;
 /// Looks between two readings of the clock while spinning.
 const LOOKS_BETWEEN_CLOCKS: u32 = 32;
+/// Senders of which a spinning receiver asks where they run.
+const SENDERS_ASKED: usize = 16;
+
+/// What is in hand and holds no room any more.
+#[derive(Clone, Copy, Debug)]
+struct LetGo {
+    taken: Taken,
+    /// Messages that are not acknowledged.
+    count: u64,
+}
 
 /// Receives messages from one mailbox, in competition with its other receivers. One process's, one
 /// thread's at a time, with one message in hand at a time.
@@ -61,8 +77,21 @@ pub struct Receiver {
     sender_elsewhere: bool,
     /// Counts attempts to claim.
     claims: u32,
-    /// Some lane's sender is gone.
-    any_gone: bool,
+    /// Some lane's sender is gone, or the mailbox is to go once it is drained: what is empty is reported.
+    reports: bool,
+    senders: from::Senders,
+    /// The process whose messages alone are received now.
+    wanted: Option<u32>,
+    /// The end of the last sender ends receiving.
+    ends_with_senders: bool,
+    /// The group loses messages rather than hold senders back: what is copied is let go at once.
+    lossy: bool,
+    /// What is in hand, where it was let go.
+    let_go: Option<LetGo>,
+    /// Several messages are being received at once.
+    batching: bool,
+    /// Messages that were given back after they had been let go.
+    lost: u64,
     /// No other receiver is there now.
     alone: bool,
     sleeping_words: usize,
@@ -98,6 +127,7 @@ impl Receiver {
             return Err(Fault::new(step, "ipcd gave a slot that the mailbox does not have").into());
         }
         let single = attributes.claims_alone(&opened.groups);
+        let slow = opened.groups.get(usize::from(group)).map(|group| group.slow);
         let mut receiver = Self {
             claimant: Claimant::new(roster.clone(), cursors, slot, single),
             payload: Payload::default(),
@@ -112,7 +142,14 @@ impl Receiver {
             stale: false,
             sender_elsewhere: true,
             claims: 0,
-            any_gone: false,
+            reports: false,
+            senders: from::Senders::default(),
+            wanted: None,
+            ends_with_senders: false,
+            lossy: slow == Some(SlowGroup::DropOldest),
+            let_go: None,
+            batching: false,
+            lost: 0,
             alone: false,
             sleeping_words: usize::from(limits.receivers_max).div_ceil(64),
             spin: SpinBudget::new(SpinBudget::DEFAULT),
@@ -123,9 +160,15 @@ impl Receiver {
             link,
         };
         receiver.note_processor();
-        let (claimant, neighbours) = (&mut receiver.claimant, &mut receiver.neighbours);
-        let attach = |index, lane| claimant.attach(index, lane);
-        neighbours.add(opened.fetched, descriptors.collect(), attach)?;
+        if attributes.order == Order::Arrival {
+            receiver.claimant.set_by_arrival();
+        }
+        let (claimant, senders) = (&mut receiver.claimant, &mut receiver.senders);
+        let attach = |info: &LaneInfo, lane| {
+            claimant.attach(info.ticket.index, lane);
+            senders.attach(info);
+        };
+        receiver.neighbours.add(opened.fetched, descriptors.collect(), attach)?;
         receiver.refresh();
         Ok(receiver)
     }
@@ -156,8 +199,8 @@ impl Receiver {
     /// [`TryReceiveError`].
     #[inline]
     pub fn try_receive(&mut self) -> Result<Delivery<'_>, TryReceiveError> {
-        if !self.take_quickly() && !self.take_or_arm()? {
-            return Err(self.why_nothing());
+        if !self.take_quickly() {
+            self.try_slowly()?;
         }
         Ok(Delivery::new(self))
     }
@@ -198,13 +241,17 @@ impl Receiver {
     /// The sender of the message in hand.
     pub(crate) fn sender(&self) -> Identity {
         let nobody = Identity { pid: 0, uid: u32::MAX, gid: u32::MAX };
-        let lane = self.claimant.in_hand().and_then(|taken| self.neighbours.lane(taken.lane));
+        let lane = self.in_hand().and_then(|taken| self.neighbours.lane(taken.lane));
         lane.map_or(nobody, |info| info.sender)
     }
 
     /// How often the message in hand has been handed out before.
     pub(crate) fn attempts(&self) -> u32 {
-        self.claimant.in_hand().map_or(0, |taken| taken.attempts)
+        self.in_hand().map_or(0, |taken| taken.attempts)
+    }
+
+    fn in_hand(&self) -> Option<Taken> {
+        self.let_go.map(|let_go| let_go.taken).or_else(|| self.claimant.in_hand())
     }
 
     #[inline]
@@ -212,8 +259,9 @@ impl Receiver {
         if !self.guard.is_original() {
             return;
         }
-        if let Some(lane) = self.claimant.acknowledge() {
-            self.has_freed(lane);
+        match self.claimant.acknowledge() {
+            Some(lane) => self.has_freed(lane),
+            None => self.count_let_go(1),
         }
     }
 
@@ -224,20 +272,67 @@ impl Receiver {
         if reader.is_some_and(|reader| park::sender_waits(&self.roster.header, reader.header())) {
             self.wake_sender(lane);
         }
-        if self.any_gone {
+        if self.reports {
             self.report_if_drained(lane);
+            self.report_if_all_drained();
         }
     }
 
     pub(crate) fn return_to_queue(&mut self) {
-        if self.guard.is_original()
-            && let Some(lane) = self.claimant.return_to_queue()
-        {
-            park::light_barrier(&self.roster.header);
-            let slot = self.claimant.slot();
-            let cursors = &self.claimant.cursors().header;
-            if park::another_sleeps(cursors, self.sleeping_words, slot) {
-                self.ring_bell_of(Some(lane));
+        if !self.guard.is_original() {
+            return;
+        }
+        if self.lossy {
+            self.let_go(1);
+            self.lost += self.let_go.take().map_or(0, |let_go| let_go.count);
+        } else if let Some(lane) = self.claimant.return_to_queue() {
+            self.wake_another(Some(lane));
+        }
+    }
+
+    /// Something of a lane was offered: whoever sleeps may take it.
+    fn wake_another(&self, lane: Option<u16>) {
+        park::light_barrier(&self.roster.header);
+        let slot = self.claimant.slot();
+        let cursors = &self.claimant.cursors().header;
+        if park::another_sleeps(cursors, self.sleeping_words, slot) {
+            self.ring_bell_of(lane);
+        }
+    }
+
+    /// In a group that loses its oldest messages: how many it has lost. Those that were dropped because it was slow,
+    /// and those that this receiver has returned, since they cannot come again.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        let dropped = &self.roster.header.groups[self.group].dropped;
+        // Relaxed: a counter for people.
+        dropped.load(Relaxed).wrapping_add(self.lost)
+    }
+
+    /// The messages in hand, so many, are this receiver's now, whatever becomes of them: their room is free.
+    #[cold]
+    fn let_go(&mut self, count: u64) {
+        let taken = self.claimant.in_hand();
+        if let (Some(taken), Some(lane)) = (taken, self.claimant.let_go()) {
+            self.let_go = Some(LetGo { taken, count });
+            let reader = self.claimant.lane(lane);
+            let waits = |r: &LaneReader<_>| park::sender_waits(&self.roster.header, r.header());
+            if reader.is_some_and(waits) {
+                self.wake_sender(lane);
+            }
+        }
+    }
+
+    /// Messages that were let go are done with.
+    #[cold]
+    fn count_let_go(&mut self, count: u64) {
+        if let Some(LetGo { taken, count: left }) = self.let_go {
+            self.claimant.count_received(count);
+            let left = left.saturating_sub(count);
+            self.let_go = (left > 0).then_some(LetGo { taken, count: left });
+            if self.reports {
+                self.report_if_drained(taken.lane);
+                self.report_if_all_drained();
             }
         }
     }
@@ -256,11 +351,20 @@ impl Receiver {
     /// Takes the next message, if there is one; if it is not `thorough` it may miss one for a while.
     fn take(&mut self, thorough: bool) -> Result<bool, TryReceiveError> {
         self.check()?;
+        if let Some(pid) = self.wanted {
+            return self.take_from(pid);
+        }
+        if self.claimant.is_prioritised() && !self.claimant.is_by_arrival() {
+            return self.take_highest(thorough);
+        }
         if self.next_of_run()? {
             return Ok(true);
         }
         if self.claimant.anything_offered() && self.claimant.take_over() {
             return self.next_of_run();
+        }
+        if self.claimant.is_by_arrival() {
+            return self.take_earliest(None);
         }
         match self.claim(thorough) {
             Ok(true) => self.next_of_run(),
@@ -272,6 +376,9 @@ impl Receiver {
     /// Claims from the lanes in turn; where they are many, only from those with a hint, unless that finds
     /// nothing and the look is to be thorough, or it is time for a thorough one.
     fn claim(&mut self, thorough: bool) -> Result<bool, Malformed> {
+        if self.undisturbed_changes == u64::MAX {
+            self.settle_quickness();
+        }
         let few = self.claimant.lanes().len() <= LANES_WITHOUT_HINTS;
         self.claims = self.claims.wrapping_add(1);
         if few || self.claims.is_multiple_of(CLAIMS_PER_FULL_LOOK) {
@@ -290,7 +397,11 @@ impl Receiver {
     }
 
     fn next_of_run(&mut self) -> Result<bool, TryReceiveError> {
-        self.claimant.take_from_run(&mut self.payload).map_err(|malformed| self.corrupt(malformed))
+        let taken = self.claimant.take_from_run(&mut self.payload);
+        if self.lossy && taken == Ok(true) && self.lets_go() {
+            self.let_go(1);
+        }
+        taken.map_err(|malformed| self.corrupt(malformed))
     }
 
     fn check(&mut self) -> Result<(), TryReceiveError> {
@@ -301,6 +412,7 @@ impl Receiver {
             // A delivery was forgotten without its destructor.
             self.return_to_queue();
         }
+        self.let_go = None;
         if self.roster.header.changes.load(Acquire) != self.seen_changes {
             self.refresh();
         }
@@ -309,15 +421,6 @@ impl Receiver {
             Traffic::OwnerGone => Err(TryReceiveError::OwnerGone),
             Traffic::Open | Traffic::Closed | Traffic::Draining => Ok(()),
         }
-    }
-
-    /// No new message will come.
-    fn is_closed(&self) -> bool {
-        matches!(self.traffic, Traffic::Closed | Traffic::Draining)
-    }
-
-    fn why_nothing(&self) -> TryReceiveError {
-        if self.is_closed() { TryReceiveError::Closed } else { TryReceiveError::Empty }
     }
 
     #[cold]
@@ -334,44 +437,71 @@ impl Receiver {
         self.seen_changes = header.changes.load(Acquire);
         self.traffic = Traffic::from_word(header.traffic.load(Relaxed));
         let deleted = self.traffic.is_over();
-        let disturbed = deleted || self.elsewhere.must_be_asked();
-        self.undisturbed_changes = if disturbed { u64::MAX } else { self.seen_changes.into() };
+        self.undisturbed_changes = u64::MAX;
         self.alone = header.groups[self.group].receivers.load(Relaxed) == 1;
-        self.settle_reach();
         if deleted {
             return;
         }
         self.look_for_gone_senders();
         if self.neighbours.lacks_any(&self.roster) {
-            let claimant = &mut self.claimant;
-            let attach = |index, lane| claimant.attach(index, lane);
+            let (claimant, senders) = (&mut self.claimant, &mut self.senders);
+            let attach = |info: &LaneInfo, lane| {
+                claimant.attach(info.ticket.index, lane);
+                senders.attach(info);
+            };
             let updated = self.neighbours.update(&self.link, attach);
             // The daemon is away: what is mapped flows on; ask again when nothing else is to do.
             self.stale = updated.is_err();
             // A sender may be gone before its lane is known here.
             self.look_for_gone_senders();
         }
+        if !self.stale {
+            let (neighbours, roster) = (&self.neighbours, &self.roster);
+            let active = |lane| neighbours.status(roster, lane) == Some(SlotState::Active);
+            self.senders.note_gone(active);
+        }
+        self.settle_reach();
+        self.settle_quickness();
+    }
+
+    /// Whether the quick path will do: nothing but the turn decides who takes what.
+    fn settle_quickness(&mut self) {
+        let plain = self.claimant.is_plain() && !self.lossy && !self.takes_turns();
+        let asked = self.wanted.is_some() || self.elsewhere.must_be_asked();
+        if plain && !asked && !self.traffic.is_over() {
+            self.undisturbed_changes = self.seen_changes.into();
+        }
+    }
+
+    /// Whether what is copied is let go at once: not what is read in place, and a batch only when all of it is
+    /// copied.
+    fn lets_go(&self) -> bool {
+        !self.payload.is_in_place() && !self.batching
     }
 
     /// How many records a claim takes unasked.
     fn settle_reach(&mut self) {
         let in_place = self.payload.is_in_place();
-        self.claimant.set_reach(if self.alone { Reach::alone(in_place) } else { Reach::ONE });
+        // What others are to have is not claimed in advance.
+        let alone = self.alone && !self.lossy && !self.takes_turns();
+        let alone = alone && !self.claimant.is_prioritised() && !self.claimant.is_by_arrival();
+        self.claimant.set_reach(if alone { Reach::alone(in_place) } else { Reach::ONE });
     }
 
     /// Forgets the lanes that are freed, and notes those that are to be reported once they are empty.
     fn look_for_gone_senders(&mut self) {
-        self.any_gone = false;
+        self.reports = self.traffic == Traffic::Draining;
         for lane in self.claimant.lanes().to_vec() {
             match self.neighbours.status(&self.roster, lane) {
                 Some(SlotState::Gone) => {
-                    self.any_gone = true;
+                    self.reports = true;
                     self.report_if_drained(lane);
                 }
                 Some(_) => {}
                 None => {
                     if self.claimant.detach(lane) {
                         self.neighbours.forget(lane);
+                        self.senders.detach(lane);
                     }
                 }
             }
@@ -389,8 +519,31 @@ impl Receiver {
         }
     }
 
+    fn try_slowly(&mut self) -> Result<(), TryReceiveError> {
+        let taken = if !self.takes_turns() {
+            self.take_or_arm()
+        } else if self.try_turn()? {
+            let taken = self.take(true);
+            self.pass_the_turn();
+            taken
+        } else {
+            return Err(TryReceiveError::Empty);
+        };
+        if taken? { Ok(()) } else { Err(self.why_nothing()) }
+    }
+
     #[cold]
     fn take_slowly(&mut self, deadline: Option<Instant>) -> Result<(), ReceiveError> {
+        if !self.takes_turns() {
+            return self.take_or_wait(deadline);
+        }
+        self.await_turn(deadline)?;
+        let result = self.take_or_wait(deadline);
+        self.pass_the_turn();
+        result
+    }
+
+    fn take_or_wait(&mut self, deadline: Option<Instant>) -> Result<(), ReceiveError> {
         let mut slept = self.was_woken();
         let result = match self.take(false) {
             Ok(true) => Ok(()),
@@ -413,9 +566,8 @@ impl Receiver {
             if self.spin(deadline).map_err(without_empty)? {
                 return Ok(());
             }
-            if self.traffic == Traffic::Closed {
-                let taken = self.take(true).map_err(without_empty)?;
-                return if taken { Ok(()) } else { Err(ReceiveError::Closed) };
+            if let Some(end) = self.take_the_last() {
+                return end;
             }
             if self.stale {
                 self.refresh();
@@ -470,7 +622,7 @@ impl Receiver {
                 // Without a pause the next look would begin before this one is over, and have to be undone.
                 spin_hint();
             }
-            if self.is_closed() || start.elapsed() >= budget {
+            if self.ending().is_some() || start.elapsed() >= budget {
                 self.spin.failed();
                 return Ok(false);
             }
@@ -481,25 +633,29 @@ impl Receiver {
     fn sleep(&mut self, deadline: Option<Instant>) -> Woke {
         self.note_processor();
         self.elsewhere.disarm();
+        // Nobody rings when what was returned has been taken over, and our hands are free again.
+        let hurried = self.stale || !self.claimant.has_free_hands();
         let header = &self.roster.header;
         let bells = self.doorsteps_to_listen_at().map(|doorstep| self.bell(doorstep));
         let bells: Vec<_> = bells.take(WORDS_MAX).collect();
         // With lanes that are still to be fetched, ask again soon.
-        let strangers = header.groups[self.group].receiver_uids.load(Relaxed) > 1 || self.stale;
-        let at_most = strangers.then_some(park::SLEEP_AMONG_STRANGERS);
+        let strangers = header.groups[self.group].receiver_uids.load(Relaxed) > 1;
+        let soon = strangers || hurried;
+        let at_most = soon.then_some(park::SLEEP_AMONG_STRANGERS);
         let (claimant, seen) = (&self.claimant, self.seen_changes);
-        let look = || claimant.anything_to_take() || header.changes.load(Acquire) != seen;
+        let look = || self.anything_wanted() || header.changes.load(Acquire) != seen;
         let cursors: &Cursors = claimant.cursors();
         let slot = claimant.slot();
-        park::sleep_on_bells(
-            header,
-            &cursors.header,
-            slot,
-            &bells,
-            (deadline, at_most),
-            &Futex,
-            look,
-        )
+        if self.wanted.is_some() {
+            self.set_choosy(true);
+        }
+        let limits = (deadline, at_most);
+        let woke =
+            park::sleep_on_bells(header, &cursors.header, slot, &bells, limits, &Futex, look);
+        if self.wanted.is_some() {
+            self.set_choosy(false);
+        }
+        woke
     }
 
     /// The doorsteps whose bells wake this receiver.
@@ -530,7 +686,9 @@ impl Receiver {
     fn ring_bell_of(&self, lane: Option<u16>) {
         let lane = lane.or_else(|| self.claimant.lanes().first().copied());
         if let Some(doorstep) = lane.and_then(|lane| self.neighbours.doorstep_of(lane)) {
-            park::ring(self.bell(doorstep), 1, &Futex);
+            let cursors = &self.claimant.cursors().header;
+            let count = park::sleepers_to_wake(cursors, self.sleeping_words);
+            park::ring(self.bell(doorstep), count, &Futex);
         }
     }
 
@@ -554,8 +712,15 @@ impl Receiver {
     /// Whether some sender was last seen on another processor: only then can spinning pay.
     fn sender_runs_elsewhere(&self) -> bool {
         let here = self.note_processor();
-        let mut lanes = self.claimant.lanes().iter().filter_map(|&lane| self.claimant.lane(lane));
-        lanes.any(|lane| lane.header().cpu.load(Relaxed) != here)
+        let lanes = match self.wanted {
+            Some(pid) => self.senders.lanes(pid),
+            None => self.claimant.lanes(),
+        };
+        // Those whose turn it is, and no more than a few: where they run is a guess in any case.
+        let first = if self.wanted.is_some() { 0 } else { self.claimant.turn() };
+        let lanes = lanes.iter().skip(first).chain(lanes.iter().take(first)).take(SENDERS_ASKED);
+        let mut readers = lanes.filter_map(|&lane| self.claimant.lane(lane));
+        readers.any(|lane| lane.header().cpu.load(Relaxed) != here)
     }
 
     fn note_processor(&self) -> u32 {
@@ -580,10 +745,13 @@ fn is_over(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|deadline| Instant::now() >= deadline)
 }
 
-fn without_empty(error: TryReceiveError) -> ReceiveError {
+pub(crate) fn without_empty(error: TryReceiveError) -> ReceiveError {
     match error {
         // `take` says this by `Ok(None)`.
         TryReceiveError::Empty | TryReceiveError::Closed => ReceiveError::Closed,
+        TryReceiveError::NoSenders => ReceiveError::NoSenders,
+        TryReceiveError::SenderGone => ReceiveError::SenderGone,
+        TryReceiveError::HandsFull => ReceiveError::HandsFull,
         TryReceiveError::Deleted => ReceiveError::Deleted,
         TryReceiveError::OwnerGone => ReceiveError::OwnerGone,
         TryReceiveError::Corrupt(corrupt) => ReceiveError::Corrupt(corrupt),

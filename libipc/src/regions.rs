@@ -36,10 +36,24 @@ pub struct Roster {
 pub struct Cursors {
     /// Who sleeps, and what is offered.
     pub header: Shared<CursorsHeader>,
-    /// What each receiver has in hand.
+    /// What each receiver has in hand, and behind that, one a receiver, what it has put aside.
     pub slots: Shared<[SlotCell]>,
     /// How far each lane has been claimed.
     pub claims: Shared<[ClaimCell]>,
+}
+
+impl Cursors {
+    /// Receiver slots that there are.
+    #[must_use]
+    pub fn receivers(&self) -> usize {
+        self.slots.len() / 2
+    }
+
+    /// The spare slot of a receiver: what it has claimed and cannot hand out yet is offered there.
+    #[must_use]
+    pub fn spare_of(&self, slot: u16) -> u16 {
+        slot + self.receivers() as u16
+    }
 }
 
 /// A doorstep: where the senders of one uid and the receivers wake each other.
@@ -91,7 +105,7 @@ impl Cursors {
         let mapping = Mapping::map(fd, map.len, access)?;
         Ok(Self {
             header: view(&mapping, 0),
-            slots: view_slice(&mapping, map.first, limits.receivers_max.into()),
+            slots: view_slice(&mapping, map.first, limits.cells()),
             claims: view_slice(&mapping, map.second, limits.lanes_max.into()),
         })
     }

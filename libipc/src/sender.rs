@@ -97,7 +97,7 @@ impl Sender {
             map_mailbox(step, &opened, roster, cursors, Access::ReadOnly)?;
         let map = |error| Fault::new(step, error);
         let doorstep = Doorstep::map(doorstep, limits, Access::ReadWrite).map_err(map)?;
-        let writer = lanes::write(&lane, lane_fd, limits, &roster, &cursors)?;
+        let writer = lanes::write(&lane, lane_fd, limits, attributes.order, &roster, &cursors)?;
         let mut sender = Self {
             writer,
             lane,
@@ -228,7 +228,12 @@ impl Sender {
     /// Something was published.
     #[inline]
     fn announce(&mut self) {
-        hints::give(&self.doorstep.hints, self.writer.lane());
+        if self.lane.priority == 0 {
+            hints::give(&self.doorstep.hints, self.writer.lane());
+        } else {
+            // What has a priority must not be overlooked for what has a lower one.
+            hints::give_surely(&self.doorstep.hints, self.writer.lane());
+        }
         let (roster, words) = (&self.roster.header, self.sleeping_words);
         let mut rang = false;
         for ((cursors, rung), bell) in self.groups.iter_mut().zip(&self.doorstep.header.bells) {

@@ -33,9 +33,10 @@ use ::tokio::task::coop;
 use futures_core::Stream;
 
 use crate::delivery::Delivery;
-use crate::error::{Fault, ReceiveError, SendError, TryReceiveError, TrySendError};
+use crate::error::{Fault, ReceiveError, SendError, TryReceiveError};
 use crate::protocol::Identity;
 use crate::receiver::Receiver;
+use crate::receiver::without_empty;
 use crate::sender::Sender;
 use crate::sys::registration;
 
@@ -114,15 +115,7 @@ impl AsyncReceiver {
             match self.receiver.take_or_spin_or_arm() {
                 Ok(()) => return Poll::Ready(Ok(())),
                 Err(TryReceiveError::Empty) => readable.clear_ready(),
-                Err(TryReceiveError::Closed) => return Poll::Ready(Err(ReceiveError::Closed)),
-                Err(TryReceiveError::Deleted) => return Poll::Ready(Err(ReceiveError::Deleted)),
-                Err(TryReceiveError::Corrupt(corrupt)) => {
-                    return Poll::Ready(Err(ReceiveError::Corrupt(corrupt)));
-                }
-                Err(TryReceiveError::Forked) => return Poll::Ready(Err(ReceiveError::Forked)),
-                Err(TryReceiveError::Fault(fault)) => {
-                    return Poll::Ready(Err(ReceiveError::Fault(fault)));
-                }
+                Err(error) => return Poll::Ready(Err(without_empty(error))),
             }
         }
     }
@@ -226,17 +219,14 @@ impl AsyncSender {
                 Err(error) => return Poll::Ready(Err(runtime_fault(error).into())),
             };
             return Poll::Ready(match self.sender.send_or_spin_or_arm(message) {
-                Err(TrySendError::Full) => {
-                    has_room.clear_ready();
-                    continue;
-                }
                 Ok(()) => Ok(()),
-                Err(TrySendError::TooLong { len, max }) => Err(SendError::TooLong { len, max }),
-                Err(TrySendError::Closed) => Err(SendError::Closed),
-                Err(TrySendError::Deleted) => Err(SendError::Deleted),
-                Err(TrySendError::Corrupt(corrupt)) => Err(SendError::Corrupt(corrupt)),
-                Err(TrySendError::Forked) => Err(SendError::Forked),
-                Err(TrySendError::Fault(fault)) => Err(SendError::Fault(fault)),
+                Err(error) => match error.lasting() {
+                    Some(error) => Err(error),
+                    None => {
+                        has_room.clear_ready();
+                        continue;
+                    }
+                },
             });
         }
     }

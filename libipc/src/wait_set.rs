@@ -23,6 +23,9 @@ pub enum WaitError {
     /// Nothing to wait for was given.
     #[error("a wait needs something to wait for")]
     NoSources,
+    /// A receiver of a mailbox whose receivers take turns: it stands in line while it executes receive.
+    #[error("the receivers of one of the mailboxes take turns: block in receive instead")]
+    TakesTurns,
     /// The kernel cannot watch so many words in one sleep.
     #[error("the sources have {words} futex words, one wait can sleep on at most {max}")]
     TooManyWords {
@@ -60,6 +63,10 @@ pub(crate) mod private {
         fn settle(&mut self);
         /// Whether spinning may pay.
         fn peer_runs_elsewhere(&self) -> bool;
+        /// Whether nobody can wait on its behalf.
+        fn takes_turns(&self) -> bool {
+            false
+        }
     }
 }
 
@@ -82,6 +89,10 @@ impl private::Source for Receiver {
 
     fn peer_runs_elsewhere(&self) -> bool {
         self.peer_runs_elsewhere()
+    }
+
+    fn takes_turns(&self) -> bool {
+        self.takes_turns()
     }
 }
 
@@ -185,6 +196,9 @@ impl WaitSet {
     ) -> Result<&[usize], WaitError> {
         if sources.is_empty() {
             return Err(WaitError::NoSources);
+        }
+        if sources.iter().any(|source| source.takes_turns()) {
+            return Err(WaitError::TakesTurns);
         }
         // Whoever was served first last time, and was not looked at, shares with others before we sleep.
         sources.iter_mut().for_each(|source| source.settle());

@@ -16,8 +16,8 @@
 //!
 //! Killed in between, [`super::repair`] either gives it back to the old slot or finishes the step.
 
-use crate::lane::hints;
 use crate::lane::layout::{Claim, Hold, LaneHeader, LaneStatus, Marked, SlotCell, SlotState};
+use crate::lane::order::{Choice, Standing};
 use crate::lane::park::slot_bit;
 use crate::lane::position::Position;
 use crate::lane::repair::slot_is_idle;
@@ -25,13 +25,13 @@ use crate::lane::ring::{RecordHeader, Storage};
 use crate::lane::run::{self, Reach, Run};
 use crate::regions::{Cursors, Roster};
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use crate::sync::{AtomicU64, fence, overwrite};
+use crate::sync::{fence, overwrite};
 use crate::sys::mapping::Shared;
 
 /// Times that a claim is tried again when others win.
 const CLAIM_TRIES: u32 = 1000;
 /// Records taken from one lane before the others get their turn.
-const TURN_RECORDS: u32 = 64;
+pub(crate) const TURN_RECORDS: u32 = 64;
 
 /// What a reader found in a lane that no honest member writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,17 +52,43 @@ pub struct LaneReader<S> {
     /// The tail as last seen.
     tail: Position,
     /// Which of its slot's lanes it is.
-    generation: u32,
+    pub(super) generation: u32,
     /// Something impossible was found in it: it is left alone.
-    corrupt: bool,
+    pub(super) corrupt: bool,
+    /// Its records may be taken: it is not corrupt, and no other lane is to be emptied first.
+    pub(super) open: bool,
+    /// What comes before it.
+    pub(super) standing: Standing,
     /// Where it stands in the order of turns.
-    place: usize,
+    pub(super) place: usize,
 }
 
 impl<S: Storage> LaneReader<S> {
     /// The reading end of a lane that began at `first`.
     pub fn new(storage: S, header: Shared<LaneHeader>, first: Position, generation: u32) -> Self {
-        Self { storage, header, tail: first, generation, corrupt: false, place: 0 }
+        let standing = Standing::default();
+        Self {
+            storage,
+            header,
+            tail: first,
+            generation,
+            corrupt: false,
+            open: true,
+            standing,
+            place: 0,
+        }
+    }
+
+    /// The same, of this priority and behind this lane.
+    #[must_use]
+    pub fn standing(self, standing: Standing) -> Self {
+        Self { open: standing.after.is_none(), standing, ..self }
+    }
+
+    /// Leaves it alone from now on.
+    fn spoil(&mut self) {
+        self.corrupt = true;
+        self.open = false;
     }
 
     /// The sender's words.
@@ -105,26 +131,28 @@ pub struct Taken {
 /// The taking end of one receiver, over all lanes of its mailbox.
 #[derive(Debug)]
 pub struct Claimant<S> {
-    roster: Roster,
-    cursors: Cursors,
+    pub(super) roster: Roster,
+    pub(super) cursors: Cursors,
     /// This receiver's slot, and the words in it.
-    slot: u16,
-    mine: Shared<SlotCell>,
+    pub(super) slot: u16,
+    pub(super) mine: Shared<SlotCell>,
     /// The mailbox admits one receiver: the claim is ours alone to move.
     single: bool,
     /// How many records may be claimed in one step.
-    reach: Reach,
-    lanes: Vec<Option<LaneReader<S>>>,
+    pub(super) reach: Reach,
+    pub(super) lanes: Vec<Option<LaneReader<S>>>,
     /// Indexes of the lanes there are; the turn goes round.
-    order: Vec<u16>,
-    turn: usize,
+    pub(super) order: Vec<u16>,
+    pub(super) turn: usize,
     turn_records: u32,
-    run: Run,
+    /// Where more than the turn decides.
+    pub(super) choice: Choice,
+    pub(super) run: Run,
     /// What this slot held is offered: until somebody has taken it over, nothing new can be claimed.
-    returned: bool,
+    pub(super) returned: bool,
     received: u64,
     /// Something impossible that the quick path came upon.
-    unreported: Option<Malformed>,
+    pub(super) unreported: Option<Malformed>,
 }
 
 impl<S: Storage> Claimant<S> {
@@ -145,6 +173,7 @@ impl<S: Storage> Claimant<S> {
             order: Vec::new(),
             turn: 0,
             turn_records: 0,
+            choice: Choice::default(),
             run: Run::default(),
             returned,
             received,
@@ -162,9 +191,9 @@ impl<S: Storage> Claimant<S> {
         &self.cursors
     }
 
-    /// Says how many records may be claimed in one step from now on.
-    pub fn set_reach(&mut self, reach: Reach) {
-        self.reach = reach;
+    /// Says how many records may be claimed in one step from now on; returns how many it were.
+    pub fn set_reach(&mut self, reach: Reach) -> Reach {
+        std::mem::replace(&mut self.reach, reach)
     }
 
     /// Adds a lane. An older one in the same slot goes.
@@ -177,6 +206,7 @@ impl<S: Storage> Claimant<S> {
         if let Some(slot) = self.lanes.get_mut(usize::from(lane)) {
             *slot = Some(LaneReader { place: self.order.len(), ..reader });
             self.order.push(lane);
+            self.review_choice();
         }
     }
 
@@ -193,6 +223,7 @@ impl<S: Storage> Claimant<S> {
                     reader.place = place;
                 }
             }
+            self.review_choice();
         }
         true
     }
@@ -309,25 +340,6 @@ impl<S: Storage> Claimant<S> {
         self.cursors.header.offered[..words].iter().any(|word| word.load(Relaxed) != 0)
     }
 
-    /// Takes over what is offered, if there is something: afterwards it is this receiver's run.
-    #[cold]
-    pub fn take_over(&mut self) -> bool {
-        if self.returned {
-            self.notice_that_ours_was_taken();
-        }
-        for slot in 0..self.cursors.slots.len() as u16 {
-            let (word, bit) = slot_bit(slot);
-            if self.cursors.header.offered[word].load(Acquire) & bit == 0 {
-                continue;
-            }
-            // With our own slot still offered there is no place for another's.
-            if (slot == self.slot || !self.returned) && self.take_over_from(slot) {
-                return true;
-            }
-        }
-        false
-    }
-
     /// Claims the next record, or run of records, of the lane whose turn it is, or of the next that has
     /// something: afterwards it is this receiver's run.
     ///
@@ -339,11 +351,8 @@ impl<S: Storage> Claimant<S> {
         if let Some(malformed) = self.unreported.take() {
             return Err(malformed);
         }
-        if self.returned {
-            self.notice_that_ours_was_taken();
-            if self.returned {
-                return Ok(false);
-            }
+        if !self.has_free_hands() {
+            return Ok(false);
         }
         let count = self.order.len();
         if self.turn_records >= TURN_RECORDS {
@@ -363,34 +372,25 @@ impl<S: Storage> Claimant<S> {
         Ok(false)
     }
 
-    /// Claims as [`Self::claim_next`] does, but looks only where a hint says that there may be something.
-    ///
-    /// # Errors
-    /// [`Malformed`]: that lane is left alone from now on.
-    pub fn claim_hinted(&mut self, hints: &[AtomicU64]) -> Result<bool, Malformed> {
-        if self.returned || self.unreported.is_some() {
-            return self.claim_next();
-        }
-        let last = self.order.get(self.turn).copied().unwrap_or_default();
-        hints::scan(hints, last, |lane| {
-            // A hint of a lane that is not attached (yet) is as good as none.
-            let claimed = usize::from(lane) < self.lanes.len() && self.claim_from(lane)?;
-            if let (true, Some(reader)) = (claimed, self.lane(lane)) {
-                self.turn = reader.place;
-            }
-            Ok(claimed)
-        })
-    }
-
     /// Claims the next record, or run of records, of one lane: afterwards it is this receiver's run.
     ///
     /// # Errors
     /// [`Malformed`]: the lane is left alone from now on.
     #[inline]
     pub fn claim_from(&mut self, index: u16) -> Result<bool, Malformed> {
+        self.claim_at(index, None)
+    }
+
+    /// The same, but if a position is given, only while the lane's next record is there.
+    #[inline]
+    pub(super) fn claim_at(
+        &mut self,
+        index: u16,
+        expected: Option<Position>,
+    ) -> Result<bool, Malformed> {
         let Some(lane) = self.lanes[usize::from(index)].as_mut() else { return Ok(false) };
-        if lane.corrupt {
-            return Ok(false);
+        if !lane.open {
+            return if self.opens(index) { self.claim_opened(index, expected) } else { Ok(false) };
         }
         let cell = &self.cursors.claims[usize::from(index)].claim;
         let mine = &self.mine;
@@ -403,6 +403,9 @@ impl<S: Storage> Claimant<S> {
             let status = self.roster.lanes[usize::from(index)].status.load(Acquire);
             let status = LaneStatus::from_word(status);
             if status.generation != lane.generation || status.state == SlotState::Free {
+                return Ok(false);
+            }
+            if expected.is_some_and(|expected| expected != claim.position) {
                 return Ok(false);
             }
             let mut available = lane.tail.since(claim.position);
@@ -423,7 +426,7 @@ impl<S: Storage> Claimant<S> {
                 if cell.load(Acquire) != word {
                     continue;
                 }
-                lane.corrupt = true;
+                lane.spoil();
                 // A claim that nobody else moves is as it should be: then it is the tail.
                 let (what, by_sender) = match (possible, self.single) {
                     (true, _) => ("a record", true),
@@ -523,6 +526,27 @@ impl<S: Storage> Claimant<S> {
         run.lane
     }
 
+    /// Lets the message in hand go as [`Self::acknowledge`] does, without counting it as received.
+    pub fn let_go(&mut self) -> Option<u16> {
+        let received = self.received;
+        let lane = self.acknowledge();
+        self.received = received;
+        self.mine.received.store(received, Relaxed);
+        lane
+    }
+
+    /// Counts messages that were let go.
+    pub fn count_received(&mut self, count: u64) {
+        self.received += count;
+        // Relaxed: a counter for people.
+        self.mine.received.store(self.received, Relaxed);
+    }
+
+    /// Where in [`Self::lanes`] the lane stands whose turn it is.
+    pub fn turn(&self) -> usize {
+        self.turn.min(self.order.len())
+    }
+
     /// Gives the message in hand, and what was claimed with it, back: it is offered to all receivers, this
     /// one among them. Returns its lane.
     pub fn return_to_queue(&mut self) -> Option<u16> {
@@ -550,116 +574,16 @@ impl<S: Storage> Claimant<S> {
         Claim::from_word(self.cursors.claims[usize::from(lane)].claim.load(Acquire)).position
     }
 
-    /// Whether anything could be taken now, from any lane or by taking over: reads every lane's words.
-    pub fn anything_to_take(&self) -> bool {
-        let published = |&lane: &u16| {
-            let reader = self.lane(lane).filter(|reader| !reader.corrupt);
-            // An impossible tail counts: taking will say so.
-            reader.is_some_and(|reader| reader.published(self.claim_position(lane)) != Some(0))
-        };
-        let occupied = self.returned && self.is_on_offer();
-        (self.anything_offered() && self.could_take_over(occupied))
-            || (!occupied && self.order.iter().any(published))
-    }
-
-    /// Whether some offer is there that this receiver could take over: of a lane that it has, and that nobody
-    /// else is about to take.
-    fn could_take_over(&self, occupied: bool) -> bool {
-        (0u16..).zip(self.cursors.slots.iter()).any(|(slot, cell)| {
-            let (word, bit) = slot_bit(slot);
-            self.cursors.header.offered[word].load(Acquire) & bit != 0
-                && (slot == self.slot || !occupied)
-                && cell.taker.load(Acquire) == 0
-                && Hold::from_word(cell.hold.load(Acquire))
-                    .is_some_and(|hold| self.lane(hold.lane).is_some())
-        })
-    }
-
     fn give_up_run(&mut self) -> Malformed {
         let lane = self.run.lane;
         self.run.finish();
         if let Some(Some(reader)) = self.lanes.get_mut(usize::from(lane)) {
-            reader.corrupt = true;
+            reader.spoil();
         }
         self.mine.attempts.store(0, Relaxed);
         self.mine.marked.store(Marked::FIRST, Relaxed);
         overwrite(&self.mine.hold, Hold::IDLE);
         Malformed { what: "a record", lane, by_sender: true }
-    }
-
-    fn notice_that_ours_was_taken(&mut self) {
-        if self.returned && !self.is_on_offer() {
-            self.returned = false;
-            self.mine.attempts.store(0, Relaxed);
-            self.mine.marked.store(Marked::FIRST, Relaxed);
-        }
-    }
-
-    /// Whether what this slot held still waits to be taken over. The taker may still have its last step
-    /// to do: that touches nothing of ours any more.
-    fn is_on_offer(&self) -> bool {
-        let (word, bit) = slot_bit(self.slot);
-        // PAIR(taken): Acquire here, Release and AcqRel in the steps of a takeover.
-        self.mine.hold.load(Acquire) != Hold::IDLE
-            || self.cursors.header.offered[word].load(Acquire) & bit != 0
-    }
-
-    fn take_over_from(&mut self, slot: u16) -> bool {
-        let theirs = &self.cursors.slots[usize::from(slot)];
-        let me = u32::from(self.slot) + 1;
-        // PAIR(taken): from here on the offer is ours to finish.
-        if theirs.taker.compare_exchange(0, me, AcqRel, Relaxed).is_err() {
-            return false;
-        }
-        // Only now: before, somebody else might have taken it, or its owner might have it in hand again.
-        let (word, bit) = slot_bit(slot);
-        let offered = self.cursors.header.offered[word].load(Acquire) & bit != 0;
-        let hold = Hold::from_word(theirs.hold.load(Acquire)).filter(|_| offered);
-        let lane = hold.and_then(|hold| self.lane(hold.lane));
-        if lane.is_some_and(|lane| lane.corrupt) {
-            // Nobody can read it any more: its sender has spoiled the lane.
-            overwrite(&theirs.hold, Hold::IDLE);
-            self.cursors.header.offered[word].fetch_and(!bit, AcqRel);
-            overwrite(&theirs.taker, 0);
-            return false;
-        }
-        let usable = hold.filter(|hold| {
-            lane.is_some() && self.plausible(*hold, Position::new(theirs.end.load(Relaxed)))
-        });
-        let Some(hold) = usable else {
-            // Nothing there any more, or of a lane that we do not know (yet): somebody else may.
-            overwrite(&theirs.taker, 0);
-            return false;
-        };
-        let attempts = theirs.attempts.load(Relaxed).wrapping_add(1);
-        let end = Position::new(theirs.end.load(Relaxed));
-        let marked_end = Marked::end_of(theirs.marked.load(Relaxed), hold.position, end);
-        let mine = &self.mine;
-        mine.attempts.store(attempts, Relaxed);
-        let marked = if attempts == 0 { Marked::FIRST } else { Marked::to_word(marked_end) };
-        mine.marked.store(marked, Relaxed);
-        if slot == self.slot {
-            self.returned = false;
-        } else {
-            mine.end.store(end.get(), Relaxed);
-            let ours = Hold { confirmed: true, ..hold };
-            // PAIR(hold): as in `claim_from`; the record is never without a hold.
-            overwrite(&mine.hold, ours.to_word());
-            // PAIR(takeover): whoever saw neither hold sees this word changed.
-            self.cursors.header.takeovers.fetch_add(1, AcqRel);
-            overwrite(&theirs.hold, Hold::IDLE);
-        }
-        self.cursors.header.offered[word].fetch_and(!bit, AcqRel);
-        overwrite(&theirs.taker, 0);
-        self.run = Run { attempts, marked_end, ..Run::new(hold.lane, hold.position, end) };
-        true
-    }
-
-    /// Whether an offered run can be true: inside what its lane has room for, before its claim.
-    fn plausible(&self, hold: Hold, end: Position) -> bool {
-        let len = end.since(hold.position);
-        let capacity = self.lane(hold.lane).map_or(0, |lane| lane.storage.capacity());
-        len > 0 && len as u64 <= capacity && self.claim_position(hold.lane).since(end) >= 0
     }
 }
 

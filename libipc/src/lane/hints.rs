@@ -19,13 +19,24 @@ pub fn give(hints: &[AtomicU64], lane: u16) {
     }
 }
 
-/// Tries the lanes whose bits are set, those behind `after` first, until `take` has taken something from
+/// The same for a lane that must not be overlooked, whoever clears its bit meanwhile: costs an atomic step.
+#[inline]
+pub fn give_surely(hints: &[AtomicU64], lane: u16) {
+    if let Some(word) = hints.get(usize::from(lane) / 64) {
+        // PAIR(hint): Release here, AcqRel where `scan` clears the bit before it looks once more: that look
+        // sees what was published, or the bit is set again.
+        word.fetch_or(1 << (lane % 64), Release);
+    }
+}
+
+/// Tries the lanes whose bits are set and are in the mask (given word by word), those behind `after` first, until `take` has taken something from
 /// one. The bit of a lane that has nothing is cleared, and the lane looked at once more.
 ///
 /// # Errors
 /// What `take` says.
 pub fn scan<E>(
     hints: &[AtomicU64],
+    mask: impl Fn(usize) -> u64,
     after: u16,
     mut take: impl FnMut(u16) -> Result<bool, E>,
 ) -> Result<bool, E> {
@@ -35,7 +46,7 @@ pub fn scan<E>(
     for step in 0..=hints.len() {
         let index = (first + step) % hints.len();
         let word = &hints[index];
-        let mut bits = word.load(Relaxed);
+        let mut bits = word.load(Relaxed) & mask(index);
         bits &= match step {
             0 => behind,
             _ if step == hints.len() => !behind,
@@ -48,6 +59,7 @@ pub fn scan<E>(
             if take(lane)? {
                 return Ok(true);
             }
+            // PAIR(hint)
             word.fetch_and(!bit, AcqRel);
             if take(lane)? {
                 word.fetch_or(bit, Release);
@@ -65,12 +77,17 @@ mod tests {
 
     fn lanes(hints: &[AtomicU64], after: u16) -> Vec<u16> {
         let mut seen = Vec::new();
-        let found = scan(hints, after, |lane| {
-            if seen.last() != Some(&lane) {
-                seen.push(lane);
-            }
-            Ok::<_, ()>(false)
-        });
+        let found = scan(
+            hints,
+            |_| u64::MAX,
+            after,
+            |lane| {
+                if seen.last() != Some(&lane) {
+                    seen.push(lane);
+                }
+                Ok::<_, ()>(false)
+            },
+        );
         assert_eq!(found, Ok(false));
         seen
     }
@@ -94,7 +111,7 @@ mod tests {
     fn the_bit_of_a_lane_with_something_stays() {
         let hints = [AtomicU64::new(0)];
         give(&hints, 5);
-        assert_eq!(scan(&hints, 0, |_| Ok::<_, ()>(true)), Ok(true));
+        assert_eq!(scan(&hints, |_| u64::MAX, 0, |_| Ok::<_, ()>(true)), Ok(true));
         assert_eq!(hints[0].load(Relaxed), 1 << 5);
     }
 }

@@ -14,7 +14,7 @@
 //!
 //! cursors  (one a group; its receivers write, ipcd repairs, senders read)
 //!   0      CursorsHeader         512 bytes
-//!   512    SlotCell[R]           128 bytes each
+//!   512    SlotCell[2 R]         128 bytes each: the receivers', then a spare one of each
 //!   ...    ClaimCell[L]          128 bytes each
 //!
 //! doorstep (senders of one uid, receivers and ipcd write; nobody else maps it)
@@ -249,20 +249,19 @@ pub struct CursorsHeader {
     pub sleeping: [AtomicU64; RECEIVER_WORDS],
     /// Grows whenever a receiver sets or clears its bit: a sender rings once for each state of the sleepers.
     pub sleep_changes: AtomicU32,
-    sleeping_padding: AtomicU32,
-    sleeping_end: Padding<7>,
-    /// One bit a receiver slot: what its hold names is offered to whoever takes it over.
-    pub offered: [AtomicU64; RECEIVER_WORDS],
     /// Grows whenever a hold moves from one slot to another: who looks at all holds looks again.
     pub takeovers: AtomicU32,
-    offered_padding: AtomicU32,
-    offered_end: Padding<7>,
+    sleeping_end: Padding<7>,
+    /// One bit a slot, spare ones behind the others: what its hold names is offered to whoever takes it over.
+    pub offered: [AtomicU64; 2 * RECEIVER_WORDS],
     /// Where one receives at a time: whose turn it is, slot + 1, or 0. Taken by CAS.
     pub turn: AtomicU32,
     turn_padding: AtomicU32,
     /// The last number given to who stands in line for the turn.
     pub line: AtomicU64,
-    turn_end: Padding<14>,
+    /// One bit a receiver slot: it sleeps for the messages of one sender, and leaves others where they are.
+    pub choosy: [AtomicU64; RECEIVER_WORDS],
+    turn_end: Padding<6>,
 }
 
 /// What one receiver has in hand. Written by that receiver; others set only the confirmed mark of
@@ -529,6 +528,12 @@ impl Limits {
         self.receivers_max as usize * self.groups as usize
     }
 
+    /// Slots in the cursors of one group: one a receiver, and a spare one for each.
+    #[must_use]
+    pub const fn cells(self) -> usize {
+        2 * self.receivers_max as usize
+    }
+
     /// Futexes behind a doorstep's hints: one a lane, and in the home doorstep one a receiver slot.
     #[must_use]
     pub const fn freed_words(self) -> usize {
@@ -558,7 +563,7 @@ pub const fn roster_map(limits: Limits) -> RegionMap {
 /// The parts of one group's cursors.
 #[must_use]
 pub const fn cursors_map(limits: Limits) -> RegionMap {
-    let slots = 128 * limits.receivers_max as usize;
+    let slots = 128 * limits.cells();
     region_map(512, slots, 128, 128 * limits.lanes_max as usize, 0)
 }
 
@@ -611,9 +616,10 @@ const _: () = {
     assert!(offset_of!(CursorsHeader, sleeping) == 128);
     assert!(offset_of!(CursorsHeader, sleep_changes) == 192);
     assert!(offset_of!(CursorsHeader, offered) == 256);
-    assert!(offset_of!(CursorsHeader, takeovers) == 320);
+    assert!(offset_of!(CursorsHeader, takeovers) == 196);
     assert!(offset_of!(CursorsHeader, turn) == 384);
     assert!(offset_of!(CursorsHeader, line) == 392);
+    assert!(offset_of!(CursorsHeader, choosy) == 400);
     assert!(size_of::<SlotCell>() == 128);
     assert!(offset_of!(SlotCell, end) == 8);
     assert!(offset_of!(SlotCell, cpu) == 32);

@@ -6,8 +6,11 @@
 //! - [`position`] how far a lane has come
 //! - [`ring`] one sender writes records, and finds out where there is room
 //! - [`run`] what was claimed in one step, and how it is handed out
-//! - [`claim`] receivers take records, acknowledge, return and take over
+//! - [`claim`] receivers take records, acknowledge and return
+//! - [`order`] which lane a receiver takes from next
+//! - `takeover` what is offered is taken over, or put aside
 //! - [`repair`] what a receiver's death leaves, and how it is mended
+//! - [`turn`] who receives where one receives at a time
 //! - [`hints`] which of many lanes may have something
 //! - [`park`] who sleeps and who wakes whom
 //! - `memory` records in mapped memory
@@ -20,8 +23,11 @@ pub mod layout;
 pub mod memory;
 #[cfg(test)]
 mod models;
+pub mod order;
 pub mod park;
 pub mod position;
 pub mod repair;
 pub mod ring;
 pub mod run;
+mod takeover;
+pub mod turn;

@@ -221,7 +221,7 @@ impl Mailbox {
         }
         let cursors = Cursors {
             header: shared(CursorsHeader::default()),
-            slots: shared_slice::<SlotCell>(receivers),
+            slots: shared_slice::<SlotCell>(2 * receivers),
             claims: shared_slice::<ClaimCell>(1),
         };
         cursors.claims[0].claim.store(first.get() << 16, Relaxed);

@@ -153,11 +153,25 @@ pub fn announce(
     park: &impl Park,
 ) -> bool {
     light_barrier(roster);
-    anyone_sleeps(cursors, words) && ring_once(cursors, rung, bell, park)
+    anyone_sleeps(cursors, words) && ring_once(cursors, words, rung, bell, park)
+}
+
+/// How many sleepers a ring wakes: one, which takes what is new or passes the baton on. All of them, while some
+/// of them wait for one sender's messages only and would leave it.
+pub fn sleepers_to_wake(cursors: &CursorsHeader, words: usize) -> u32 {
+    // PAIR(sleep): Relaxed, ordered by the light barrier in front.
+    let choosy = cursors.choosy[..words].iter().any(|word| word.load(Relaxed) != 0);
+    if choosy { u32::MAX } else { 1 }
 }
 
 #[cold]
-fn ring_once(cursors: &CursorsHeader, rung: &mut Rung, bell: &AtomicU32, park: &impl Park) -> bool {
+fn ring_once(
+    cursors: &CursorsHeader,
+    words: usize,
+    rung: &mut Rung,
+    bell: &AtomicU32,
+    park: &impl Park,
+) -> bool {
     // PAIR(sleep): Relaxed, ordered by the light barrier.
     let now = cursors.sleep_changes.load(Relaxed);
     if rung.at == Some(now) && rung.silent < SILENT_MAX {
@@ -165,7 +179,7 @@ fn ring_once(cursors: &CursorsHeader, rung: &mut Rung, bell: &AtomicU32, park: &
         return false;
     }
     *rung = Rung { at: Some(now), silent: 0 };
-    ring(bell, 1, park);
+    ring(bell, sleepers_to_wake(cursors, words), park);
     true
 }
 

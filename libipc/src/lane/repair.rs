@@ -21,9 +21,21 @@ pub enum Mended {
     Offered,
 }
 
-/// Repairs what receiver `slot` has left: called by `ipcd` alone, once nobody acts in that slot's name any
-/// more. Calling it again does no harm.
+/// Repairs what receiver `slot` has left, there and in its spare slot: called by `ipcd` alone, once nobody acts
+/// in that slot's name any more. Calling it again does no harm.
 pub fn mend_slot(cursors: &Cursors, slot: u16) -> Mended {
+    let (word, bit) = slot_bit(slot);
+    if let Some(choosy) = cursors.header.choosy.get(word) {
+        choosy.fetch_and(!bit, Relaxed);
+    }
+    // The spare one first: what is on its way there counts as there once the other hold is idle.
+    if usize::from(slot) < cursors.receivers() {
+        mend(cursors, cursors.spare_of(slot));
+    }
+    mend(cursors, slot)
+}
+
+fn mend(cursors: &Cursors, slot: u16) -> Mended {
     match left_in(cursors, slot) {
         Left::Nothing => Mended::Nothing,
         Left::Offer => Mended::Offered,
@@ -165,7 +177,7 @@ pub fn lane_is_drained(cursors: &Cursors, lane: u16, tail: Position) -> bool {
     // PAIR(claim): Acquire; the claim before the holds, as a sender reads them.
     let claim = Claim::from_word(cell.claim.load(Acquire));
     claim.position == tail
-        && owned_holds(cursors, cursors.slots.len(), lane, claim, |_| ()).is_some_and(|n| n == 0)
+        && owned_holds(cursors, cursors.receivers(), lane, claim, |_| ()).is_some_and(|n| n == 0)
 }
 
 /// Whether any slot holds anything of a lane, or seems to.
@@ -173,21 +185,21 @@ pub fn lane_is_held(cursors: &Cursors, lane: u16) -> bool {
     let Some(cell) = cursors.claims.get(usize::from(lane)) else { return false };
     // PAIR(claim): Acquire.
     let claim = Claim::from_word(cell.claim.load(Acquire));
-    owned_holds(cursors, cursors.slots.len(), lane, claim, |_| ()) != Some(0)
+    owned_holds(cursors, cursors.receivers(), lane, claim, |_| ()) != Some(0)
 }
 
 /// Tries of a scan that takeovers keep disturbing.
 const SCANS: usize = 4;
 
-/// Shows `each` the position of every hold on a lane that may be owned, among the first `slots` slots, given
-/// the claim as it was read before; returns how many there are. `None` if takeovers kept moving holds about:
+/// Shows `each` the position of every hold on a lane that may be owned, among the slots of the first `receivers`
+/// receivers, given the claim as it was read before; returns how many there are. `None` if takeovers kept moving holds about:
 /// then some may have been missed.
 ///
 /// A hold that is not confirmed, lies before the claim and is not the last winner's is no more than an
 /// intent that came too late: whoever moves the claim on confirms the winner's hold first.
 pub fn owned_holds(
     cursors: &Cursors,
-    slots: usize,
+    receivers: usize,
     lane: u16,
     claim: Claim,
     mut each: impl FnMut(Position),
@@ -196,12 +208,13 @@ pub fn owned_holds(
         // PAIR(takeover): Acquire here, AcqRel between the two stores of a takeover in `claim`.
         let before = cursors.header.takeovers.load(Acquire);
         let mut count = 0;
-        for (index, cell) in (0u16..).zip(cursors.slots.iter().take(slots)) {
+        let spares = cursors.slots.iter().skip(cursors.receivers()).take(receivers);
+        for (index, cell) in (0u16..).zip(cursors.slots.iter().take(receivers).chain(spares)) {
             // PAIR(free), PAIR(hold): Acquire here, Release where the receiver stores it.
             let Some(hold) = Hold::from_word(cell.hold.load(Acquire)) else { continue };
             let late = !hold.confirmed
                 && claim.position.since(hold.position) > 0
-                && claim.winner != Some(index);
+                && (claim.winner != Some(index) || usize::from(index) >= receivers);
             if hold.lane == lane && !late {
                 count += 1;
                 each(hold.position);

@@ -152,6 +152,8 @@ pub struct LaneWriter<S> {
     /// Looks at what receivers have done at least every so many granules; `None`: only when it is full.
     look_every: Option<u64>,
     sent: u64,
+    /// What stamps the messages, where they are received in the order of their arrival.
+    clock: Option<fn() -> u64>,
 }
 
 /// The oldest messages of a lane that one group has not claimed: where they begin and end, and how many
@@ -191,6 +193,7 @@ impl<S: Storage> LaneWriter<S> {
             prepared: 0,
             look_every: None,
             sent: 0,
+            clock: None,
         }
     }
 
@@ -317,7 +320,7 @@ impl<S: Storage> LaneWriter<S> {
     /// Writes a message, to be published later. There must be room ([`Self::has_room`]).
     #[inline]
     pub fn append(&mut self, payload: &[u8]) {
-        let header = RecordHeader { len: payload.len() as u32, ..RecordHeader::default() };
+        let header = self.header_of(payload.len());
         self.storage.write(self.tail, header, payload);
         self.tail = self.tail.advance(header.granules());
         self.sent += 1;
@@ -327,10 +330,21 @@ impl<S: Storage> LaneWriter<S> {
     /// ([`Self::has_room`]).
     #[inline]
     pub fn append_written(&mut self, len: usize) {
-        let header = RecordHeader { len: len as u32, ..RecordHeader::default() };
+        let header = self.header_of(len);
         self.storage.write_header(self.tail, header);
         self.tail = self.tail.advance(header.granules());
         self.sent += 1;
+    }
+
+    #[inline]
+    fn header_of(&self, len: usize) -> RecordHeader {
+        let stamp = self.clock.map_or(0, |now| now());
+        RecordHeader { len: len as u32, stamp, ..RecordHeader::default() }
+    }
+
+    /// Stamps the messages from now on with the time.
+    pub fn stamp_with(&mut self, clock: fn() -> u64) {
+        self.clock = Some(clock);
     }
 
     /// Where the next record is written, and where that lies.

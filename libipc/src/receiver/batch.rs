@@ -41,13 +41,9 @@ impl Receiver {
     /// [`TryReceiveError`].
     pub fn try_receive_batch(&mut self, max: usize) -> Result<Batch<'_>, TryReceiveError> {
         self.begin_batch(max);
-        let taken = if self.take_quickly() { Ok(true) } else { self.take(true) };
-        self.end_batch(max, matches!(taken, Ok(true)));
-        match taken {
-            Ok(true) => Ok(Batch { receiver: self }),
-            Ok(false) => Err(self.why_nothing()),
-            Err(error) => Err(error),
-        }
+        let taken = if self.take_quickly() { Ok(()) } else { self.try_slowly() };
+        self.end_batch(max, taken.is_ok());
+        taken.map(|()| Batch { receiver: self })
     }
 
     /// Receives up to `max` messages of one sender (at least one, even for a `max` of 0), with one claim; waits
@@ -90,6 +86,7 @@ impl Receiver {
     fn begin_batch(&mut self, max: usize) {
         self.claimant.set_reach(Reach::batch(max, self.payload.is_in_place()));
         self.payload.begin_batch();
+        self.batching = true;
     }
 
     /// The first message is in hand, if one was `taken`: so are those behind it in its run from here on.
@@ -113,6 +110,10 @@ impl Receiver {
             Some(lane) => self.payload.end_batch(lane.storage(), index.first, bytes),
             None => self.payload.abandon_batch(),
         }
+        self.batching = false;
+        if self.lossy && self.lets_go() {
+            self.let_go(self.batch.entries.len() as u64);
+        }
     }
 
     fn acknowledge_some(&mut self, count: usize) {
@@ -125,6 +126,8 @@ impl Receiver {
         let next = index.entries.get(index.acknowledged).map(|entry| index.at(*entry));
         if let Some(lane) = self.claimant.acknowledge_some(count as u64, next) {
             self.has_freed(lane);
+        } else {
+            self.count_let_go(count as u64);
         }
     }
 }

@@ -48,10 +48,15 @@ impl Receiver {
     /// futexes for all of them.
     ///
     /// # Errors
-    /// [`Fault`]: no descriptor is to be had, or this is the child of a fork.
+    /// [`Fault`]: no descriptor is to be had, this is the child of a fork, or the mailbox's receivers take turns:
+    /// those stand in line while they execute receive, so there is nothing to poll.
     pub fn poll_fd(&mut self) -> Result<BorrowedFd<'_>, Fault> {
+        let step = "make a descriptor to poll";
         if !self.guard.is_original() {
-            return Err(Fault::new("make a descriptor to poll", TryReceiveError::Forked));
+            return Err(Fault::new(step, TryReceiveError::Forked));
+        }
+        if self.takes_turns() {
+            return Err(Fault::new(step, "the mailbox's receivers take turns: block in receive"));
         }
         if self.elsewhere.watch.is_none() {
             self.elsewhere.watch = Some(Watch::new(self.link.watchers().clone())?);
@@ -77,7 +82,7 @@ impl Receiver {
     fn take_patiently(&mut self, spin: bool) -> Result<bool, TryReceiveError> {
         let woken = self.was_woken();
         let mut result = self.take(true);
-        if spin && matches!(result, Ok(false)) && self.traffic != Traffic::Closed {
+        if spin && matches!(result, Ok(false)) && self.ending().is_none() {
             result = self.spin(None);
         }
         while matches!(result, Ok(false)) && self.must_arm() {
@@ -95,7 +100,7 @@ impl Receiver {
 
     fn must_arm(&self) -> bool {
         let watch = self.elsewhere.watch.as_ref();
-        !self.is_closed() && watch.is_some_and(|watch| !watch.is_armed())
+        self.ending().is_none() && watch.is_some_and(|watch| !watch.is_armed())
     }
 
     fn arm(&mut self) -> Result<bool, Fault> {
@@ -121,12 +126,9 @@ impl Receiver {
     pub(super) fn was_woken(&mut self) -> bool {
         let fired = self.elsewhere.watch.as_ref().is_some_and(Watch::come);
         let woken = std::mem::take(&mut self.elsewhere.woken);
-        if self.undisturbed_changes == u64::MAX
-            && !self.traffic.is_over()
-            && !self.elsewhere.must_be_asked()
-        {
-            // Quick steps may be taken again.
-            self.undisturbed_changes = self.seen_changes.into();
+        if self.undisturbed_changes == u64::MAX {
+            // Quick steps may perhaps be taken again.
+            self.settle_quickness();
         }
         fired || woken
     }
@@ -166,7 +168,7 @@ impl Receiver {
     /// For a [`crate::WaitSet`]: whether `try_receive` would have something to say.
     pub(crate) fn has_news(&mut self) -> bool {
         self.check().is_err()
-            || self.is_closed()
+            || self.ending().is_some()
             || self.claimant.has_run()
             || self.claimant.anything_to_take()
     }

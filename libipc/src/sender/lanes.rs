@@ -10,9 +10,10 @@ use crate::lane::layout::{LANE_CAPACITY_BYTES_MAX, Limits, PRIORITIES};
 use crate::lane::memory::RingMemory;
 use crate::lane::position::{GRANULE_BYTES, Position};
 use crate::lane::ring::LaneWriter;
-use crate::protocol::{Buffering, LaneInfo, LaneTicket, Refusal, SlowGroup};
+use crate::protocol::{Buffering, LaneInfo, LaneTicket, Order, Refusal, SlowGroup};
 use crate::regions::{Cursors, LaneWords, Roster};
 use crate::sync::Ordering::Relaxed;
+use crate::sys::clock::monotonic_nanos;
 use crate::sys::mapping::Access;
 use crate::sys::process;
 
@@ -29,6 +30,7 @@ pub(super) fn write(
     lane: &LaneInfo,
     fd: OwnedFd,
     limits: Limits,
+    order: Order,
     roster: &Roster,
     cursors: &[Cursors],
 ) -> Result<LaneWriter<RingMemory>, Fault> {
@@ -42,7 +44,12 @@ pub(super) fn write(
     let memory = RingMemory::new(&mapping, lane.capacity_bytes);
     let first = Position::new(lane.first_position);
     let (roster, cursors) = (roster.clone(), cursors.to_vec());
-    Ok(LaneWriter::new(memory, words.header, roster, cursors, lane.ticket.index, first))
+    let mut writer =
+        LaneWriter::new(memory, words.header, roster, cursors, lane.ticket.index, first);
+    if order == Order::Arrival {
+        writer.stamp_with(monotonic_nanos);
+    }
+    Ok(writer)
 }
 
 impl Sender {
@@ -146,7 +153,7 @@ impl Sender {
             return Err(Fault::new("add a lane", "ipcd gave another one").into());
         }
         let cursors: Vec<_> = self.groups.iter().map(|(cursors, _)| cursors.clone()).collect();
-        let writer = write(&lane, fd, self.limits, &self.roster, &cursors)?;
+        let writer = write(&lane, fd, self.limits, self.attributes.order, &self.roster, &cursors)?;
         Ok((lane, writer))
     }
 

@@ -6,6 +6,7 @@
 //! `tokio`) descriptors that a runtime waits on.
 
 #[cfg(not(loom))]
+pub mod clock;
 pub mod futex;
 pub mod mapping;
 #[cfg(not(loom))]

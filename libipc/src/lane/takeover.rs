@@ -1,0 +1,248 @@
+//! How a receiver takes over what others offer, and puts aside what it cannot hand out now.
+//!
+//! An offer lies in a slot: a hold, and the slot's bit in `offered`. Each receiver has a spare slot. Where it is
+//! to take from another lane than the one of which it still holds something, what it holds is offered, taken
+//! over by its spare slot, and offered there, to itself as to all others. A receiver whose spare slot is
+//! occupied claims and takes over a record at a time, so nothing is left over.
+
+use crate::lane::claim::Claimant;
+use crate::lane::layout::{Hold, Marked};
+use crate::lane::park::slot_bit;
+use crate::lane::position::Position;
+use crate::lane::repair::slot_is_idle;
+use crate::lane::ring::Storage;
+use crate::lane::run::Run;
+use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::sync::overwrite;
+
+/// How much of what is offered is taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Share {
+    All,
+    First,
+}
+
+impl<S: Storage> Claimant<S> {
+    /// Takes over what is offered, if there is something: afterwards it is this receiver's run.
+    #[cold]
+    pub fn take_over(&mut self) -> bool {
+        if self.returned {
+            self.notice_that_ours_was_taken();
+        }
+        // What we have put aside ourselves comes first: until it is gone there is no place for more.
+        let spare = self.cursors.spare_of(self.slot);
+        if !self.returned && self.is_offered(spare) && self.take_over_from(spare, Share::All) {
+            return true;
+        }
+        let share = if self.can_put_aside() { Share::All } else { Share::First };
+        for slot in 0..self.cursors.slots.len() as u16 {
+            // With our own slot still offered there is no place for another's.
+            if (slot == self.slot || !self.returned)
+                && self.is_offered(slot)
+                && self.take_over_from(slot, share)
+            {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Takes over the first record of an offer of one of the lanes that `lanes` names, if there is one.
+    #[cold]
+    pub fn take_over_one(&mut self, lanes: impl Fn(u16) -> bool) -> bool {
+        if self.returned {
+            self.notice_that_ours_was_taken();
+        }
+        for slot in 0..self.cursors.slots.len() as u16 {
+            if (slot == self.slot || !self.returned)
+                && self.offered_lane(slot).is_some_and(&lanes)
+                && self.take_over_from(slot, Share::First)
+            {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The highest priority of which something is offered.
+    pub fn highest_offer(&self) -> Option<u8> {
+        let lanes = (0..self.cursors.slots.len() as u16).filter_map(|slot| self.offered_lane(slot));
+        lanes.filter_map(|lane| Some(self.lane(lane)?.standing.priority)).max()
+    }
+
+    /// The lane of what a slot offers.
+    fn offered_lane(&self, slot: u16) -> Option<u16> {
+        let hold = &self.cursors.slots[usize::from(slot)].hold;
+        self.is_offered(slot).then(|| Hold::from_word(hold.load(Acquire))).flatten().map(|h| h.lane)
+    }
+
+    fn is_offered(&self, slot: u16) -> bool {
+        let (word, bit) = slot_bit(slot);
+        self.cursors.header.offered[word].load(Acquire) & bit != 0
+    }
+
+    /// Whether nothing that this receiver has held before is still in its slot.
+    #[inline]
+    pub fn has_free_hands(&mut self) -> bool {
+        if self.returned {
+            self.notice_that_ours_was_taken();
+        }
+        !self.returned
+    }
+
+    /// The lane of what is left of a run, if no message is in hand.
+    pub fn left_over(&self) -> Option<u16> {
+        (!self.run.is_over() && !self.has_in_hand()).then_some(self.run.lane)
+    }
+
+    /// Whether the spare slot is empty.
+    pub fn can_put_aside(&self) -> bool {
+        slot_is_idle(&self.cursors, self.cursors.spare_of(self.slot))
+    }
+
+    /// Puts aside what is left of a run, or what was returned and nobody has taken over yet, so that something
+    /// else can be claimed. No message may be in hand. False: the spare slot is occupied.
+    #[cold]
+    pub fn put_aside(&mut self) -> bool {
+        let left_over = self.left_over().is_some();
+        if !left_over && self.has_free_hands() {
+            return true;
+        }
+        if !self.can_put_aside() {
+            return false;
+        }
+        if left_over {
+            self.leave();
+            self.run.finish();
+            self.returned = true;
+        }
+        let (word, bit) = slot_bit(self.slot);
+        let offered = &self.cursors.header.offered;
+        if left_over {
+            // PAIR(offer): Release here, Acquire in `take_over`; the hold is seen.
+            offered[word].fetch_or(bit, Release);
+        }
+        // From here on the spare slot takes over, as another receiver's would.
+        let slot = self.cursors.spare_of(self.slot);
+        let (mine, spare) = (&self.mine, &self.cursors.slots[usize::from(slot)]);
+        // PAIR(taken): from here on the offer is ours to finish.
+        if mine.taker.compare_exchange(0, u32::from(slot) + 1, AcqRel, Relaxed).is_err() {
+            // Somebody takes it: then our hands are free as soon as that is done.
+            return self.has_free_hands();
+        }
+        let there = offered[word].load(Acquire) & bit != 0;
+        let hold = Hold::from_word(mine.hold.load(Acquire)).filter(|_| there);
+        if let Some(hold) = hold {
+            spare.attempts.store(mine.attempts.load(Relaxed), Relaxed);
+            spare.marked.store(mine.marked.load(Relaxed), Relaxed);
+            spare.end.store(mine.end.load(Relaxed), Relaxed);
+            // PAIR(hold): as in `claim_from`; the records are never without a hold.
+            overwrite(&spare.hold, Hold { confirmed: true, ..hold }.to_word());
+            // PAIR(takeover): whoever saw neither hold sees this word changed.
+            self.cursors.header.takeovers.fetch_add(1, AcqRel);
+            overwrite(&mine.hold, Hold::IDLE);
+            offered[word].fetch_and(!bit, AcqRel);
+            let (word, bit) = slot_bit(slot);
+            // PAIR(offer)
+            offered[word].fetch_or(bit, Release);
+        }
+        overwrite(&mine.taker, 0);
+        self.has_free_hands()
+    }
+
+    pub(super) fn notice_that_ours_was_taken(&mut self) {
+        if self.returned && !self.is_on_offer() {
+            self.returned = false;
+            self.mine.attempts.store(0, Relaxed);
+            self.mine.marked.store(Marked::FIRST, Relaxed);
+        }
+    }
+
+    /// Whether what this slot held still waits to be taken over. The taker may still have its last step
+    /// to do: that touches nothing of ours any more.
+    pub(super) fn is_on_offer(&self) -> bool {
+        let (word, bit) = slot_bit(self.slot);
+        // PAIR(taken): Acquire here, Release and AcqRel in the steps of a takeover.
+        self.mine.hold.load(Acquire) != Hold::IDLE
+            || self.cursors.header.offered[word].load(Acquire) & bit != 0
+    }
+
+    fn take_over_from(&mut self, slot: u16, share: Share) -> bool {
+        let theirs = &self.cursors.slots[usize::from(slot)];
+        let me = u32::from(self.slot) + 1;
+        // PAIR(taken): from here on the offer is ours to finish.
+        if theirs.taker.compare_exchange(0, me, AcqRel, Relaxed).is_err() {
+            return false;
+        }
+        // Only now: before, somebody else might have taken it, or its owner might have it in hand again.
+        let (word, bit) = slot_bit(slot);
+        let offered = self.cursors.header.offered[word].load(Acquire) & bit != 0;
+        let hold = Hold::from_word(theirs.hold.load(Acquire)).filter(|_| offered);
+        let lane = hold.and_then(|hold| self.lane(hold.lane));
+        if lane.is_some_and(|lane| lane.corrupt) {
+            // Nobody can read it any more: its sender has spoiled the lane.
+            overwrite(&theirs.hold, Hold::IDLE);
+            self.cursors.header.offered[word].fetch_and(!bit, AcqRel);
+            overwrite(&theirs.taker, 0);
+            return false;
+        }
+        let usable = hold.filter(|hold| {
+            lane.is_some() && self.plausible(*hold, Position::new(theirs.end.load(Relaxed)))
+        });
+        let Some(hold) = usable else {
+            // Nothing there any more, or of a lane that we do not know (yet): somebody else may.
+            overwrite(&theirs.taker, 0);
+            return false;
+        };
+        let attempts = theirs.attempts.load(Relaxed).wrapping_add(1);
+        let end = Position::new(theirs.end.load(Relaxed));
+        let marked_end = Marked::end_of(theirs.marked.load(Relaxed), hold.position, end);
+        let rest = match share {
+            Share::First if slot != self.slot => self.end_of_first(hold, end),
+            _ => None,
+        };
+        let end = rest.unwrap_or(end);
+        let mine = &self.mine;
+        mine.attempts.store(attempts, Relaxed);
+        let marked = if attempts == 0 { Marked::FIRST } else { Marked::to_word(marked_end) };
+        mine.marked.store(marked, Relaxed);
+        if slot == self.slot {
+            self.returned = false;
+        } else {
+            mine.end.store(end.get(), Relaxed);
+            let ours = Hold { confirmed: true, ..hold };
+            // PAIR(hold): as in `claim_from`; the record is never without a hold.
+            overwrite(&mine.hold, ours.to_word());
+            // PAIR(takeover): whoever saw neither hold sees this word changed.
+            self.cursors.header.takeovers.fetch_add(1, AcqRel);
+            let left = rest.map_or(Hold::IDLE, |position| Hold { position, ..ours }.to_word());
+            overwrite(&theirs.hold, left);
+        }
+        if let Some(rest) = rest {
+            if rest.since(marked_end) >= 0 {
+                // Those behind were never handed out.
+                theirs.attempts.store(0u32.wrapping_sub(1), Relaxed);
+                theirs.marked.store(Marked::FIRST, Relaxed);
+            }
+        } else {
+            self.cursors.header.offered[word].fetch_and(!bit, AcqRel);
+        }
+        overwrite(&theirs.taker, 0);
+        self.run = Run { attempts, marked_end, ..Run::new(hold.lane, hold.position, end) };
+        true
+    }
+
+    /// Whether an offered run can be true: inside what its lane has room for, before its claim.
+    fn plausible(&self, hold: Hold, end: Position) -> bool {
+        let len = end.since(hold.position);
+        let capacity = self.lane(hold.lane).map_or(0, |lane| lane.storage().capacity());
+        len > 0 && len as u64 <= capacity && self.claim_position(hold.lane).since(end) >= 0
+    }
+
+    /// Behind the first record of what is offered, if there are more.
+    fn end_of_first(&self, hold: Hold, end: Position) -> Option<Position> {
+        let available = u64::try_from(end.since(hold.position)).ok()?;
+        let header = self.lane(hold.lane)?.record(hold.position, available)?;
+        Some(hold.position.advance(header.granules())).filter(|&first| first != end)
+    }
+}
