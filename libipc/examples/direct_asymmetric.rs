@@ -19,7 +19,7 @@ fn print() -> Outcome {
     let user = start("user")?;
     for expected in ["by name", "by process id"] {
         let page = inbox.receive()?;
-        println!("the printer prints {:?} for {}", page.bytes().escape_ascii(), page.sender());
+        println!("the printer prints {} for {}", page.bytes().escape_ascii(), page.sender());
         check("it is told who sent", page.sender().pid == user.pid())?;
         check("and gets what was sent", page.bytes() == expected.as_bytes())?;
         page.acknowledge();

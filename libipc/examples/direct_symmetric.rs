@@ -32,7 +32,10 @@ fn judge() -> Outcome {
     bob.ends_well()?;
     alice.ends_well()?;
     let gone = inbox.receive_from(pids[0]).err();
-    check("who has left and left nothing is an error", matches!(gone, Some(ReceiveError::SenderGone)))
+    check(
+        "who has left and left nothing is an error",
+        matches!(gone, Some(ReceiveError::SenderGone)),
+    )
 }
 
 fn plead(name: &str) -> Outcome {

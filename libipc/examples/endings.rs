@@ -28,9 +28,10 @@ fn survive() -> Outcome {
     work.end_with_last_sender();
     let sender = start("sender")?;
     let pid = sender.pid();
-    let two = [work.receive()?.into_bytes(), work.receive()?.into_bytes()];
+    let first = work.receive()?.into_bytes();
+    let second = work.receive()?.into_bytes();
     sender.ends_well()?;
-    check("what it sent is received, though it is gone", two == [b"one", b"two"])?;
+    check("what it sent is received, though it is gone", first == b"one" && second == b"two")?;
     let ended = work.receive().err();
     check("then: the last sender is gone", matches!(ended, Some(ReceiveError::NoSenders)))?;
     check("and who that was", work.departed().iter().any(|gone| gone.pid == pid))?;
