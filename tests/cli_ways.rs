@@ -1,6 +1,14 @@
 //! Every way of message passing, from the command line.
 
+use libipc::{Client, MailboxOptions};
+use serde_json::json;
 use tests::shell::Shell;
+use tests::wait_until;
+
+/// How many have a mailbox open to receive.
+fn receivers(client: &Client, mailbox: &str) -> u32 {
+    client.show(mailbox).expect("a mailbox").summary.receivers
+}
 
 #[test]
 fn every_attribute_can_be_set_and_is_shown() {
@@ -64,4 +72,136 @@ fn what_does_not_go_together_is_refused_and_says_why() {
         assert!(said.contains(why), "create orders {flags}: {said}");
     }
     assert_eq!(shell.does("list"), "", "nothing was created");
+}
+
+#[test]
+fn each_group_gets_every_message_and_is_shown_with_what_it_lost() {
+    let shell = Shell::new();
+    shell.does("create prices --capacity 4KiB --group audit --group screen:drop-oldest");
+    shell.does("send prices 100");
+    shell.does("send prices 101");
+    assert_eq!(shell.does("peek prices --group audit"), "100\n101\n");
+    assert_eq!(shell.does("receive prices --group audit --count 2"), "100\n101\n");
+    let groups = |shell: &Shell| shell.run("show prices --json", "").json()[0]["groups"].clone();
+    let shown = groups(&shell);
+    let names = [&shown[0]["name"], &shown[1]["name"]];
+    assert_eq!(names, ["audit", "screen"], "{shown}");
+    assert_eq!([&shown[0]["slow"], &shown[1]["slow"]], ["block", "drop-oldest"]);
+    assert_eq!([&shown[0]["queued_messages"], &shown[1]["queued_messages"]], [0, 2], "{shown}");
+    let lines = "a line of some length, sixty-four bytes of it with the header\n".repeat(40);
+    assert_eq!(shell.run("send prices --lines --timeout 60s", &lines).code, Some(0));
+    let purged = shell.run("purge prices --group audit --json", "").json().remove(0);
+    assert_eq!(purged["messages"], 40, "{purged}");
+    assert_eq!(shell.run("send prices --lines --timeout 60s", &lines).code, Some(0));
+    let dropped = groups(&shell)[1]["dropped_messages"].as_u64().expect("a number");
+    assert!(dropped > 0, "a lane of 4 KiB does not hold 80 lines");
+    let text = shell.does("show prices");
+    assert!(text.contains("drop-oldest") && text.contains(&dropped.to_string()), "{text}");
+    for verb in ["receive", "peek", "purge"] {
+        let said = shell.ends(&format!("{verb} prices --group staff"), 2);
+        assert!(said.contains("audit"), "it names those that there are: {said}");
+        let said = shell.ends(&format!("{verb} prices"), 2);
+        assert!(said.contains("audit"), "a group must be named: {said}");
+    }
+}
+
+#[test]
+fn a_higher_priority_is_received_first_and_shown() {
+    let shell = Shell::new();
+    shell.does("create ward");
+    shell.does("send ward cold");
+    shell.does("send ward heart --priority 20");
+    let shown = shell.run("show ward --json", "").json().remove(0);
+    let priorities: Vec<_> = shown["members"]
+        .as_array()
+        .expect("members")
+        .iter()
+        .map(|m| m["priority"].clone())
+        .collect();
+    assert!(priorities.contains(&json!(20)), "{shown}");
+    assert!(shell.does("show ward").contains("of priority 20"));
+    assert_eq!(shell.does("receive ward --count 2"), "heart\ncold\n");
+    shell.ends("send ward text --priority 32", 2);
+}
+
+#[test]
+fn what_one_process_sends_can_be_received_alone() {
+    let shell = Shell::new();
+    shell.does("create orders");
+    shell.does("send orders first");
+    let sender = shell.command("send orders second").spawn().expect("ipcctl starts");
+    let pid = sender.id();
+    assert!(sender.wait_with_output().expect("our child").status.success());
+    assert_eq!(shell.does(&format!("receive orders --from {pid}")), "second\n");
+    let said = shell.ends(&format!("receive orders --from {pid} --timeout 10ms"), 5);
+    assert!(said.contains("no message came"), "it may still come: {said}");
+    let said = shell.ends("receive orders --from nobody", 7);
+    assert!(said.contains("nobody"), "{said}");
+    assert_eq!(shell.does("receive orders"), "first\n");
+}
+
+#[test]
+fn processes_are_reached_by_name_and_by_process_id() {
+    let shell = Shell::new();
+    let client = shell.daemon.client();
+    let mut inbox = client.register(Some("printer"), &MailboxOptions::new()).expect("an inbox");
+    assert!(shell.does("list").contains("process/printer"));
+    let listed = shell.run("list --json", "").json()[0]["mailboxes"][0].clone();
+    assert_eq!(
+        (&listed["name"], &listed["lifetime"]),
+        (&json!("process/printer"), &json!("process"))
+    );
+    shell.does("send --to printer a-page");
+    assert_eq!(inbox.receive().expect("a page").into_bytes(), b"a-page");
+    let us = std::process::id();
+    let sent = shell.run(&format!("send --to {us} --lines --json"), "one\ntwo\n").json().remove(0);
+    assert_eq!(sent, json!({"process": us.to_string(), "done": "sent", "messages": 2, "bytes": 6}));
+    assert_eq!(inbox.receive().expect("a line").into_bytes(), b"one");
+    let said = shell.ends("send --to plotter a-page", 7);
+    assert!(said.contains("plotter"), "{said}");
+    let said = shell.ends("receive process/printer", 4);
+    assert!(said.contains("owns"), "only the owner receives: {said}");
+    for (line, why) in [
+        ("send --to printer orders text", "--to says who receives"),
+        ("send --to printer text --lines", "no use"),
+        ("send --to printer text --priority 3", "--priority"),
+        ("send", "<NAME>"),
+        ("send .hidden text", "begin with"),
+    ] {
+        let said = shell.ends(line, 2);
+        assert!(said.contains(why), "{line}: {said}");
+    }
+}
+
+#[test]
+fn a_mailbox_is_deleted_once_it_is_drained() {
+    let shell = Shell::new();
+    shell.does("create orders");
+    shell.does("send orders last");
+    let draining = shell.run("delete orders --drain --json", "").json().remove(0);
+    assert_eq!(draining, json!({"mailbox": "orders", "done": "draining", "messages": 1}));
+    let said = shell.ends("send orders more", 1);
+    assert!(said.contains("closed"), "{said}");
+    assert_eq!(shell.does("receive orders --follow"), "last\n");
+    wait_until("it is gone", || shell.run("show orders", "").code == Some(6));
+    shell.does("create empty");
+    let deleted = shell.run("delete empty --drain --json", "").json().remove(0);
+    assert_eq!(deleted, json!({"mailbox": "empty", "done": "deleted", "messages": 0}));
+    shell.ends("show empty", 6);
+}
+
+#[test]
+fn a_link_of_two_refuses_a_third() {
+    let shell = Shell::new();
+    shell.does("create link --receivers single");
+    let mut receiver = shell.command("receive link --follow").spawn().expect("ipcctl starts");
+    let client = shell.daemon.client();
+    wait_until("it receives", || receivers(&client, "link") == 1);
+    let said = shell.ends("receive link", 1);
+    assert!(said.contains("link"), "{said}");
+    let _sender = client.sender("link").expect("the one sender");
+    let said = shell.ends("send link text", 1);
+    assert!(said.contains(&std::process::id().to_string()), "it says who sends: {said}");
+    shell.does("close link");
+    assert!(receiver.wait().expect("our child").success());
 }

@@ -32,6 +32,8 @@ macro_rules! examples {
 examples! {
     bounded
     direct_asymmetric
+    direct_symmetric
+    endings
     groups
     in_place
     mailboxes
@@ -41,6 +43,7 @@ examples! {
     unbounded
     waiting
     waiting_tokio
+    who_receives
 }
 
 fn repository() -> &'static Path {

@@ -168,10 +168,13 @@ pub(crate) struct Receive {
     /// As a member of this group of the mailbox
     #[arg(long, value_name = "NAME", value_parser = parse::mailbox_name)]
     pub(crate) group: Option<GroupName>,
+    /// Only what this process sends: the name it has registered, or its process id
+    #[arg(long, value_name = "PROCESS", value_parser = parse::process)]
+    pub(crate) from: Option<DirectAddress>,
     /// Receive so many messages
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "follow")]
     pub(crate) count: u64,
-    /// Receive until interrupted, or until the mailbox is closed and drained
+    /// Receive until interrupted, or until there will be nothing more: closed and drained, or the sender gone
     #[arg(long, short)]
     pub(crate) follow: bool,
     /// Wait at most so long for each message, as in 500ms or 2s [default: as long as it takes]
@@ -294,7 +297,7 @@ mod tests {
             "ipcctl create orders --buffering unbounded --order arrival --lifetime system",
             "ipcctl create orders --receivers exclusive --buffering rendezvous",
             "ipcctl create prices --group audit --group screen:drop-oldest",
-            "ipcctl receive prices --group audit",
+            "ipcctl receive prices --group audit --from 4711",
             "ipcctl peek prices --group audit",
             "ipcctl purge prices --group audit",
             "ipcctl delete orders --drain",

@@ -24,7 +24,7 @@ pub(crate) enum ExitCode {
     TimedOut = 5,
     /// There is no mailbox of that name (any more).
     NoSuchMailbox = 6,
-    /// Nobody is there to receive, or to answer.
+    /// Nobody is there to send, to receive or to answer.
     NobodyThere = 7,
 }
 
@@ -56,7 +56,7 @@ impl ExitCode {
             Self::PermissionDenied => "permission denied",
             Self::TimedOut => "timed out",
             Self::NoSuchMailbox => "no such mailbox",
-            Self::NobodyThere => "nobody is there to receive or to answer",
+            Self::NobodyThere => "nobody is there to send, to receive or to answer",
         }
     }
 }
@@ -208,6 +208,9 @@ impl Failure {
             ReceiveError::Deleted => {
                 (ExitCode::NoSuchMailbox, "create it again (ipcctl create NAME)")
             }
+            ReceiveError::SenderGone | ReceiveError::NoSenders => {
+                (ExitCode::NobodyThere, "look who sends (ipcctl show NAME)")
+            }
             ReceiveError::OwnerGone => (ExitCode::NoSuchMailbox, OWNER_GONE),
             _ => return Self::new(ExitCode::Failed, what, error),
         };
@@ -281,6 +284,7 @@ mod tests {
         assert_eq!(Failure::send("x", &SendError::Deleted).code, ExitCode::NoSuchMailbox);
         assert_eq!(Failure::send("x", &SendError::OwnerGone).code, ExitCode::NoSuchMailbox);
         assert_eq!(Failure::send("x", &SendError::NoReceivers).code, ExitCode::NobodyThere);
+        assert_eq!(Failure::receive("x", &ReceiveError::SenderGone).code, ExitCode::NobodyThere);
         assert_eq!(Failure::receive("x", &ReceiveError::OwnerGone).code, ExitCode::NoSuchMailbox);
         assert_eq!(Failure::receive("x", &ReceiveError::TimedOut).code, ExitCode::TimedOut);
         assert_eq!(Failure::receive("x", &ReceiveError::Closed).code, ExitCode::Failed);
