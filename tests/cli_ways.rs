@@ -88,14 +88,16 @@ fn each_group_gets_every_message_and_is_shown_with_what_it_lost() {
     assert_eq!(names, ["audit", "screen"], "{shown}");
     assert_eq!([&shown[0]["slow"], &shown[1]["slow"]], ["block", "drop-oldest"]);
     assert_eq!([&shown[0]["queued_messages"], &shown[1]["queued_messages"]], [0, 2], "{shown}");
-    let lines = "a line of some length, sixty-four bytes of it with the header\n".repeat(40);
-    assert_eq!(shell.run("send prices --lines --timeout 60s", &lines).code, Some(0));
+    shell.does("send prices 102");
     let purged = shell.run("purge prices --group audit --json", "").json().remove(0);
-    assert_eq!(purged["messages"], 40, "{purged}");
-    assert_eq!(shell.run("send prices --lines --timeout 60s", &lines).code, Some(0));
-    let dropped = groups(&shell)[1]["dropped_messages"].as_u64().expect("a number");
-    assert!(dropped > 0, "a lane of 4 KiB does not hold 80 lines");
-    let text = shell.does("show prices");
+    assert_eq!(purged["messages"], 1, "{purged}");
+    shell.does("create news --capacity 4KiB --group screen:drop-oldest");
+    let lines = "a line of some length, sixty-four bytes of it with the header\n".repeat(80);
+    assert_eq!(shell.run("send news --lines --timeout 60s", &lines).code, Some(0));
+    let shown = shell.run("show news --json", "").json().remove(0);
+    let dropped = shown["groups"][0]["dropped_messages"].as_u64().expect("a number");
+    assert!(dropped > 0, "a lane of 4 KiB does not hold 80 lines: {shown}");
+    let text = shell.does("show news");
     assert!(text.contains("drop-oldest") && text.contains(&dropped.to_string()), "{text}");
     for verb in ["receive", "peek", "purge"] {
         let said = shell.ends(&format!("{verb} prices --group staff"), 2);

@@ -28,18 +28,17 @@ pub(crate) fn run(client: &Client, args: &Send, output: &mut Output) -> Outcome 
         Input::Lines(reader, progress) => sending.send_lines(reader, &progress)?,
     }
     let (messages, bytes) = (sending.messages, sending.bytes);
-    let shown = target.to_string();
     if output.json {
         let (messages, bytes) = (Some(messages), Some(bytes));
+        let name = target.name();
         let to = match &target {
-            Target::Mailbox(name) => json::Target::Mailbox(name.as_str()),
-            Target::Process(DirectAddress::Name(name)) => json::Target::Process(name),
-            Target::Process(DirectAddress::Pid(_)) => json::Target::Process(&shown),
+            Target::Mailbox(_) => json::Target::Mailbox(&name),
+            Target::Process(_) => json::Target::Process(&name),
         };
         output.object(&json::Done { to, done: "sent", messages, bytes })?;
     }
     let plural = if messages == 1 { "message" } else { "messages" };
-    output.tell(&format!("sent {messages} {plural} ({bytes} bytes) to {shown}"));
+    output.tell(&format!("sent {messages} {plural} ({bytes} bytes) to {target}"));
     Ok(ExitCode::Done)
 }
 
@@ -51,13 +50,21 @@ enum Target {
     Process(DirectAddress),
 }
 
+impl Target {
+    /// As it was typed.
+    fn name(&self) -> String {
+        match self {
+            Self::Mailbox(name) => name.to_string(),
+            Self::Process(DirectAddress::Name(name)) => name.clone(),
+            Self::Process(DirectAddress::Pid(pid)) => pid.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Mailbox(name) => name.fmt(f),
-            Self::Process(DirectAddress::Name(name)) => write!(f, "process {name}"),
-            Self::Process(DirectAddress::Pid(pid)) => write!(f, "process {pid}"),
-        }
+        let kind = if matches!(self, Self::Process(_)) { "process " } else { "" };
+        write!(f, "{kind}{}", self.name())
     }
 }
 
