@@ -8,6 +8,9 @@
 //! create NAME | create_for UID NAME | delete NAME               ask the daemon
 //! list | status                                                 the same
 //! sender NAME | receiver NAME | close_sender | close_receiver   open and close the ends
+//! send_sync TEXT | send_sync_within MS TEXT                     send one, and await the acknowledgement
+//! signalled VALUE TEXT                                          send one, and await the signal of its ticket
+//! withdraw_numbered ID COUNT BYTES SEED LOG                     see completions.rs
 //! never_spin                                                    the ends sleep at once
 //! send TEXT | try_send TEXT | send_within MS TEXT               send one message
 //! receive | try_receive | receive_within MS                     got ATTEMPTS PID UID GID TEXT
@@ -38,6 +41,8 @@ use tests::numbered;
 mod attacks;
 #[path = "misbehave/bulk.rs"]
 mod bulk;
+#[path = "misbehave/completions.rs"]
+mod completions;
 #[path = "misbehave/polled.rs"]
 mod polled;
 #[path = "misbehave/scribbles.rs"]
@@ -139,6 +144,14 @@ impl State {
                 let deadline = within(number(Some(ms))?);
                 self.sender()?.send_deadline(text.as_bytes(), deadline).map_err(said)?;
             }
+            "send_sync" => self.sender()?.send_sync(rest.as_bytes()).map_err(said)?,
+            "send_sync_within" => {
+                let (ms, text) = rest.split_once(' ').unwrap_or((rest, ""));
+                let deadline = within(number(Some(ms))?);
+                self.sender()?.send_sync_deadline(text.as_bytes(), deadline).map_err(said)?;
+            }
+            "signalled" => return completions::signalled(self.sender()?, rest),
+            "withdraw_numbered" => return completions::withdraw(self.sender()?, &mut words),
             "receive" => return Ok(take(self.receiver()?.receive().map_err(said)?)),
             "try_receive" => return Ok(take(self.receiver()?.try_receive().map_err(said)?)),
             "receive_within" => {

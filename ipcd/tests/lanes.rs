@@ -19,12 +19,12 @@ use libipc::sys::mapping::Access::{ReadOnly, ReadWrite};
 
 fn roster(opened: &Opened, fds: &[OwnedFd]) -> Roster {
     let limits = opened.attributes.limits(opened.groups.len());
-    Roster::map(&fds[0], limits, ReadOnly).unwrap()
+    Roster::map(&fds[0], limits, ReadOnly).expect("a roster")
 }
 
 fn cursors(opened: &Opened, fd: &OwnedFd) -> Cursors {
     let limits = opened.attributes.limits(opened.groups.len());
-    Cursors::map(fd, limits, ReadWrite).unwrap()
+    Cursors::map(fd, limits, ReadWrite).expect("cursors")
 }
 
 fn status(roster: &Roster, lane: u16) -> (u32, SlotState) {

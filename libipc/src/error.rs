@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use crate::protocol::{Identity, Refusal};
+use crate::ticket::Ticket;
 
 /// Something that should not happen: the kernel refused a step, or the daemon broke the protocol.
 #[derive(Debug, thiserror::Error)]
@@ -93,12 +94,20 @@ pub enum RequestError {
     Fault(#[from] Fault),
 }
 
-/// Why a message was not sent without waiting. The message is still the caller's.
+/// Why a message was not sent without waiting. The message is still the caller's, but for
+/// [`TrySendError::InHand`].
 #[derive(Debug, thiserror::Error)]
 pub enum TrySendError {
     /// No room: receivers must acknowledge first.
     #[error("the lane is full")]
     Full,
+    /// Only in a rendezvous mailbox: no receiver took it at once.
+    #[error("no receiver took the message")]
+    NotTaken,
+    /// Only in a rendezvous mailbox: a receiver has it and has not acknowledged it. The message is not the caller's
+    /// any more; the ticket tells what becomes of it.
+    #[error("a receiver has the message, and has not acknowledged it yet")]
+    InHand(Ticket),
     /// Longer than any message may be here.
     #[error("the message has {len} bytes, this mailbox takes at most {max}")]
     TooLong {
@@ -140,7 +149,8 @@ impl TrySendError {
     /// The same where waiting could change nothing; `None` for [`Self::Full`].
     pub(crate) fn lasting(self) -> Option<SendError> {
         Some(match self {
-            Self::Full => return None,
+            Self::Full | Self::NotTaken => return None,
+            Self::InHand(ticket) => SendError::InHand(ticket),
             Self::TooLong { len, max } => SendError::TooLong { len, max },
             Self::Closed => SendError::Closed,
             Self::Deleted => SendError::Deleted,
@@ -169,9 +179,17 @@ impl From<RequestError> for TrySendError {
 /// Why a message was not sent.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// Only with a deadline: it passed, and there was no room.
-    #[error("the deadline passed before there was room")]
+    /// Only with a deadline: it passed, and there was no room, or, where a send waits for the acknowledgement, no
+    /// receiver had taken it. Nobody has it.
+    #[error(
+        "the deadline passed before there was room for the message, or before a receiver took it"
+    )]
     TimedOut,
+    /// Only where a send waits for the acknowledgement: the deadline passed, or the mailbox is gone, and a receiver
+    /// has the message and has not acknowledged it. It is not the caller's any more; the ticket tells what becomes
+    /// of it.
+    #[error("a receiver has the message, and has not acknowledged it yet")]
+    InHand(Ticket),
     /// Longer than any message may be here.
     #[error("the message has {len} bytes, this mailbox takes at most {max}")]
     TooLong {
@@ -220,9 +238,12 @@ pub enum SendToError {
     Send(SendError),
 }
 
-/// Why a reserved message was not sent. Nothing of it was.
+/// Why a reserved message was not sent. Nothing of it was, but for [`CommitError::InHand`].
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
+    /// Only in a rendezvous mailbox: it is gone, and a receiver has the message and has not acknowledged it.
+    #[error("a receiver has the message, and has not acknowledged it yet")]
+    InHand(Ticket),
     /// The mailbox was closed to new sends meanwhile.
     #[error("the mailbox is closed to new sends")]
     Closed,

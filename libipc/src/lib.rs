@@ -25,6 +25,7 @@
 //! - [`Reservation`], [`TrustedSenders`]: messages written and read in place. [`Batch`]: several at once.
 //! - [`WaitSet`]: waiting on many. [`Receiver::poll_fd`], [`Sender::poll_fd`]: descriptors for event loops. With
 //!   the feature `tokio`, the module of that name: futures and a stream.
+//! - [`Ticket`]: what has become of a message, told by [`Sender::send_tracked`].
 //! - [`error`]: one type an operation.
 //! - [`lane`]: how messages lie in shared memory and who wakes whom. [`regions`], [`sys`]: what that
 //!   stands on. [`protocol`]: control messages. These four are shared with `ipcd` and no stable interface.
@@ -58,6 +59,8 @@ mod session;
 mod sleeper;
 pub mod sync;
 pub mod sys;
+#[cfg(not(loom))]
+mod ticket;
 #[cfg(all(feature = "tokio", not(loom)))]
 pub mod tokio;
 #[cfg(not(loom))]
@@ -89,5 +92,7 @@ pub use protocol::{
 pub use receiver::{Batch, BatchMessage, Receiver};
 #[cfg(not(loom))]
 pub use sender::{Reservation, Sender};
+#[cfg(not(loom))]
+pub use ticket::{Returned, Ticket, TicketError, TicketState};
 #[cfg(not(loom))]
 pub use wait_set::{WaitError, WaitSet, Waitable};

@@ -221,6 +221,8 @@ impl Neighbours {
             };
             let (words, mapping) = LaneWords::map(fd, info.capacity_bytes, Access::ReadOnly)
                 .map_err(|e| Fault::new(step, e))?;
+            let doorstep = self.doorsteps.get(usize::from(info.doorstep)).and_then(Option::as_ref);
+            let verdict = doorstep.map(|(_, words)| words.verdicts.element(index.into()));
             *place = Some(info);
             let id =
                 |ticket: LaneTicket| LaneId { index: ticket.index, generation: ticket.generation };
@@ -228,7 +230,7 @@ impl Neighbours {
             let memory = RingMemory::new(&mapping, info.capacity_bytes);
             let first = Position::new(info.first_position);
             let reader = LaneReader::new(memory, words.header, first, info.ticket.generation);
-            attach(&info, reader.standing(standing));
+            attach(&info, reader.standing(standing).with_verdict(verdict));
         }
         self.through = fetched.through;
         Ok(())

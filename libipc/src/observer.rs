@@ -71,7 +71,7 @@ impl Observer {
     }
 
     /// Up to `count` messages that wait now: lane by lane, the oldest first. A message that is claimed
-    /// while it is being looked at is left out.
+    /// while it is being looked at is left out, and so is one that its sender has taken back.
     ///
     /// # Errors
     /// [`RequestError`] if the daemon is asked for new lanes and does not answer, or after a fork.
@@ -116,7 +116,7 @@ impl Observer {
             // The copy is whole if nobody had claimed the record when it was done: only then may its
             // sender write there again.
             std::sync::atomic::fence(Acquire);
-            if claim().since(at) <= 0 {
+            if claim().since(at) <= 0 && !lane.is_withdrawn(at, header) {
                 peeked.push(Peeked { sender, bytes: payload.take() });
             }
             at = at.advance(header.granules());

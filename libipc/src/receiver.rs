@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::delivery::Delivery;
 use crate::error::{Corrupt, Fault, ReceiveError, RequestError, TryReceiveError};
-use crate::lane::claim::{Claimant, LaneReader, Malformed, Taken};
+use crate::lane::claim::{Claimant, LaneReader, Malformed, Next, Taken};
 use crate::lane::layout::{SlotState, Traffic};
 use crate::lane::memory::{Payload, RingMemory, TrustedSenders};
 use crate::lane::order::LANES_WITHOUT_HINTS;
@@ -71,6 +71,8 @@ pub struct Receiver {
     /// The same while there is nothing to see to; else a value that it never has.
     undisturbed_changes: u64,
     traffic: Traffic,
+    /// Something withdrawn was skipped since this was last set to false.
+    skipped: bool,
     /// The daemon was away when it should have told of new lanes: ask again before sleeping.
     stale: bool,
     /// Some sender was found on another processor when last asked.
@@ -139,6 +141,7 @@ impl Receiver {
             seen_changes: 0,
             undisturbed_changes: u64::MAX,
             traffic: Traffic::Open,
+            skipped: false,
             stale: false,
             sender_elsewhere: true,
             claims: 0,
@@ -350,6 +353,21 @@ impl Receiver {
 
     /// Takes the next message, if there is one; if it is not `thorough` it may miss one for a while.
     fn take(&mut self, thorough: bool) -> Result<bool, TryReceiveError> {
+        let mut rounds = 0;
+        loop {
+            self.skipped = false;
+            if self.take_once(thorough)? {
+                return Ok(true);
+            }
+            // What was claimed was withdrawn: there may be more, though no more than the lanes can hold.
+            rounds += 1;
+            if !self.skipped || rounds > self.claimant.granules() {
+                return Ok(false);
+            }
+        }
+    }
+
+    fn take_once(&mut self, thorough: bool) -> Result<bool, TryReceiveError> {
         self.check()?;
         if let Some(pid) = self.wanted {
             return self.take_from(pid);
@@ -397,11 +415,21 @@ impl Receiver {
     }
 
     fn next_of_run(&mut self) -> Result<bool, TryReceiveError> {
-        let taken = self.claimant.take_from_run(&mut self.payload);
-        if self.lossy && taken == Ok(true) && self.lets_go() {
+        loop {
+            match self.claimant.take_from_run(&mut self.payload) {
+                Ok(Next::Message) => break,
+                Ok(Next::Over) => return Ok(false),
+                Ok(Next::Skipped(lane)) => {
+                    self.skipped = true;
+                    self.has_freed(lane);
+                }
+                Err(malformed) => return Err(self.corrupt(malformed)),
+            }
+        }
+        if self.lossy && self.lets_go() {
             self.let_go(1);
         }
-        taken.map_err(|malformed| self.corrupt(malformed))
+        Ok(true)
     }
 
     fn check(&mut self) -> Result<(), TryReceiveError> {
@@ -673,6 +701,9 @@ impl Receiver {
     /// Wakes another sleeper, if there is one and something to take for it.
     #[cold]
     fn pass_the_baton(&self) {
+        if !self.guard.is_original() {
+            return;
+        }
         let (claimant, roster) = (&self.claimant, &self.roster.header);
         let (cursors, slot) = (&claimant.cursors().header, claimant.slot());
         let look = || self.stale || claimant.anything_to_take();

@@ -12,7 +12,7 @@ use crate::lane::park::{self, Rung, SpinBudget, Woke};
 use crate::lane::position::record_granules;
 use crate::lane::ring::{LaneWriter, NoRoom};
 use crate::link::{Link, map_mailbox};
-use crate::protocol::{Group, LaneInfo, MailboxAttributes, Opened, OpenedRole};
+use crate::protocol::{Buffering, Group, LaneInfo, MailboxAttributes, Opened, OpenedRole};
 use crate::regions::{Cursors, Doorstep, Roster};
 use crate::session::Session;
 use crate::sync::Ordering::{Acquire, Relaxed};
@@ -20,11 +20,14 @@ use crate::sync::spin_hint;
 use crate::sys::futex::Futex;
 use crate::sys::mapping::Access;
 use crate::sys::process::{self, ForkGuard};
+use crate::ticket::SentLane;
 
 mod batch;
 mod lanes;
 mod poll;
+mod rendezvous;
 mod reserve;
+mod tracked;
 
 pub use reserve::Reservation;
 
@@ -48,8 +51,10 @@ pub struct Sender {
     /// The lane in which messages go now.
     writer: LaneWriter<RingMemory>,
     lane: LaneInfo,
+    /// What that lane shares with tickets, once there was one.
+    sent_lane: Option<Arc<SentLane>>,
     /// The lanes of other priorities.
-    others: Vec<(LaneInfo, LaneWriter<RingMemory>)>,
+    others: Vec<(LaneInfo, LaneWriter<RingMemory>, Option<Arc<SentLane>>)>,
     attributes: MailboxAttributes,
     limits: Limits,
     group_list: Vec<Group>,
@@ -62,9 +67,13 @@ pub struct Sender {
     /// The roster's `changes` when `state` was read.
     seen_changes: u32,
     traffic: Traffic,
-    /// Nothing keeps messages from being sent, as far as the roster tells.
+    /// Nothing keeps messages from being sent, as far as the roster tells, and nothing is to be done behind it.
     ready: bool,
     requires_receivers: bool,
+    /// Receivers are required, and there are none.
+    lonely: bool,
+    /// Nothing is buffered: a send waits for the acknowledgement.
+    rendezvous: bool,
     message_bytes_max: usize,
     spin: SpinBudget,
     elsewhere: poll::Elsewhere,
@@ -101,6 +110,7 @@ impl Sender {
         let mut sender = Self {
             writer,
             lane,
+            sent_lane: None,
             others: Vec::new(),
             attributes,
             limits,
@@ -112,6 +122,8 @@ impl Sender {
             traffic: Traffic::Open,
             ready: false,
             requires_receivers: false,
+            lonely: false,
+            rendezvous: attributes.buffering == Buffering::Rendezvous,
             message_bytes_max: usize::try_from(attributes.message_bytes_max())
                 .unwrap_or(usize::MAX),
             spin: SpinBudget::new(SpinBudget::DEFAULT),
@@ -188,6 +200,9 @@ impl Sender {
 
     #[cold]
     fn send_slowly(&mut self, message: &[u8], deadline: Option<Instant>) -> Result<(), SendError> {
+        if self.rendezvous {
+            return self.meet(message, deadline);
+        }
         self.wait_for_room(message.len(), deadline)?;
         self.publish(message);
         Ok(())
@@ -253,8 +268,8 @@ impl Sender {
             self.refresh();
         }
         match self.traffic {
-            Traffic::Open if self.ready => Ok(()),
-            Traffic::Open => Err(TrySendError::NoReceivers),
+            Traffic::Open if self.lonely => Err(TrySendError::NoReceivers),
+            Traffic::Open => Ok(()),
             Traffic::Closed | Traffic::Draining => Err(TrySendError::Closed),
             Traffic::Deleted => Err(TrySendError::Deleted),
             Traffic::OwnerGone => Err(TrySendError::OwnerGone),
@@ -265,13 +280,25 @@ impl Sender {
     fn refresh(&mut self) {
         self.seen_changes = self.roster.header.changes.load(Acquire);
         self.traffic = Traffic::from_word(self.roster.header.traffic.load(Relaxed));
-        let lonely = self.requires_receivers && self.roster.header.receivers.load(Relaxed) == 0;
-        self.ready = self.traffic == Traffic::Open && !lonely;
+        let receivers = self.roster.header.receivers.load(Relaxed);
+        self.lonely = self.requires_receivers && receivers == 0;
+        self.ready = self.traffic == Traffic::Open && !self.lonely && !self.rendezvous;
     }
 
     #[cold]
     fn find_room(&mut self, granules: u64) -> Result<(), TrySendError> {
-        self.writer.find_room(granules).map_err(|error| self.no_room(error))
+        // What is being withdrawn keeps its room until that is settled.
+        let found = {
+            let _lock = self.sent_lane.as_ref().map(|lane| lane.lock());
+            self.writer.find_room(granules)
+        };
+        found.map_err(|error| self.no_room(error))
+    }
+
+    /// Whether there is room, or something to be said of it.
+    fn may_have_room(&mut self, granules: u64) -> bool {
+        let _lock = self.sent_lane.as_ref().map(|lane| lane.lock());
+        !matches!(self.writer.find_room(granules), Err(NoRoom::Full))
     }
 
     fn no_room(&self, error: NoRoom) -> TrySendError {
@@ -324,7 +351,7 @@ impl Sender {
             for _ in 0..PAUSES_BETWEEN_LOOKS {
                 spin_hint();
             }
-            if !matches!(self.writer.find_room(granules), Err(NoRoom::Full)) {
+            if self.may_have_room(granules) {
                 looks_with_room += 1;
                 if self.writer.room() >= plenty || looks_with_room == LOOKS_FOR_PLENTY {
                     self.spin.paid();
@@ -352,13 +379,10 @@ impl Sender {
         };
         let limits = (deadline, at_most);
         let header = self.writer.shared_header();
-        let freed = &self.doorstep.freed[usize::from(self.writer.lane())];
-        let (roster, writer, seen) = (&self.roster.header, &mut self.writer, self.seen_changes);
-        let look = || {
-            !matches!(writer.find_room(granules), Err(NoRoom::Full))
-                || roster.changes.load(Acquire) != seen
-        };
-        let woke = park::sleep_for_room(roster, &header, freed, wanted, limits, &Futex, look);
+        let freed = self.doorstep.freed.element(self.writer.lane().into());
+        let (roster, seen) = (self.roster.header.clone(), self.seen_changes);
+        let look = || self.may_have_room(granules) || roster.changes.load(Acquire) != seen;
+        let woke = park::sleep_for_room(&roster, &header, &freed, wanted, limits, &Futex, look);
         self.note_processor();
         woke
     }

@@ -13,7 +13,7 @@ use super::{Admission, Registry, no_session};
 
 const PROCESS: &str = "process/";
 const REPLY: &str = "reply/";
-/// Of a name that is no name, an answer repeats no more than this.
+/// Of an address that is nobody's, an answer repeats no more than this.
 const SHOWN: usize = 64;
 
 /// Says whether a client may give this name to a mailbox.
@@ -184,16 +184,11 @@ impl Registry {
 
 fn inbox_name(name: Option<&str>, pid: u32) -> Result<MailboxName, Refusal> {
     let own = pid.to_string();
-    let name = name.unwrap_or(&own);
-    let refuse = |reason: &str| {
-        let name = name.chars().take(SHOWN).collect();
-        Err(Refusal::InvalidName { name, reason: reason.to_owned() })
-    };
-    if name.is_empty() {
-        return refuse("it is empty");
-    }
+    let name = MailboxName::new(name.unwrap_or(&own))?;
+    let name = name.as_str();
     if name != own && name.bytes().all(|byte| byte.is_ascii_digit()) {
-        return refuse("a number names the process of that pid, and this is another one");
+        let reason = "a number names the process of that pid, and this is another one".to_owned();
+        return Err(Refusal::InvalidName { name: name.to_owned(), reason });
     }
     MailboxName::new(&format!("{PROCESS}{name}"))
 }

@@ -18,14 +18,15 @@
 
 use crate::lane::layout::{Claim, Hold, LaneHeader, LaneStatus, Marked, SlotCell, SlotState};
 use crate::lane::order::{Choice, Standing};
-use crate::lane::park::slot_bit;
+use crate::lane::park::{self, slot_bit};
 use crate::lane::position::Position;
 use crate::lane::repair::slot_is_idle;
 use crate::lane::ring::{RecordHeader, Storage};
-use crate::lane::run::{self, Reach, Run};
+use crate::lane::run::{self, NotHandedOut, Reach, Run};
+use crate::lane::withdraw::is_withdrawn;
 use crate::regions::{Cursors, Roster};
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use crate::sync::{fence, overwrite};
+use crate::sync::{AtomicU64, fence, overwrite};
 use crate::sys::mapping::Shared;
 
 /// Times that a claim is tried again when others win.
@@ -49,6 +50,8 @@ pub struct Malformed {
 pub struct LaneReader<S> {
     storage: S,
     header: Shared<LaneHeader>,
+    /// Who has the record that the sender wants back; `None` where that is not to be known.
+    verdict: Option<Shared<AtomicU64>>,
     /// The tail as last seen.
     tail: Position,
     /// Which of its slot's lanes it is.
@@ -70,6 +73,7 @@ impl<S: Storage> LaneReader<S> {
         Self {
             storage,
             header,
+            verdict: None,
             tail: first,
             generation,
             corrupt: false,
@@ -83,6 +87,12 @@ impl<S: Storage> LaneReader<S> {
     #[must_use]
     pub fn standing(self, standing: Standing) -> Self {
         Self { open: standing.after.is_none(), standing, ..self }
+    }
+
+    /// The same, with its verdict: without one no record is known to be withdrawn before its mark is final.
+    #[must_use]
+    pub fn with_verdict(self, verdict: Option<Shared<AtomicU64>>) -> Self {
+        Self { verdict, ..self }
     }
 
     /// Leaves it alone from now on.
@@ -113,6 +123,11 @@ impl<S: Storage> LaneReader<S> {
         run::record(&self.storage, at, available)
     }
 
+    /// Whether the sender of a record at `at` has it back.
+    pub fn is_withdrawn(&self, at: Position, header: RecordHeader) -> bool {
+        is_withdrawn(self.verdict.as_deref(), at, header.flags)
+    }
+
     /// Where the records are.
     pub fn storage(&self) -> &S {
         &self.storage
@@ -126,6 +141,20 @@ pub struct Taken {
     pub lane: u16,
     /// How often it, or the run it was claimed with, has been handed out before.
     pub attempts: u32,
+    /// What it is: see [`RecordHeader`].
+    pub kind: u8,
+}
+
+/// What came of asking a run for its next message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// It is in hand.
+    Message,
+    /// There is none left.
+    Over,
+    /// Its sender has it back; its room is free, as after an acknowledgement: the caller looks whether the
+    /// sender of this lane waits for it, and asks again.
+    Skipped(u16),
 }
 
 /// The taking end of one receiver, over all lanes of its mailbox.
@@ -238,6 +267,12 @@ impl<S: Storage> Claimant<S> {
         self.lanes.get(usize::from(lane))?.as_ref()
     }
 
+    /// Granules that all lanes have together.
+    pub fn granules(&self) -> u64 {
+        let lanes = self.order.iter().filter_map(|&lane| self.lane(lane));
+        lanes.map(|lane| lane.storage.capacity()).sum()
+    }
+
     /// Whether a message is in hand.
     #[inline]
     pub fn has_in_hand(&self) -> bool {
@@ -253,28 +288,41 @@ impl<S: Storage> Claimant<S> {
     ///
     /// # Errors
     /// [`Malformed`]: the sender has overwritten the run; what is left of it is given up.
-    pub fn take_from_run(&mut self, into: &mut S::Payload) -> Result<bool, Malformed> {
+    pub fn take_from_run(&mut self, into: &mut S::Payload) -> Result<Next, Malformed> {
         if self.run.is_over() {
-            return Ok(false);
+            return Ok(Next::Over);
         }
-        if self.copy_next(into) { Ok(true) } else { Err(self.give_up_run()) }
+        match self.copy_next(into) {
+            Ok(()) => Ok(Next::Message),
+            Err(NotHandedOut::Withdrawn(end)) => Ok(Next::Skipped(self.skip(end))),
+            Err(NotHandedOut::Malformed) => Err(self.give_up_run()),
+        }
+    }
+
+    /// Passes over a withdrawn record, with nothing in hand: as acknowledged, but not counted.
+    #[cold]
+    fn skip(&mut self, end: Position) -> u16 {
+        self.run.in_hand = end;
+        self.free_in_hand()
     }
 
     /// Copies out the record at the run's beginning, if it is what a record can be.
     #[inline]
-    fn copy_next(&mut self, into: &mut S::Payload) -> bool {
-        let Some(Some(lane)) = self.lanes.get(usize::from(self.run.lane)) else { return false };
+    fn copy_next(&mut self, into: &mut S::Payload) -> Result<(), NotHandedOut> {
+        let Some(Some(lane)) = self.lanes.get(usize::from(self.run.lane)) else {
+            return Err(NotHandedOut::Malformed);
+        };
         let at = self.run.in_hand;
-        let Some(len) = self.run.hand_out(&lane.storage) else { return false };
+        let len = self.run.hand_out(&lane.storage, lane.verdict.as_deref())?;
         lane.storage.copy_out(at, len, into);
-        true
+        Ok(())
     }
 
     /// Hands out what is left of the run behind the message in hand, up to so many records with that one:
     /// then all of them are in hand together. `each` is told where every one of them lies, how long its
     /// payload is, and how often it was handed out before.
     ///
-    /// A record that is not as it should be is left for its turn.
+    /// A record that is not as it should be, or that its sender has back, is left for its turn.
     pub fn take_more(&mut self, records_max: usize, mut each: impl FnMut(Position, usize, u32)) {
         let run = &mut self.run;
         let Some(Some(lane)) = self.lanes.get(usize::from(run.lane)) else { return };
@@ -285,7 +333,7 @@ impl<S: Storage> Claimant<S> {
         let mut records = 0;
         while records < records_max && run.in_hand != run.end {
             let at = run.in_hand;
-            let Some(len) = run.hand_out(&lane.storage) else { break };
+            let Ok(len) = run.hand_out(&lane.storage, lane.verdict.as_deref()) else { break };
             each(at, len, run.attempts_at(at));
             records += 1;
         }
@@ -302,7 +350,7 @@ impl<S: Storage> Claimant<S> {
     /// offered. False says only that it did not: the thorough calls tell why.
     #[inline]
     pub fn take_quickly(&mut self, into: &mut S::Payload) -> bool {
-        (!self.run.is_over() || self.claim_quickly()) && self.copy_next(into)
+        (!self.run.is_over() || self.claim_quickly()) && self.copy_next(into).is_ok()
     }
 
     #[inline(never)]
@@ -327,9 +375,9 @@ impl<S: Storage> Claimant<S> {
 
     /// What is known of the message in hand; `None` if there is none.
     pub fn in_hand(&self) -> Option<Taken> {
-        let Run { lane, next, .. } = self.run;
+        let Run { lane, next, kind, .. } = self.run;
         let attempts = self.run.attempts_at(next);
-        self.has_in_hand().then_some(Taken { lane, attempts })
+        self.has_in_hand().then_some(Taken { lane, attempts, kind })
     }
 
     /// Whether anything is offered that could be taken over.
@@ -440,7 +488,8 @@ impl<S: Storage> Claimant<S> {
             if !self.single {
                 confirm_winner(&self.cursors, self.slot, index, claim);
             }
-            mine.end.store(end.get(), Relaxed);
+            // PAIR(hold): whoever sees the new end sees that the hold before it is over.
+            mine.end.store(end.get(), Release);
             let hold = Hold { confirmed: false, lane: index, position: claim.position };
             // PAIR(hold): Release here, Acquire in `ring`, `confirm_winner` and `mend_slot`; `end` is seen.
             overwrite(&mine.hold, hold.to_word());
@@ -455,6 +504,8 @@ impl<S: Storage> Claimant<S> {
             };
             lane.storage.checkpoint();
             if moved {
+                // PAIR(withdraw): between the claim and the look at the records' marks.
+                park::light_barrier(&self.roster.header);
                 self.turn_records = self.turn_records.saturating_add(records);
                 self.run = Run::new(index, claim.position, end);
                 return Ok(true);
@@ -473,19 +524,25 @@ impl<S: Storage> Claimant<S> {
         if !self.has_in_hand() {
             return None;
         }
+        self.received += 1;
+        // Relaxed: a counter for people.
+        self.mine.received.store(self.received, Relaxed);
+        Some(self.free_in_hand())
+    }
+
+    /// Is done with what is in hand; returns its lane.
+    #[inline]
+    fn free_in_hand(&mut self) -> u16 {
         let mine = &self.mine;
         let run = &mut self.run;
         run.next = run.in_hand;
-        self.received += 1;
-        // Relaxed: a counter for people.
-        mine.received.store(self.received, Relaxed);
         if run.attempts != 0 && run.next.since(run.marked_end) >= 0 {
             // The records behind had never been in another's hand.
             run.attempts = 0;
             mine.attempts.store(0, Relaxed);
             mine.marked.store(Marked::FIRST, Relaxed);
         }
-        Some(self.free())
+        self.free()
     }
 
     /// Acknowledges those of the messages in hand that lie before `first_left`, of which there are `count`,

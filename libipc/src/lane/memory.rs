@@ -14,8 +14,9 @@ use std::sync::Arc;
 
 use crate::lane::layout::LANE_HEADER_BYTES;
 use crate::lane::position::{GRANULE_BYTES, Position, record_granules};
-use crate::lane::ring::{RecordHeader, Storage};
-use crate::sync::{AtomicU64, Ordering::Relaxed};
+use crate::lane::ring::{Marks, RecordHeader, Storage};
+use crate::sync::AtomicU64;
+use crate::sync::Ordering::{Relaxed, Release};
 use crate::sys::mapping::Mapping;
 
 /// The data of one mapped lane.
@@ -54,6 +55,13 @@ impl RingMemory {
         let index = (at.get() & (self.capacity - 1)) as usize;
         // SAFETY: index < capacity, and two capacities are mapped behind `data` (invariant).
         unsafe { self.data.add(index * GRANULE_BYTES) }
+    }
+
+    /// The records' headers, to be marked.
+    #[must_use]
+    pub fn marks(&self) -> RecordMarks {
+        let Self { data, capacity, keeper } = self;
+        RecordMarks { data: *data, capacity: *capacity, _keeper: keeper.clone() }
     }
 
     /// The payload of the record that is about to be written at a position: whatever lay there before.
@@ -139,10 +147,9 @@ impl Storage for RingMemory {
     }
 
     #[inline]
-    fn payload_len(&self, at: Position) -> usize {
-        // Relaxed: as in `header`. The length is in the first word.
-        let first = word(self, self.granule(at).cast());
-        RecordHeader::from_words([first.load(Relaxed), 0]).len as usize
+    fn first_word(&self, at: Position) -> u64 {
+        // Relaxed: as in `header`.
+        word(self, self.granule(at).cast()).load(Relaxed)
     }
 
     #[inline]
@@ -164,6 +171,35 @@ impl Storage for RingMemory {
         let index = (at.get() & (self.capacity - 1)) as usize;
         let offset = LANE_HEADER_BYTES + index * GRANULE_BYTES;
         self.keeper.populate(offset, granules as usize * GRANULE_BYTES)
+    }
+}
+
+/// The headers of a lane's records, to be marked by whoever sent them, from any thread.
+#[derive(Debug)]
+pub struct RecordMarks {
+    /// As in [`RingMemory`].
+    data: NonNull<u8>,
+    capacity: u64,
+    _keeper: Arc<Mapping>,
+}
+
+// SAFETY: the memory stays mapped whichever thread uses it (`_keeper`), and all access is by atomics.
+unsafe impl Send for RecordMarks {}
+// SAFETY: as above.
+unsafe impl Sync for RecordMarks {}
+
+impl Marks for RecordMarks {
+    fn mark(&self, at: Position, header: RecordHeader) {
+        let index = (at.get() & (self.capacity - 1)) as usize;
+        // SAFETY: index < capacity, and two capacities are mapped behind `data` (invariant of `RingMemory`,
+        // whose pointer this is).
+        let first = unsafe { self.data.add(index * GRANULE_BYTES) }.cast::<AtomicU64>();
+        // SAFETY: 16 mapped bytes, aligned to 16 since the data begins on a page; every bit pattern is a value.
+        // It is the header of a record that was published and that nobody writes anew meanwhile (the caller of
+        // `withdraw` sees to that), so no slice of `RingMemory::reserved` covers it.
+        let first = unsafe { first.as_ref() };
+        // PAIR(mark): Release here, Acquire in `withdraw::is_to_be_handed_out`; the verdict is seen.
+        first.store(header.to_words()[0], Release);
     }
 }
 

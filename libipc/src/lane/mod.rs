@@ -13,6 +13,7 @@
 //! - [`turn`] who receives where one receives at a time
 //! - [`hints`] which of many lanes may have something
 //! - [`park`] who sleeps and who wakes whom
+//! - [`withdraw`] how a message is taken back, and how far it has come
 //! - `memory` records in mapped memory
 //! - `models` every interleaving of small cases, under loom; the same on threads elsewhere
 
@@ -31,3 +32,4 @@ pub mod ring;
 pub mod run;
 mod takeover;
 pub mod turn;
+pub mod withdraw;

@@ -5,11 +5,13 @@
 //! is a few cells that loom checks for races, sleeping is a condition variable, and a death is a panic
 //! at a [`Storage::checkpoint`].
 
+mod withdraw;
+
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::lane::claim::{Claimant, LaneReader};
+use crate::lane::claim::{Claimant, LaneReader, Next};
 use crate::lane::layout::{
     ClaimCell, CursorsHeader, LaneEntry, LaneHeader, ReceiverEntry, RosterHeader, SlotCell,
     SlotState,
@@ -17,10 +19,11 @@ use crate::lane::layout::{
 use crate::lane::park::{self, Park, Rung, Woke};
 use crate::lane::position::{Position, record_granules};
 use crate::lane::repair::{Mended, lane_is_drained, mend_slot, slot_is_idle};
-use crate::lane::ring::{LaneWriter, NoRoom, RecordHeader, Storage};
+use crate::lane::ring::{LaneWriter, Marks, NoRoom, RecordHeader, Storage};
 use crate::lane::run::Reach;
 use crate::regions::{Cursors, Roster};
-use crate::sync::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use crate::sync::Ordering::{Relaxed, Release};
+use crate::sync::{AtomicU32, AtomicU64};
 use crate::sys::mapping::{Shared, SharedWords};
 
 #[cfg(loom)]
@@ -137,6 +140,12 @@ impl Storage for Model {
     }
 }
 
+impl Marks for Model {
+    fn mark(&self, at: Position, header: RecordHeader) {
+        self.cells.headers[self.index(at)][0].store(header.to_words()[0], Release);
+    }
+}
+
 /// Futexes as they are documented: compare and sleep are one step. Two queues: the bell's, and the other
 /// word's.
 #[derive(Clone)]
@@ -189,6 +198,7 @@ struct Mailbox {
     model: Model,
     bell: Arc<AtomicU32>,
     freed: Arc<AtomicU32>,
+    verdict: Shared<AtomicU64>,
     park: ModelPark,
     first: Position,
 }
@@ -235,6 +245,7 @@ impl Mailbox {
             model: Model::new(granules),
             bell: bell.clone(),
             freed: Arc::new(AtomicU32::new(0)),
+            verdict: shared(AtomicU64::new(0)),
             park: ModelPark::new(bell),
             first,
         }
@@ -252,7 +263,11 @@ impl Mailbox {
 
     fn claimant_over(&self, model: Model, slot: u16, single: bool) -> Claimant<Model> {
         let mut claimant = Claimant::new(self.roster.clone(), self.cursors.clone(), slot, single);
-        claimant.attach(0, LaneReader::new(model, self.lane.clone(), self.first, 0));
+        claimant.attach(
+            0,
+            LaneReader::new(model, self.lane.clone(), self.first, 0)
+                .with_verdict(Some(self.verdict.clone())),
+        );
         claimant
     }
 
@@ -279,15 +294,26 @@ impl Mailbox {
     /// Takes one message if there is one, without acknowledging it.
     fn take(&self, claimant: &mut Claimant<Model>) -> Option<u64> {
         let mut payload = 0;
-        let ready = claimant.take_from_run(&mut payload).unwrap()
-            || ((claimant.anything_offered() && claimant.take_over()
-                || claimant.claim_next().unwrap())
-                && claimant.take_from_run(&mut payload).unwrap());
-        ready.then_some(payload)
+        loop {
+            match claimant.take_from_run(&mut payload).unwrap() {
+                Next::Message => return Some(payload),
+                Next::Skipped(_) => self.has_freed(),
+                Next::Over => {
+                    let taken = claimant.anything_offered() && claimant.take_over();
+                    if !taken && !claimant.claim_next().unwrap() {
+                        return None;
+                    }
+                }
+            }
+        }
     }
 
     fn acknowledge(&self, claimant: &mut Claimant<Model>) {
         claimant.acknowledge().expect("a message in hand");
+        self.has_freed();
+    }
+
+    fn has_freed(&self) {
         let claim = &self.cursors.claims[0].claim;
         if park::sender_waits(&self.roster.header, &self.lane) {
             park::wake_sender(&self.lane, claim, &self.freed, &self.park);

@@ -202,8 +202,8 @@ pub fn pass_on(
     look()
 }
 
-/// The fast side of a receiver: a record of the lane was freed; whether its sender sleeps for room. If so,
-/// [`wake_sender`].
+/// The fast side of a receiver: a record of the lane was freed; whether anybody waits for that on its sender's
+/// side. If so, [`wake_sender`].
 #[inline]
 pub fn sender_waits(roster: &RosterHeader, lane: &LaneHeader) -> bool {
     light_barrier(roster);
@@ -211,27 +211,61 @@ pub fn sender_waits(roster: &RosterHeader, lane: &LaneHeader) -> bool {
     lane.waiting.load(Relaxed) != Waiting::AWAKE
 }
 
-/// Wakes the sender of a lane if it still waits and the claim has come as far as it wants.
+/// Wakes the sender of a lane if it still waits and the claim has come as far as it wants, and whoever watches
+/// a message of the lane if the claim has come beyond it.
 ///
 /// The claim counts, not the record: with several receivers the one that frees the last record before
 /// the wanted position may be late, and it finds the claim beyond it all the same.
 #[cold]
 pub fn wake_sender(lane: &LaneHeader, claim: &AtomicU64, freed: &AtomicU32, park: &impl Park) {
-    let Some(waiting) = Waiting::from_word(lane.waiting.load(Relaxed)) else { return };
-    if Claim::from_word(claim.load(Acquire)).position.since(waiting.wanted) >= 0 {
-        ring(freed, 1, park);
+    // PAIR(sleep): Relaxed, both, ordered by the light barrier in front.
+    let word = lane.waiting.load(Relaxed);
+    let watched = Position::new(lane.watched.load(Relaxed));
+    let claim = Claim::from_word(claim.load(Acquire)).position;
+    let room = Waiting::from_word(word).is_some_and(|wait| claim.since(wait.wanted) >= 0);
+    let news = word & Waiting::WATCHED != 0 && claim.since(watched) > 0;
+    if room || news {
+        // All of them: the sender and its tickets, in several threads, may sleep on this word.
+        ring(freed, u32::MAX, park);
+    }
+}
+
+/// Says which message of a lane is the earliest that somebody watches, if any. A heavy barrier must come
+/// between this and the watcher's look. The caller keeps other threads of its process out.
+pub fn watch(lane: &LaneHeader, earliest: Option<Position>) {
+    // PAIR(sleep): Relaxed, ordered by the heavy barrier. The word's other bits are the sleeping sender's.
+    match earliest {
+        Some(position) => {
+            lane.watched.store(position.get(), Relaxed);
+            lane.waiting.fetch_or(Waiting::WATCHED, Relaxed);
+        }
+        None => {
+            lane.waiting.fetch_and(!Waiting::WATCHED, Relaxed);
+        }
     }
 }
 
 /// A sender says that it sleeps until the claim of its lane has come as far as `wanted`.
 pub fn wait_for_room(lane: &LaneHeader, wanted: Position) {
-    // PAIR(sleep): ordered by the heavy barrier that comes next.
-    lane.waiting.store(Waiting { wanted }.to_word(), Relaxed);
+    set_wanted(lane, Waiting { wanted }.to_word());
 }
 
 /// A sender takes that back.
 pub fn stop_waiting_for_room(lane: &LaneHeader) {
-    lane.waiting.store(Waiting::AWAKE, Relaxed);
+    set_wanted(lane, Waiting::AWAKE);
+}
+
+/// In one step: the word's highest bit is the watchers', who may be in other threads.
+fn set_wanted(lane: &LaneHeader, wanted: u64) {
+    let mut word = lane.waiting.load(Relaxed);
+    loop {
+        let next = word & Waiting::WATCHED | wanted;
+        // PAIR(sleep): Relaxed, ordered by the heavy barrier that comes next, if it says that we sleep.
+        match lane.waiting.compare_exchange_weak(word, next, Relaxed, Relaxed) {
+            Ok(_) => return,
+            Err(now) => word = now,
+        }
+    }
 }
 
 /// A sender's sleep: until its freed word changes or the deadline has passed, and no longer than `at_most`

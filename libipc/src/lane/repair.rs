@@ -5,7 +5,7 @@
 //! which is cleared; records that were won, which are offered in place; or a takeover half done, which is
 //! given back or finished.
 
-use crate::lane::layout::{Claim, Hold, Marked};
+use crate::lane::layout::{Claim, Hold, Marked, SlotCell};
 use crate::lane::park::slot_bit;
 use crate::lane::position::Position;
 use crate::regions::Cursors;
@@ -177,7 +177,7 @@ pub fn lane_is_drained(cursors: &Cursors, lane: u16, tail: Position) -> bool {
     // PAIR(claim): Acquire; the claim before the holds, as a sender reads them.
     let claim = Claim::from_word(cell.claim.load(Acquire));
     claim.position == tail
-        && owned_holds(cursors, cursors.receivers(), lane, claim, |_| ()).is_some_and(|n| n == 0)
+        && owned_holds(cursors, cursors.receivers(), lane, claim, |_, _| ()).is_some_and(|n| n == 0)
 }
 
 /// Whether any slot holds anything of a lane, or seems to.
@@ -185,13 +185,13 @@ pub fn lane_is_held(cursors: &Cursors, lane: u16) -> bool {
     let Some(cell) = cursors.claims.get(usize::from(lane)) else { return false };
     // PAIR(claim): Acquire.
     let claim = Claim::from_word(cell.claim.load(Acquire));
-    owned_holds(cursors, cursors.receivers(), lane, claim, |_| ()) != Some(0)
+    owned_holds(cursors, cursors.receivers(), lane, claim, |_, _| ()) != Some(0)
 }
 
 /// Tries of a scan that takeovers keep disturbing.
 const SCANS: usize = 4;
 
-/// Shows `each` the position of every hold on a lane that may be owned, among the slots of the first `receivers`
+/// Shows `each` the slot and the position of every hold on a lane that may be owned, among the slots of the first `receivers`
 /// receivers, given the claim as it was read before; returns how many there are. `None` if takeovers kept moving holds about:
 /// then some may have been missed.
 ///
@@ -202,7 +202,7 @@ pub fn owned_holds(
     receivers: usize,
     lane: u16,
     claim: Claim,
-    mut each: impl FnMut(Position),
+    mut each: impl FnMut(&SlotCell, Position),
 ) -> Option<usize> {
     for _ in 0..SCANS {
         // PAIR(takeover): Acquire here, AcqRel between the two stores of a takeover in `claim`.
@@ -217,7 +217,7 @@ pub fn owned_holds(
                 && (claim.winner != Some(index) || usize::from(index) >= receivers);
             if hold.lane == lane && !late {
                 count += 1;
-                each(hold.position);
+                each(cell, hold.position);
             }
         }
         fence(Acquire);

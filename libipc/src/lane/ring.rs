@@ -7,6 +7,7 @@
 use crate::lane::layout::{Claim, GroupEntry, LaneHeader};
 use crate::lane::position::{Position, record_granules};
 use crate::lane::repair::owned_holds;
+use crate::lane::withdraw::{self, Progress, Record};
 use crate::regions::{Cursors, Roster};
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::sys::mapping::Shared;
@@ -58,6 +59,13 @@ impl RecordHeader {
         [u64::from(self.len) | u64::from(self.kind) << 32 | u64::from(self.flags) << 40, self.stamp]
     }
 
+    /// Whether the first word of a record says that its sender has asked for it back.
+    #[inline]
+    #[must_use]
+    pub fn is_marked(first_word: u64) -> bool {
+        first_word >> 40 != 0
+    }
+
     /// Granules of the whole record.
     #[inline]
     #[must_use]
@@ -83,10 +91,10 @@ pub trait Storage {
     /// Reads the header at a position; it may be of a record that is being overwritten.
     fn header(&self, at: Position) -> RecordHeader;
 
-    /// The length in the header at a position.
+    /// The first word of the header at a position.
     #[inline]
-    fn payload_len(&self, at: Position) -> usize {
-        self.header(at).len as usize
+    fn first_word(&self, at: Position) -> u64 {
+        self.header(at).to_words()[0]
     }
 
     /// Copies out the payload of the record at a position, which the reader holds. `len` bytes lie
@@ -103,6 +111,12 @@ pub trait Storage {
     /// models, which kill there.
     #[inline]
     fn checkpoint(&self) {}
+}
+
+/// The headers of a lane's records, once they are published.
+pub trait Marks {
+    /// Writes the first word of a record's header anew: only its flags differ.
+    fn mark(&self, at: Position, header: RecordHeader);
 }
 
 /// Why there is no room for a record.
@@ -152,6 +166,9 @@ pub struct LaneWriter<S> {
     /// Looks at what receivers have done at least every so many granules; `None`: only when it is full.
     look_every: Option<u64>,
     sent: u64,
+    /// Set once the shared count of messages may be lowered, by withdrawals in other threads: how many of
+    /// `sent` have been added to it.
+    counted: Option<u64>,
     /// What stamps the messages, where they are received in the order of their arrival.
     clock: Option<fn() -> u64>,
 }
@@ -193,8 +210,25 @@ impl<S: Storage> LaneWriter<S> {
             prepared: 0,
             look_every: None,
             sent: 0,
+            counted: None,
             clock: None,
         }
+    }
+
+    /// Says that messages of this lane may be withdrawn from now on. Asked once, with nothing unpublished.
+    pub fn expect_withdrawals(&mut self) {
+        self.counted = Some(self.sent);
+    }
+
+    /// Where the records are.
+    pub fn storage(&self) -> &S {
+        &self.storage
+    }
+
+    /// How far a published record has come.
+    pub fn progress(&self, record: Record) -> Progress {
+        let cursors = self.groups.iter().map(|group| &group.cursors);
+        withdraw::progress(cursors.zip(&self.roster.header.groups), self.lane, record)
     }
 
     /// The lane's slot.
@@ -357,7 +391,13 @@ impl<S: Storage> LaneWriter<S> {
     #[inline]
     pub fn publish_appended(&mut self) {
         // Relaxed: a counter for people.
-        self.header.sent.store(self.sent, Relaxed);
+        match &mut self.counted {
+            None => self.header.sent.store(self.sent, Relaxed),
+            Some(counted) => {
+                self.header.sent.fetch_add(self.sent - *counted, Relaxed);
+                *counted = self.sent;
+            }
+        }
         // PAIR(publish): Release here, Acquire in `claim::Claimant::claim_from`; makes the record's
         // bytes visible to whoever sees the tail.
         self.header.tail.store(self.tail.get(), Release);
@@ -420,7 +460,7 @@ impl GroupLimit {
         // PAIR(slots): Acquire here, Release where `ipcd` gives a slot out. A slot that is free now has no hold.
         let high = entry.receivers_high.load(Acquire) as usize;
         let (known, mut limit) = (self.limit, claim.position);
-        let scanned = owned_holds(&self.cursors, high, lane, claim, |held| {
+        let scanned = owned_holds(&self.cursors, high, lane, claim, |_, held| {
             // A hold before the limit that is known already came too late to be owned.
             if held.since(known) >= 0 && held.since(limit) < 0 {
                 limit = held;

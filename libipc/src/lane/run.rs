@@ -3,6 +3,8 @@
 
 use crate::lane::position::{Position, record_granules};
 use crate::lane::ring::{RecordHeader, Storage};
+use crate::lane::withdraw::is_to_be_handed_out;
+use crate::sync::AtomicU64;
 
 /// How far a claim may reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,12 +88,24 @@ pub(super) struct Run {
     pub(super) attempts: u32,
     /// Means something only where `attempts` is not 0.
     pub(super) marked_end: Position,
+    /// What the record handed out last is: see [`RecordHeader`].
+    pub(super) kind: u8,
+}
+
+/// Why a record is not handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotHandedOut {
+    /// It is none.
+    Malformed,
+    /// Its sender has it back; it ends there.
+    Withdrawn(Position),
 }
 
 impl Run {
     /// Records that were just claimed: nobody had them before.
     pub(super) fn new(lane: u16, next: Position, end: Position) -> Self {
-        Self { next, in_hand: next, end, lane, attempts: 0, marked_end: next }
+        let kind = RecordHeader::MESSAGE;
+        Self { next, in_hand: next, end, lane, attempts: 0, marked_end: next, kind }
     }
 
     #[inline]
@@ -110,19 +124,33 @@ impl Run {
         if self.marked_end.since(at) > 0 { self.attempts } else { 0 }
     }
 
-    /// Hands out the record at `in_hand`, if it is what a record can be: returns the length of its payload,
-    /// and `in_hand` is behind it. Every record that any receiver gets is handed out here.
+    /// Hands out the record at `in_hand`, if it is what a record can be and its sender has not taken it back:
+    /// returns the length of its payload, and `in_hand` is behind it. Every record that any receiver gets is
+    /// handed out here.
     #[inline]
-    pub(super) fn hand_out(&mut self, storage: &impl Storage) -> Option<usize> {
+    pub(super) fn hand_out(
+        &mut self,
+        storage: &impl Storage,
+        verdict: Option<&AtomicU64>,
+    ) -> Result<usize, NotHandedOut> {
         // The fields one by one: the run as a whole would be loaded in pieces larger than those in which it
         // was just stored, and wait for them.
-        let len = storage.payload_len(self.in_hand);
+        let word = storage.first_word(self.in_hand);
+        let len = word as u32 as usize;
         let granules = record_granules(len);
         if granules > self.end.since(self.in_hand) as u64 {
-            return None;
+            return Err(NotHandedOut::Malformed);
         }
-        self.in_hand = self.in_hand.advance(granules);
-        Some(len)
+        let end = self.in_hand.advance(granules);
+        // PAIR(withdraw): the word was read behind the claim and its barrier.
+        if RecordHeader::is_marked(word)
+            && !is_to_be_handed_out(storage, verdict, self.in_hand, word)
+        {
+            return Err(NotHandedOut::Withdrawn(end));
+        }
+        self.kind = (word >> 32) as u8;
+        self.in_hand = end;
+        Ok(len)
     }
 }
 

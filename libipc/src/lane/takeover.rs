@@ -135,7 +135,7 @@ impl<S: Storage> Claimant<S> {
         if let Some(hold) = hold {
             spare.attempts.store(mine.attempts.load(Relaxed), Relaxed);
             spare.marked.store(mine.marked.load(Relaxed), Relaxed);
-            spare.end.store(mine.end.load(Relaxed), Relaxed);
+            spare.end.store(mine.end.load(Relaxed), Release);
             // PAIR(hold): as in `claim_from`; the records are never without a hold.
             overwrite(&spare.hold, Hold { confirmed: true, ..hold }.to_word());
             // PAIR(takeover): whoever saw neither hold sees this word changed.
@@ -209,7 +209,7 @@ impl<S: Storage> Claimant<S> {
         if slot == self.slot {
             self.returned = false;
         } else {
-            mine.end.store(end.get(), Relaxed);
+            mine.end.store(end.get(), Release);
             let ours = Hold { confirmed: true, ..hold };
             // PAIR(hold): as in `claim_from`; the record is never without a hold.
             overwrite(&mine.hold, ours.to_word());

@@ -14,6 +14,9 @@ impl Sender {
         &mut self,
         messages: &[M],
     ) -> Result<(), BatchStopped<TrySendError>> {
+        if self.rendezvous {
+            return one_by_one(messages, |message| self.try_to_meet(message));
+        }
         self.send_all(messages, Self::make_room)
     }
 
@@ -29,7 +32,7 @@ impl Sender {
         &mut self,
         messages: &[M],
     ) -> Result<(), BatchStopped<SendError>> {
-        self.send_all(messages, |sender, len| sender.wait_for_room(len, None))
+        self.send_all_waiting(messages, None)
     }
 
     /// As [`Self::send_batch`]; waits for room until the deadline at most.
@@ -41,7 +44,18 @@ impl Sender {
         messages: &[M],
         deadline: Instant,
     ) -> Result<(), BatchStopped<SendError>> {
-        self.send_all(messages, |sender, len| sender.wait_for_room(len, Some(deadline)))
+        self.send_all_waiting(messages, Some(deadline))
+    }
+
+    fn send_all_waiting<M: AsRef<[u8]>>(
+        &mut self,
+        messages: &[M],
+        deadline: Option<Instant>,
+    ) -> Result<(), BatchStopped<SendError>> {
+        if self.rendezvous {
+            return one_by_one(messages, |message| self.meet(message, deadline));
+        }
+        self.send_all(messages, |sender, len| sender.wait_for_room(len, deadline))
     }
 
     fn send_all<M: AsRef<[u8]>, E: std::error::Error>(
@@ -76,4 +90,14 @@ impl Sender {
         }
         count
     }
+}
+
+/// Where nothing is buffered each message is a rendezvous of its own.
+fn one_by_one<M: AsRef<[u8]>, E: std::error::Error>(
+    messages: &[M],
+    mut send: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<(), BatchStopped<E>> {
+    messages.iter().enumerate().try_for_each(|(sent, message)| {
+        send(message.as_ref()).map_err(|why| BatchStopped { sent, why })
+    })
 }

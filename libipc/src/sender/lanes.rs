@@ -74,18 +74,20 @@ impl Sender {
         if priority == self.lane.priority {
             return Ok(());
         }
-        let known = self.others.iter().position(|(lane, _)| lane.priority == priority);
+        let known = self.others.iter().position(|(lane, ..)| lane.priority == priority);
         let index = match known {
             Some(index) => index,
             None => {
-                let added = self.add_lane(priority, self.attributes.capacity_bytes, None)?;
-                self.others.push(added);
+                let (lane, writer) =
+                    self.add_lane(priority, self.attributes.capacity_bytes, None)?;
+                self.others.push((lane, writer, None));
                 self.others.len() - 1
             }
         };
-        let (lane, writer) = &mut self.others[index];
+        let (lane, writer, sent_lane) = &mut self.others[index];
         std::mem::swap(lane, &mut self.lane);
         std::mem::swap(writer, &mut self.writer);
+        std::mem::swap(sent_lane, &mut self.sent_lane);
         Ok(())
     }
 
@@ -125,7 +127,11 @@ impl Sender {
         if self.lane.capacity_bytes <= capacity {
             return Ok(());
         }
-        let in_use = self.writer.in_use().map_err(|error| self.no_room(error))?;
+        let in_use = {
+            let _lock = self.sent_lane.as_ref().map(|lane| lane.lock());
+            self.writer.in_use()
+        };
+        let in_use = in_use.map_err(|error| self.no_room(error))?;
         if in_use * GRANULE_BYTES as u64 <= capacity / SMALL_ENOUGH {
             // Without a small one the large one serves as well.
             let _ = self.move_on(capacity);
@@ -139,6 +145,8 @@ impl Sender {
             self.add_lane(self.lane.priority, capacity_bytes, Some(self.lane.ticket))?;
         self.lane = lane;
         self.writer = writer;
+        // Its tickets keep what they share.
+        self.sent_lane = None;
         Ok(())
     }
 

@@ -58,6 +58,9 @@ impl Sender {
     /// As [`Sender::send_thoroughly`]; a polled sender that finds no room is armed.
     #[cold]
     pub(super) fn send_or_arm(&mut self, message: &[u8]) -> Result<(), TrySendError> {
+        if self.rendezvous {
+            return self.try_to_meet(message);
+        }
         loop {
             let result = self.send_thoroughly(message);
             if !matches!(result, Err(TrySendError::Full)) || self.arm(message.len())? {
@@ -82,7 +85,9 @@ impl Sender {
         self.note_processor();
         let sleeper = self.room_sleeper(granules, first);
         let (roster, writer, seen) = (&self.roster.header, &mut self.writer, self.seen_changes);
+        let sent_lane = self.sent_lane.as_ref();
         watch.arm(sleeper, || {
+            let _lock = sent_lane.map(|lane| lane.lock());
             !matches!(writer.find_room(granules), Err(NoRoom::Full))
                 || roster.changes.load(Acquire) != seen
         })
@@ -113,7 +118,7 @@ impl Sender {
     /// For a [`crate::WaitSet`]: whether `try_send` would have another answer than that the lane is full.
     pub(crate) fn has_news(&mut self) -> bool {
         let granules = self.waits_with();
-        self.check().is_err() || !matches!(self.writer.find_room(granules), Err(NoRoom::Full))
+        self.check().is_err() || self.may_have_room(granules)
     }
 
     /// For a [`crate::WaitSet`] that is about to sleep for this sender.

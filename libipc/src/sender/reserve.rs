@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::error::{CommitError, SendError, TrySendError};
 use crate::lane::position::record_granules;
+use crate::lane::withdraw::Record;
 use crate::sender::Sender;
 
 impl Sender {
@@ -95,7 +96,7 @@ impl Reservation<'_> {
         self.len = self.len.min(len);
     }
 
-    /// Sends the message.
+    /// Sends the message. In a rendezvous mailbox it waits, without a deadline, for the acknowledgement.
     ///
     /// # Errors
     /// [`CommitError`]: the mailbox was closed meanwhile, say. Nothing was sent.
@@ -105,9 +106,17 @@ impl Reservation<'_> {
         if !sender.is_undisturbed() {
             sender.check_again()?;
         }
+        let record = Record::message(sender.writer.tail(), len);
         sender.writer.append_written(len);
         sender.writer.publish_appended();
         sender.announce();
+        if sender.rendezvous {
+            return sender.await_acknowledgement(record, None).map_err(|error| match error {
+                SendError::InHand(ticket) => CommitError::InHand(ticket),
+                SendError::Closed => CommitError::Closed,
+                _ => CommitError::Deleted,
+            });
+        }
         // The next is probably as long: by then the line in which it begins can be here.
         let (memory, at) = sender.writer.next_record();
         memory.expect_write(at.advance(record_granules(len)));

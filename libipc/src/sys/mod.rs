@@ -14,4 +14,6 @@ pub mod process;
 #[cfg(all(feature = "tokio", not(loom)))]
 pub mod registration;
 #[cfg(not(loom))]
+pub mod signal;
+#[cfg(not(loom))]
 pub mod socket;

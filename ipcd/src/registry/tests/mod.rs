@@ -190,26 +190,42 @@ fn apply(registry: &mut Registry, step: &Step) {
                 registry.mailbox_mut(id).unwrap().traffic = traffic;
             }
         }
-        Step::AddLane { session, link, priority, size, replaces, fails } => {
-            let key = (id(session), u32::from(link));
-            let capacity_bytes = 4096 << size;
-            let own = |nth: u8| {
-                let mailbox = registry.sent_to(key, "be looked at").ok()?;
-                let lane = mailbox.lanes().get(usize::from(nth))?;
-                Some((lane.info.ticket, lane.info.priority))
-            };
-            let replaced = replaces.and_then(own);
-            let priority = replaced.map_or(priority, |(_, priority)| priority);
-            let predecessor = replaced.map(|(ticket, _)| ticket);
-            let wish = LaneWish { priority, capacity_bytes, predecessor };
-            let Ok(lane) = registry.add_lane(key, wish) else { return };
-            let id = registry.sent_to(key, "be there").unwrap().id;
-            match predecessor {
-                _ if fails => registry.withdraw_lane(id, key, &lane),
-                Some(replaced) => registry.mailbox_mut(id).unwrap().retire_lane(key, replaced),
-                None => {}
-            }
-        }
+        Step::AddLane { .. } => add_lane(registry, step),
+        Step::Register { .. }
+        | Step::OpenDirect { .. }
+        | Step::OpenReplies { .. }
+        | Step::OpenReply { .. } => reach(registry, step),
+    }
+}
+
+fn add_lane(registry: &mut Registry, step: &Step) {
+    let Step::AddLane { session, link, priority, size, replaces, fails } = *step else { return };
+    let key = (id(session), u32::from(link));
+    let capacity_bytes = 4096 << size;
+    let own = |nth: u8| {
+        let mailbox = registry.sent_to(key, "be looked at").ok()?;
+        let lane = mailbox.lanes().get(usize::from(nth))?;
+        Some((lane.info.ticket, lane.info.priority))
+    };
+    let replaced = replaces.and_then(own);
+    let priority = replaced.map_or(priority, |(_, priority)| priority);
+    let predecessor = replaced.map(|(ticket, _)| ticket);
+    let wish = LaneWish { priority, capacity_bytes, predecessor };
+    let Ok(lane) = registry.add_lane(key, wish) else { return };
+    let id = registry.sent_to(key, "be there").unwrap().id;
+    match predecessor {
+        _ if fails => registry.withdraw_lane(id, key, &lane),
+        Some(replaced) => registry.mailbox_mut(id).unwrap().retire_lane(key, replaced),
+        None => {}
+    }
+}
+
+/// Steps of direct naming, and of answers to calls.
+fn reach(registry: &mut Registry, step: &Step) {
+    let identity = |registry: &Registry, session: u8| {
+        registry.sessions.get(&id(session)).map(|session| session.identity)
+    };
+    match *step {
         Step::Register { session, name } => {
             let Some(identity) = identity(registry, session) else { return };
             let caller = Caller { identity, groups: &[] };
@@ -238,6 +254,7 @@ fn apply(registry: &mut Registry, step: &Step) {
             let lane = LaneTicket { index: lane.into(), generation: generation.into() };
             let _ = registry.open_reply(id(session), &caller, link.into(), lane);
         }
+        _ => {}
     }
 }
 

@@ -1,0 +1,41 @@
+//! Signals to this very process, and threads that take none.
+
+#![expect(unsafe_code, reason = "a signal with a value, for which nix has no call")]
+
+use std::io;
+
+use nix::sys::signal::{SigSet, SigmaskHow};
+
+/// Whether there is such a signal.
+///
+/// # Errors
+/// EINVAL.
+pub fn check(signal: i32) -> io::Result<()> {
+    if (1..=libc::SIGRTMAX()).contains(&signal) {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(libc::EINVAL))
+    }
+}
+
+/// Sends a signal with a value to this process. False if the kernel has no place for it now.
+#[must_use]
+pub fn queue(signal: i32, value: usize) -> bool {
+    let value = libc::sigval { sival_ptr: std::ptr::without_provenance_mut(value) };
+    let us = std::process::id().cast_signed();
+    // SAFETY: the call takes numbers only: nobody follows the value as a pointer but whoever gave it as one.
+    let result = unsafe { libc::sigqueue(us, signal, value) };
+    result == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EAGAIN)
+}
+
+/// Runs something (that starts a thread, say) with all signals blocked: no handler of the program runs on a
+/// thread that the program does not know.
+pub fn without_signals<T>(run: impl FnOnce() -> T) -> T {
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK);
+    let result = run();
+    if let Ok(before) = before {
+        // It was this thread's mask a moment ago.
+        let _ = before.thread_set_mask();
+    }
+    result
+}
