@@ -82,7 +82,7 @@ fn every_exit_code_is_what_the_help_says() {
     let filled = shell.run("send orders --lines --timeout 10ms", &"sixteen.bytes...\n".repeat(200));
     assert_eq!(filled.code, Some(5), "{}", filled.stderr);
     let help = shell.does("--help");
-    for code in 0..=7 {
+    for code in 0..=8 {
         assert!(help.contains(&format!("\n  {code}  ")), "{help}");
     }
 }

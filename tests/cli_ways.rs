@@ -207,3 +207,55 @@ fn a_link_of_two_refuses_a_third() {
     shell.does("close link");
     assert!(receiver.wait().expect("our child").success());
 }
+
+#[test]
+fn a_synchronous_send_says_truly_how_it_ended() {
+    let shell = Shell::new();
+    shell.does("create hatch --buffering rendezvous");
+    shell.does("create plain");
+    for line in ["send hatch soup --timeout 10ms", "send plain soup --sync --timeout 10ms"] {
+        shell.ends(line, 5);
+    }
+    let client = shell.daemon.client();
+    for mailbox in ["hatch", "plain"] {
+        let sync = if mailbox == "plain" { "--sync" } else { "" };
+        let sender = shell.command(&format!("send {mailbox} stew {sync}")).spawn();
+        assert_eq!(shell.does(&format!("receive {mailbox}")), "stew\n", "what timed out is gone");
+        assert!(sender.expect("ipcctl starts").wait().expect("our child").success());
+
+        let mut receiver = client.receiver(mailbox).expect("a receiver");
+        let mut in_hand = shell.command(&format!("send {mailbox} cake {sync} --timeout 1s"));
+        let in_hand = in_hand.spawn().expect("ipcctl starts");
+        let cake = receiver.receive().expect("the cake");
+        let ended = in_hand.wait_with_output().expect("our child");
+        assert_eq!(ended.status.code(), Some(8), "{mailbox}");
+        cake.acknowledge();
+    }
+}
+
+#[test]
+fn a_tracked_send_tells_what_becomes_of_the_message() {
+    let shell = Shell::new();
+    shell.does("create orders");
+    let ran = shell.run("send orders tea --tracked --timeout 10ms", "");
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(5), "queued\n"), "{}", ran.stderr);
+    assert_eq!(shell.does("receive orders"), "tea\n", "it stays where it is");
+    let sender = shell.command("send orders tea --tracked --json").spawn().expect("ipcctl starts");
+    let mut receiver = shell.daemon.client().receiver("orders").expect("a receiver");
+    receiver.receive().expect("tea").acknowledge();
+    let told = sender.wait_with_output().expect("our child");
+    let told = String::from_utf8_lossy(&told.stdout);
+    let lines: Vec<_> = told.lines().collect();
+    let done = lines.iter().position(|line| *line == r#"{"state":"done"}"#);
+    assert_eq!(done, Some(lines.len() - 2), "the last state, then what was done: {told}");
+    let lost = shell.command("send orders tea --tracked").spawn().expect("ipcctl starts");
+    let client = shell.daemon.client();
+    drop(receiver);
+    wait_until("it is queued", || {
+        client.show("orders").is_ok_and(|m| m.summary.queued_messages == 1)
+    });
+    shell.does("delete orders");
+    let lost = lost.wait_with_output().expect("our child");
+    assert_eq!(lost.status.code(), Some(6));
+    assert!(String::from_utf8_lossy(&lost.stdout).ends_with("lost with its mailbox\n"));
+}

@@ -31,6 +31,7 @@ macro_rules! examples {
 
 examples! {
     bounded
+    completion
     direct_asymmetric
     direct_symmetric
     endings
@@ -40,6 +41,7 @@ examples! {
     order
     owner
     priority
+    rendezvous
     unbounded
     waiting
     waiting_tokio

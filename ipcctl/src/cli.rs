@@ -154,7 +154,13 @@ pub(crate) struct Send {
     /// With this priority: 0, the lowest, to 31, which is received first
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=31), conflicts_with = "to")]
     pub(crate) priority: Option<u8>,
-    /// Wait at most so long for room for a message, as in 500ms or 2s [default: as long as it takes]
+    /// Wait until each message has been received and acknowledged; once --timeout has passed take it back
+    #[arg(long, conflicts_with_all = ["to", "tracked"])]
+    pub(crate) sync: bool,
+    /// Print what becomes of each message, until that is settled; once --timeout has passed look no longer
+    #[arg(long, conflicts_with = "to")]
+    pub(crate) tracked: bool,
+    /// Wait at most so long for each message, as in 500ms or 2s [default: as long as it takes]
     #[arg(long, value_name = "TIME", value_parser = parse::duration)]
     pub(crate) timeout: Option<Duration>,
 }
@@ -303,6 +309,8 @@ mod tests {
             "ipcctl delete orders --drain",
             "ipcctl send orders text",
             "ipcctl send orders text --priority 31",
+            "ipcctl send orders text --sync --timeout 1s",
+            "ipcctl send orders text --tracked --priority 3",
             "ipcctl send --to printer text --timeout 1s",
             "ipcctl send --to 4711 --lines",
             "ipcctl send orders --lines",
@@ -331,6 +339,8 @@ mod tests {
             "ipcctl send orders text --lines",
             "ipcctl send orders text --priority 32",
             "ipcctl send --to printer text --priority 1",
+            "ipcctl send --to printer text --sync",
+            "ipcctl send orders text --sync --tracked",
             "ipcctl receive orders --follow --count 3",
             "ipcctl receive orders --raw --json",
             "ipcctl bench --quick --runs 3",

@@ -26,11 +26,13 @@ pub(crate) enum ExitCode {
     NoSuchMailbox = 6,
     /// Nobody is there to send, to receive or to answer.
     NobodyThere = 7,
+    /// A receiver has the message, and has not said that its work is done.
+    InHand = 8,
 }
 
 impl ExitCode {
     /// Every code, in order.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Done,
         Self::Failed,
         Self::Usage,
@@ -39,6 +41,7 @@ impl ExitCode {
         Self::TimedOut,
         Self::NoSuchMailbox,
         Self::NobodyThere,
+        Self::InHand,
     ];
 
     /// The number that the shell sees.
@@ -57,6 +60,7 @@ impl ExitCode {
             Self::TimedOut => "timed out",
             Self::NoSuchMailbox => "no such mailbox",
             Self::NobodyThere => "nobody is there to send, to receive or to answer",
+            Self::InHand => "a receiver has the message and has not acknowledged it",
         }
     }
 }
@@ -182,6 +186,9 @@ impl Failure {
             SendError::NoReceivers => {
                 (ExitCode::NobodyThere, "start a receiver first (ipcctl receive NAME)")
             }
+            SendError::InHand(_) => {
+                (ExitCode::InHand, "the receiver may still finish: do not send it again unseen")
+            }
             SendError::Refused(refusal) => return Self::refused(what, refusal),
             _ => return Self::new(ExitCode::Failed, what, error),
         };
@@ -237,12 +244,13 @@ mod tests {
     #[test]
     fn exit_codes_are_the_documented_numbers() {
         let numbers: Vec<u8> = ExitCode::ALL.iter().map(|code| code.number()).collect();
-        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(ExitCode::NoDaemon.number(), 3);
         assert_eq!(ExitCode::PermissionDenied.number(), 4);
         assert_eq!(ExitCode::TimedOut.number(), 5);
         assert_eq!(ExitCode::NoSuchMailbox.number(), 6);
         assert_eq!(ExitCode::NobodyThere.number(), 7);
+        assert_eq!(ExitCode::InHand.number(), 8);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The one JSON schema of `--json`; `docs/json.md` documents it for people.
 
 use libipc::{GroupReport, Identity, MailboxDetail, MailboxSummary, MemberInfo, Role};
+use libipc::{Returned, TicketState};
 use serde::Serialize;
 
 /// Something was done to a mailbox, or sent to a process.
@@ -25,6 +26,25 @@ pub(crate) struct Done<'a> {
 pub(crate) enum Target<'a> {
     Mailbox(&'a str),
     Process(&'a str),
+}
+
+/// What has become of a message, in `send --tracked`.
+#[derive(Debug, Serialize)]
+pub(crate) struct State {
+    /// As [`state`] names it.
+    pub(crate) state: &'static str,
+}
+
+/// A ticket's state, as we show it.
+pub(crate) fn state(state: TicketState) -> &'static str {
+    match state {
+        TicketState::Queued => "queued",
+        TicketState::InHand => "in hand",
+        TicketState::Done => "done",
+        TicketState::Returned(Returned::Withdrawn) => "withdrawn",
+        TicketState::Returned(Returned::Deleted) => "lost with its mailbox",
+        TicketState::Returned(Returned::OwnerGone) => "lost with its mailbox's owner",
+    }
 }
 
 /// The answer to `list`.

@@ -9,12 +9,15 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use libipc::lane::layout::LANE_CAPACITY_BYTES_MAX;
-use libipc::{Client, DirectAddress, MailboxName, Sender};
+use libipc::{Client, DirectAddress, MailboxName, Sender, Ticket, TicketError, TicketState};
 
 use crate::cli::Send;
 use crate::exit_code::{ExitCode, Failure, Outcome, Stop};
 use crate::json;
 use crate::output::Output;
+
+/// How soon a state of a tracked message is seen that is not its last.
+const STATE_LATENCY: Duration = Duration::from_millis(20);
 
 /// Sends what was asked for, and tells how much it was.
 pub(crate) fn run(client: &Client, args: &Send, output: &mut Output) -> Outcome {
@@ -23,9 +26,9 @@ pub(crate) fn run(client: &Client, args: &Send, output: &mut Output) -> Outcome 
     let input = Input::of(args, text, output)?;
     let mut sending = Sending::begin(client, args, &target)?;
     match input {
-        Input::Text(bytes) => sending.send(&bytes)?,
-        Input::Whole(reader) => sending.send_whole(reader)?,
-        Input::Lines(reader, progress) => sending.send_lines(reader, &progress)?,
+        Input::Text(bytes) => sending.send(&bytes, output)?,
+        Input::Whole(reader) => sending.send_whole(reader, output)?,
+        Input::Lines(reader, progress) => sending.send_lines(reader, &progress, output)?,
     }
     let (messages, bytes) = (sending.messages, sending.bytes);
     if output.json {
@@ -141,10 +144,14 @@ fn progress(len: Option<u64>, draws: bool) -> ProgressBar {
     bar.with_style(ProgressStyle::with_template(style).unwrap_or(ProgressStyle::default_bar()))
 }
 
-/// The link over which messages go.
+/// The link over which messages go, and how.
 enum Link<'a> {
     /// A lane of our own.
     Mailbox(Box<Sender>),
+    /// The same; each message is waited for.
+    Synchronous(Box<Sender>),
+    /// The same; what becomes of each message is told.
+    Tracked(Box<Sender>),
     /// The client's, made by the first message.
     Process(&'a Client, DirectAddress),
 }
@@ -168,28 +175,46 @@ impl<'a> Sending<'a> {
                 if let Some(priority) = args.priority {
                     sender.set_priority(priority).map_err(failed)?;
                 }
-                Link::Mailbox(Box::new(sender))
+                let sender = Box::new(sender);
+                match (args.sync, args.tracked) {
+                    (true, _) => Link::Synchronous(sender),
+                    (_, true) => Link::Tracked(sender),
+                    _ => Link::Mailbox(sender),
+                }
             }
             Target::Process(address) => Link::Process(client, address.clone()),
         };
         Ok(Self { link, timeout: args.timeout, what, messages: 0, bytes: 0 })
     }
 
-    fn send(&mut self, message: &[u8]) -> Result<(), Stop> {
+    fn send(&mut self, message: &[u8], output: &mut Output) -> Result<(), Stop> {
         let deadline = self.timeout.map(|timeout| Instant::now() + timeout);
-        let sent = match &mut self.link {
+        let what = self.what();
+        let failed = |error| Stop::from(Failure::send(what.clone(), &error));
+        match &mut self.link {
             Link::Mailbox(sender) => match deadline {
                 Some(deadline) => sender.send_deadline(message, deadline),
                 None => sender.send(message),
             }
-            .map_err(|error| Failure::send(self.what(), &error)),
+            .map_err(failed)?,
+            Link::Synchronous(sender) => match deadline {
+                Some(deadline) => sender.send_sync_deadline(message, deadline),
+                None => sender.send_sync(message),
+            }
+            .map_err(failed)?,
+            Link::Tracked(sender) => {
+                let ticket = match deadline {
+                    Some(deadline) => sender.send_tracked_deadline(message, deadline),
+                    None => sender.send_tracked(message),
+                };
+                follow(&ticket.map_err(failed)?, deadline, &what, output)?;
+            }
             Link::Process(client, address) => match deadline {
                 Some(deadline) => client.send_to_deadline(address.clone(), message, deadline),
                 None => client.send_to(address.clone(), message),
             }
-            .map_err(|error| Failure::send_to(self.what(), &error)),
-        };
-        sent?;
+            .map_err(|error| Failure::send_to(what, &error))?,
+        }
         self.messages += 1;
         self.bytes += message.len() as u64;
         Ok(())
@@ -198,7 +223,9 @@ impl<'a> Sending<'a> {
     /// The longest message that is worth reading; a process's inbox says itself what it takes.
     fn message_bytes_max(&self) -> usize {
         match &self.link {
-            Link::Mailbox(sender) => sender.message_bytes_max(),
+            Link::Mailbox(sender) | Link::Synchronous(sender) | Link::Tracked(sender) => {
+                sender.message_bytes_max()
+            }
             Link::Process(..) => LANE_CAPACITY_BYTES_MAX as usize,
         }
     }
@@ -211,7 +238,7 @@ impl<'a> Sending<'a> {
         }
     }
 
-    fn send_whole(&mut self, reader: Box<dyn Read>) -> Result<(), Stop> {
+    fn send_whole(&mut self, reader: Box<dyn Read>, output: &mut Output) -> Result<(), Stop> {
         let max = self.message_bytes_max();
         let mut message = Vec::new();
         // One byte more than may be: that tells too long from just long enough.
@@ -222,13 +249,14 @@ impl<'a> Sending<'a> {
         if message.len() > max {
             return Err(self.too_long("the message", max));
         }
-        self.send(&message)
+        self.send(&message, output)
     }
 
     fn send_lines(
         &mut self,
         mut reader: Box<dyn BufRead>,
         progress: &ProgressBar,
+        output: &mut Output,
     ) -> Result<(), Stop> {
         let max = self.message_bytes_max();
         let mut line = Vec::new();
@@ -249,7 +277,7 @@ impl<'a> Sending<'a> {
             if line.len() > max {
                 return Err(self.too_long(&format!("line {}", self.messages + 1), max));
             }
-            self.send(&line)?;
+            self.send(&line, output)?;
             progress.inc(len as u64);
             if self.messages.is_multiple_of(1024) {
                 progress.set_message(format!("{} messages", self.messages));
@@ -265,4 +293,46 @@ impl<'a> Sending<'a> {
             .hint("create the mailbox with a larger --capacity")
             .into()
     }
+}
+
+/// Prints each state of a message that we see, until it is settled. Looking no longer leaves it where it is.
+fn follow(
+    ticket: &Ticket,
+    deadline: Option<Instant>,
+    what: &str,
+    output: &mut Output,
+) -> Result<(), Stop> {
+    let failed = |error: TicketError| Failure::new(ExitCode::Failed, what, error);
+    let mut state = ticket.state().map_err(failed)?;
+    print_state(state, output)?;
+    while !state.is_settled() {
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(Failure::new(ExitCode::TimedOut, what, "the message is not done yet")
+                .hint("it stays where it is; allow more --timeout to see what becomes of it")
+                .into());
+        }
+        let look = Instant::now() + STATE_LATENCY;
+        let until = deadline.map_or(look, |deadline| deadline.min(look));
+        let next = ticket.wait_deadline(until).map_err(failed)?;
+        if next != state {
+            state = next;
+            print_state(state, output)?;
+        }
+        if !state.is_settled() && Instant::now() < until {
+            let why = "the mailbox is gone, and a receiver has the message in hand";
+            return Err(Failure::new(ExitCode::InHand, what, why).into());
+        }
+    }
+    match state {
+        TicketState::Returned(_) => {
+            let why = format!("the message is {}: nobody has received it", json::state(state));
+            Err(Failure::new(ExitCode::NoSuchMailbox, what, why).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn print_state(state: TicketState, output: &mut Output) -> Result<(), Stop> {
+    let state = json::state(state);
+    if output.json { output.object(&json::State { state }) } else { output.line(state) }
 }
