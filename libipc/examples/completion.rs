@@ -36,7 +36,7 @@ fn order() -> Outcome {
 
     let (tell, told) = mpsc::channel();
     let roast = orders.send_tracked(b"roast")?;
-    roast.on_settled(move |state| drop(tell.send(state)))?;
+    roast.on_settled(move |state| _ = tell.send(state))?;
     check("a function: the roast is done", told.recv()? == TicketState::Done)?;
 
     let cake = orders.send_tracked(b"cake")?;
