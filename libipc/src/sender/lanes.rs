@@ -88,6 +88,7 @@ impl Sender {
         std::mem::swap(lane, &mut self.lane);
         std::mem::swap(writer, &mut self.writer);
         std::mem::swap(sent_lane, &mut self.sent_lane);
+        self.elsewhere.forget_room();
         Ok(())
     }
 
@@ -147,6 +148,7 @@ impl Sender {
         self.writer = writer;
         // Its tickets keep what they share.
         self.sent_lane = None;
+        self.elsewhere.forget_room();
         Ok(())
     }
 

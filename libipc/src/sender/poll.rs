@@ -23,6 +23,12 @@ pub(super) struct Elsewhere {
 }
 
 impl Elsewhere {
+    /// Messages go in another lane from now on: what was waited for is of no use any more.
+    pub(super) fn forget_room(&mut self) {
+        self.disarm();
+        self.missing = None;
+    }
+
     /// Before the sender sleeps by itself.
     pub(super) fn disarm(&self) {
         if let Some(watch) = &self.watch {

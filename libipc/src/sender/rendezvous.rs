@@ -60,6 +60,7 @@ impl Sender {
             Err(SendError::Closed) => Err(TrySendError::Closed),
             Err(SendError::Deleted) => Err(TrySendError::Deleted),
             Err(SendError::OwnerGone) => Err(TrySendError::OwnerGone),
+            Err(SendError::NoReceivers) => Err(TrySendError::NoReceivers),
             Err(_) => Err(TrySendError::NotTaken),
         }
     }
@@ -88,6 +89,9 @@ impl Sender {
                         Err(SendError::InHand(_)) => in_hand = true,
                         end => return end,
                     }
+                }
+                Traffic::Open if self.lonely => {
+                    return self.give_up(record, SendError::NoReceivers);
                 }
                 Traffic::Open | Traffic::Closed | Traffic::Draining => {}
             }

@@ -114,6 +114,8 @@ impl Reservation<'_> {
             return sender.await_acknowledgement(record, None).map_err(|error| match error {
                 SendError::InHand(ticket) => CommitError::InHand(ticket),
                 SendError::Closed => CommitError::Closed,
+                SendError::OwnerGone => CommitError::OwnerGone,
+                SendError::NoReceivers => CommitError::NoReceivers,
                 _ => CommitError::Deleted,
             });
         }
