@@ -14,6 +14,7 @@
 //! never_spin                                                    the ends sleep at once
 //! send TEXT | try_send TEXT | send_within MS TEXT               send one message
 //! receive | try_receive | receive_within MS                     got ATTEMPTS PID UID GID TEXT
+//! receive_from PID | priority P                                 of one sender only; send at a priority
 //! hold                                                          as receive; then ack | return
 //! send_numbered ID FIRST COUNT BYTES [PROGRESS]                 see tests::numbered
 //! take_bytes COUNT FILE                                         receive messages into a file
@@ -157,6 +158,14 @@ impl State {
             "receive_within" => {
                 let deadline = within(number(words.next())?);
                 return Ok(take(self.receiver()?.receive_deadline(deadline).map_err(said)?));
+            }
+            "receive_from" => {
+                let pid = number(words.next())?;
+                return Ok(take(self.receiver()?.receive_from(pid).map_err(said)?));
+            }
+            "priority" => {
+                let priority = number(words.next())?;
+                self.sender()?.set_priority(priority).map_err(said)?;
             }
             "hold" => return hold(self.receiver()?.receive().map_err(said)?),
             "send_numbered" => return self.send_numbered(&mut words),

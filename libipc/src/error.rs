@@ -287,9 +287,9 @@ pub enum TryReceiveError {
     /// Only from a named sender: it is gone, and all it sent has been received.
     #[error("the sender is gone and all it sent is received")]
     SenderGone,
-    /// Only from a named sender: this receiver has given back messages of two others, and nobody has taken them
-    /// again. Receive those first, from anybody or from their senders.
-    #[error("messages of two other senders were given back and are to be received first")]
+    /// Only from a named sender: messages of so many others were given back, and nobody has taken them again, that
+    /// there is no place for more. Receive those first, from anybody or from their senders.
+    #[error("too many messages of other senders were given back and are to be received first")]
     HandsFull,
     /// The mailbox is gone.
     #[error("the mailbox was deleted")]
@@ -323,9 +323,9 @@ pub enum ReceiveError {
     /// Only from a named sender: it is gone, and all it sent has been received.
     #[error("the sender is gone and all it sent is received")]
     SenderGone,
-    /// Only from a named sender: this receiver has given back messages of two others, and nobody has taken them
-    /// again. Receive those first, from anybody or from their senders.
-    #[error("messages of two other senders were given back and are to be received first")]
+    /// Only from a named sender: messages of so many others were given back, and nobody has taken them again, that
+    /// there is no place for more. Receive those first, from anybody or from their senders.
+    #[error("too many messages of other senders were given back and are to be received first")]
     HandsFull,
     /// The mailbox is gone.
     #[error("the mailbox was deleted")]

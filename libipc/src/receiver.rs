@@ -2,6 +2,7 @@
 
 mod ending;
 mod from;
+mod loss;
 mod order;
 mod turn;
 
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::delivery::Delivery;
 use crate::error::{Corrupt, Fault, ReceiveError, RequestError, TryReceiveError};
-use crate::lane::claim::{Claimant, LaneReader, Malformed, Next, Taken};
+use crate::lane::claim::{Claimant, Malformed, Next, Taken};
 use crate::lane::layout::{SlotState, Traffic};
 use crate::lane::memory::{Payload, RingMemory, TrustedSenders};
 use crate::lane::order::LANES_WITHOUT_HINTS;
@@ -45,14 +46,6 @@ const CLAIMS_PER_FULL_LOOK: u32 = 256;
 const LOOKS_BETWEEN_CLOCKS: u32 = 32;
 /// Senders of which a spinning receiver asks where they run.
 const SENDERS_ASKED: usize = 16;
-
-/// What is in hand and holds no room any more.
-#[derive(Clone, Copy, Debug)]
-struct LetGo {
-    taken: Taken,
-    /// Messages that are not acknowledged.
-    count: u64,
-}
 
 /// Receives messages from one mailbox, in competition with its other receivers. One process's, one
 /// thread's at a time, with one message in hand at a time.
@@ -89,7 +82,7 @@ pub struct Receiver {
     /// The group loses messages rather than hold senders back: what is copied is let go at once.
     lossy: bool,
     /// What is in hand, where it was let go.
-    let_go: Option<LetGo>,
+    let_go: Option<loss::LetGo>,
     /// Several messages are being received at once.
     batching: bool,
     /// Messages that were given back after they had been let go.
@@ -303,43 +296,6 @@ impl Receiver {
         }
     }
 
-    /// In a group that loses its oldest messages: how many it has lost. Those that were dropped because it was slow,
-    /// and those that this receiver has returned, since they cannot come again.
-    #[must_use]
-    pub fn lost(&self) -> u64 {
-        let dropped = &self.roster.header.groups[self.group].dropped;
-        // Relaxed: a counter for people.
-        dropped.load(Relaxed).wrapping_add(self.lost)
-    }
-
-    /// The messages in hand, so many, are this receiver's now, whatever becomes of them: their room is free.
-    #[cold]
-    fn let_go(&mut self, count: u64) {
-        let taken = self.claimant.in_hand();
-        if let (Some(taken), Some(lane)) = (taken, self.claimant.let_go()) {
-            self.let_go = Some(LetGo { taken, count });
-            let reader = self.claimant.lane(lane);
-            let waits = |r: &LaneReader<_>| park::sender_waits(&self.roster.header, r.header());
-            if reader.is_some_and(waits) {
-                self.wake_sender(lane);
-            }
-        }
-    }
-
-    /// Messages that were let go are done with.
-    #[cold]
-    fn count_let_go(&mut self, count: u64) {
-        if let Some(LetGo { taken, count: left }) = self.let_go {
-            self.claimant.count_received(count);
-            let left = left.saturating_sub(count);
-            self.let_go = (left > 0).then_some(LetGo { taken, count: left });
-            if self.reports {
-                self.report_if_drained(taken.lane);
-                self.report_if_all_drained();
-            }
-        }
-    }
-
     /// Takes the next message of the run in hand, or of the lane whose turn it is, if nothing else is to
     /// be seen to. Whatever it does not do, [`Self::take`] does.
     #[inline]
@@ -499,12 +455,6 @@ impl Receiver {
         if plain && !asked && !self.traffic.is_over() {
             self.undisturbed_changes = self.seen_changes.into();
         }
-    }
-
-    /// Whether what is copied is let go at once: not what is read in place, and a batch only when all of it is
-    /// copied.
-    fn lets_go(&self) -> bool {
-        !self.payload.is_in_place() && !self.batching
     }
 
     /// How many records a claim takes unasked.

@@ -6,7 +6,6 @@ use std::os::fd::AsFd;
 #[cfg(not(loom))]
 use std::sync::Arc;
 
-#[cfg(not(loom))]
 use crate::lane::layout::Limits;
 use crate::lane::layout::{
     ClaimCell, CursorsHeader, DoorstepHeader, LaneEntry, LaneHeader, ReceiverEntry, RosterHeader,
@@ -36,7 +35,7 @@ pub struct Roster {
 pub struct Cursors {
     /// Who sleeps, and what is offered.
     pub header: Shared<CursorsHeader>,
-    /// What each receiver has in hand, and behind that, one a receiver, what it has put aside.
+    /// What each receiver has in hand, and behind that what receivers have put aside.
     pub slots: Shared<[SlotCell]>,
     /// How far each lane has been claimed.
     pub claims: Shared<[ClaimCell]>,
@@ -46,13 +45,13 @@ impl Cursors {
     /// Receiver slots that there are.
     #[must_use]
     pub fn receivers(&self) -> usize {
-        self.slots.len() / 2
+        Limits::receivers_of(self.slots.len())
     }
 
-    /// The spare slot of a receiver: what it has claimed and cannot hand out yet is offered there.
+    /// The spare slots: what a receiver has claimed and cannot hand out yet is offered there.
     #[must_use]
-    pub fn spare_of(&self, slot: u16) -> u16 {
-        slot + self.receivers() as u16
+    pub fn spares(&self) -> std::ops::Range<u16> {
+        self.receivers() as u16..self.slots.len() as u16
     }
 }
 

@@ -14,7 +14,7 @@
 //!
 //! cursors  (one a group; its receivers write, ipcd repairs, senders read)
 //!   0      CursorsHeader         512 bytes
-//!   512    SlotCell[2 R]         128 bytes each: the receivers', then a spare one of each
+//!   512    SlotCell[R + spares]  128 bytes each: the receivers', then spare ones
 //!   ...    ClaimCell[L]          128 bytes each
 //!
 //! doorstep (senders of one uid, receivers and ipcd write; nobody else maps it)
@@ -57,6 +57,8 @@ pub const SENDER_UIDS_MAX: usize = 127;
 pub const GROUPS_MAX: usize = 8;
 /// Priorities there are: 0, the lowest and every lane's own, to 31.
 pub const PRIORITIES: u8 = 32;
+/// Spare slots that a group has at least; with more receivers it has as many as those.
+pub const SPARES_MIN: usize = if cfg!(loom) { 1 } else { 7 };
 /// Words of bits, one bit a receiver slot.
 pub const RECEIVER_WORDS: usize = RECEIVERS_MAX as usize / 64;
 /// Bytes before a lane's data.
@@ -528,10 +530,17 @@ impl Limits {
         self.receivers_max as usize * self.groups as usize
     }
 
-    /// Slots in the cursors of one group: one a receiver, and a spare one for each.
+    /// Slots in the cursors of one group: one a receiver, and spare ones.
     #[must_use]
     pub const fn cells(self) -> usize {
-        2 * self.receivers_max as usize
+        let receivers = self.receivers_max as usize;
+        receivers + if receivers > SPARES_MIN { receivers } else { SPARES_MIN }
+    }
+
+    /// Of so many slots in the cursors, those that are receivers'.
+    #[must_use]
+    pub const fn receivers_of(cells: usize) -> usize {
+        if cells > 2 * SPARES_MIN { cells / 2 } else { cells - SPARES_MIN }
     }
 
     /// Futexes behind a doorstep's hints: one a lane, and in the home doorstep one a receiver slot.

@@ -21,21 +21,9 @@ pub enum Mended {
     Offered,
 }
 
-/// Repairs what receiver `slot` has left, there and in its spare slot: called by `ipcd` alone, once nobody acts
-/// in that slot's name any more. Calling it again does no harm.
+/// Repairs what receiver `slot` has left: called by `ipcd` alone, once nobody acts in that slot's name any
+/// more. Calling it again does no harm.
 pub fn mend_slot(cursors: &Cursors, slot: u16) -> Mended {
-    let (word, bit) = slot_bit(slot);
-    if let Some(choosy) = cursors.header.choosy.get(word) {
-        choosy.fetch_and(!bit, Relaxed);
-    }
-    // The spare one first: what is on its way there counts as there once the other hold is idle.
-    if usize::from(slot) < cursors.receivers() {
-        mend(cursors, cursors.spare_of(slot));
-    }
-    mend(cursors, slot)
-}
-
-fn mend(cursors: &Cursors, slot: u16) -> Mended {
     match left_in(cursors, slot) {
         Left::Nothing => Mended::Nothing,
         Left::Offer => Mended::Offered,
@@ -69,6 +57,10 @@ enum Left {
 
 fn left_in(cursors: &Cursors, slot: u16) -> Left {
     let Some(mine) = cursors.slots.get(usize::from(slot)) else { return Left::Nothing };
+    let (word, bit) = slot_bit(slot);
+    if let Some(choosy) = cursors.header.choosy.get(word) {
+        choosy.fetch_and(!bit, Relaxed);
+    }
     finish_takeovers_of(cursors, slot);
     let (word, bit) = slot_bit(slot);
     let offered = cursors.header.offered[word].load(Acquire) & bit != 0;
@@ -133,7 +125,7 @@ pub fn leave_line(cursors: &Cursors, slot: u16) {
     let _ = cursors.header.turn.compare_exchange(mine, 0, AcqRel, Relaxed);
 }
 
-/// What the dead receiver was just taking over is given back to where it was offered, or, if it had come
+/// What the dead receiver was just taking over, or putting aside, is given back to where it was offered, or, if it had come
 /// so far that the old slot's hold is idle, the step is finished and the dead one's own hold counts.
 fn finish_takeovers_of(cursors: &Cursors, slot: u16) {
     let me = u32::from(slot) + 1;
@@ -188,6 +180,13 @@ pub fn lane_is_held(cursors: &Cursors, lane: u16) -> bool {
     owned_holds(cursors, cursors.receivers(), lane, claim, |_, _| ()) != Some(0)
 }
 
+/// Whether a slot offers what it holds.
+pub(super) fn is_offered(cursors: &Cursors, slot: u16) -> bool {
+    let (word, bit) = slot_bit(slot);
+    // PAIR(offer): Acquire.
+    cursors.header.offered[word].load(Acquire) & bit != 0
+}
+
 /// Tries of a scan that takeovers keep disturbing.
 const SCANS: usize = 4;
 
@@ -208,13 +207,15 @@ pub fn owned_holds(
         // PAIR(takeover): Acquire here, AcqRel between the two stores of a takeover in `claim`.
         let before = cursors.header.takeovers.load(Acquire);
         let mut count = 0;
-        let spares = cursors.slots.iter().skip(cursors.receivers()).take(receivers);
-        for (index, cell) in (0u16..).zip(cursors.slots.iter().take(receivers).chain(spares)) {
+        // The spare ones last, and only those marked: the mark is set before the hold of what is put aside.
+        let spares = cursors.spares().filter(|&spare| is_offered(cursors, spare));
+        for index in (0..receivers.min(cursors.receivers()) as u16).chain(spares) {
+            let cell = &cursors.slots[usize::from(index)];
             // PAIR(free), PAIR(hold): Acquire here, Release where the receiver stores it.
             let Some(hold) = Hold::from_word(cell.hold.load(Acquire)) else { continue };
             let late = !hold.confirmed
                 && claim.position.since(hold.position) > 0
-                && (claim.winner != Some(index) || usize::from(index) >= receivers);
+                && claim.winner != Some(index);
             if hold.lane == lane && !late {
                 count += 1;
                 each(cell, hold.position);

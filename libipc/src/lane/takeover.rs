@@ -1,15 +1,25 @@
 //! How a receiver takes over what others offer, and puts aside what it cannot hand out now.
 //!
-//! An offer lies in a slot: a hold, and the slot's bit in `offered`. Each receiver has a spare slot. Where it is
-//! to take from another lane than the one of which it still holds something, what it holds is offered, taken
-//! over by its spare slot, and offered there, to itself as to all others. A receiver whose spare slot is
-//! occupied claims and takes over a record at a time, so nothing is left over.
+//! An offer lies in a slot: a hold, and the slot's bit in `offered`. Besides the receivers' there are spare slots.
+//! Where a receiver is to take from another lane than the one of which it still holds something, it moves
+//! what it holds to a spare slot, offered there to itself as to all others:
+//!
+//! ```text
+//! CAS its taker 0 -> me, and it is empty     it is mine to fill
+//! its attempts, end = mine, its offered bit
+//! its hold = mine
+//! my hold = idle, its taker = 0
+//! ```
+//!
+//! Killed in between, [`super::repair`] finds what it finds when a takeover is cut short: the offer stands and
+//! the copy goes, or there was no offer yet. While no spare slot is empty a receiver takes over a record at a
+//! time, so nothing is left over.
 
 use crate::lane::claim::Claimant;
 use crate::lane::layout::{Hold, Marked};
 use crate::lane::park::slot_bit;
 use crate::lane::position::Position;
-use crate::lane::repair::slot_is_idle;
+use crate::lane::repair::{is_offered, slot_is_idle};
 use crate::lane::ring::Storage;
 use crate::lane::run::Run;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -29,16 +39,11 @@ impl<S: Storage> Claimant<S> {
         if self.returned {
             self.notice_that_ours_was_taken();
         }
-        // What we have put aside ourselves comes first: until it is gone there is no place for more.
-        let spare = self.cursors.spare_of(self.slot);
-        if !self.returned && self.is_offered(spare) && self.take_over_from(spare, Share::All) {
-            return true;
-        }
         let share = if self.can_put_aside() { Share::All } else { Share::First };
         for slot in 0..self.cursors.slots.len() as u16 {
             // With our own slot still offered there is no place for another's.
             if (slot == self.slot || !self.returned)
-                && self.is_offered(slot)
+                && is_offered(&self.cursors, slot)
                 && self.take_over_from(slot, share)
             {
                 return true;
@@ -53,32 +58,34 @@ impl<S: Storage> Claimant<S> {
         if self.returned {
             self.notice_that_ours_was_taken();
         }
+        let mut first: Option<(u16, Hold)> = None;
         for slot in 0..self.cursors.slots.len() as u16 {
-            if (slot == self.slot || !self.returned)
-                && self.offered_lane(slot).is_some_and(&lanes)
-                && self.take_over_from(slot, Share::First)
-            {
-                return true;
+            let offer = self.offer(slot).filter(|hold| lanes(hold.lane));
+            let Some(offer) = offer.filter(|_| slot == self.slot || !self.returned) else {
+                continue;
+            };
+            // Of one lane the earliest.
+            let earlier =
+                |known: Hold| known.lane == offer.lane && offer.position.since(known.position) < 0;
+            if first.is_none_or(|(_, known)| earlier(known)) {
+                first = Some((slot, offer));
             }
         }
-        false
+        first.is_some_and(|(slot, _)| self.take_over_from(slot, Share::First))
     }
 
     /// The highest priority of which something is offered.
     pub fn highest_offer(&self) -> Option<u8> {
-        let lanes = (0..self.cursors.slots.len() as u16).filter_map(|slot| self.offered_lane(slot));
+        let lanes =
+            (0..self.cursors.slots.len() as u16).filter_map(|slot| Some(self.offer(slot)?.lane));
         lanes.filter_map(|lane| Some(self.lane(lane)?.standing.priority)).max()
     }
 
-    /// The lane of what a slot offers.
-    fn offered_lane(&self, slot: u16) -> Option<u16> {
-        let hold = &self.cursors.slots[usize::from(slot)].hold;
-        self.is_offered(slot).then(|| Hold::from_word(hold.load(Acquire))).flatten().map(|h| h.lane)
-    }
-
-    fn is_offered(&self, slot: u16) -> bool {
-        let (word, bit) = slot_bit(slot);
-        self.cursors.header.offered[word].load(Acquire) & bit != 0
+    /// What a slot offers, if nobody is about to take it.
+    fn offer(&self, slot: u16) -> Option<Hold> {
+        let cell = &self.cursors.slots[usize::from(slot)];
+        let free = is_offered(&self.cursors, slot) && cell.taker.load(Acquire) == 0;
+        free.then(|| Hold::from_word(cell.hold.load(Acquire))).flatten()
     }
 
     /// Whether nothing that this receiver has held before is still in its slot.
@@ -95,59 +102,93 @@ impl<S: Storage> Claimant<S> {
         (!self.run.is_over() && !self.has_in_hand()).then_some(self.run.lane)
     }
 
-    /// Whether the spare slot is empty.
+    /// Whether some spare slot is empty.
     pub fn can_put_aside(&self) -> bool {
-        slot_is_idle(&self.cursors, self.cursors.spare_of(self.slot))
+        self.cursors.spares().any(|spare| slot_is_idle(&self.cursors, spare))
     }
 
     /// Puts aside what is left of a run, or what was returned and nobody has taken over yet, so that something
-    /// else can be claimed. No message may be in hand. False: the spare slot is occupied.
+    /// else can be claimed. No message may be in hand. False: no spare slot is empty, or somebody is just taking
+    /// over what was returned.
     #[cold]
     pub fn put_aside(&mut self) -> bool {
         let left_over = self.left_over().is_some();
         if !left_over && self.has_free_hands() {
             return true;
         }
-        if !self.can_put_aside() {
+        let Some(slot) = self.cursors.spares().find(|&spare| self.reserve(spare)) else {
             return false;
+        };
+        let spare = self.cursors.slots.element(slot.into());
+        if !left_over && !self.take_back() {
+            overwrite(&spare.taker, 0);
+            return self.has_free_hands();
         }
         if left_over {
             self.leave();
             self.run.finish();
-            self.returned = true;
         }
-        let (word, bit) = slot_bit(self.slot);
-        let offered = &self.cursors.header.offered;
-        if left_over {
-            // PAIR(offer): Release here, Acquire in `take_over`; the hold is seen.
-            offered[word].fetch_or(bit, Release);
-        }
-        // From here on the spare slot takes over, as another receiver's would.
-        let slot = self.cursors.spare_of(self.slot);
-        let (mine, spare) = (&self.mine, &self.cursors.slots[usize::from(slot)]);
-        // PAIR(taken): from here on the offer is ours to finish.
-        if mine.taker.compare_exchange(0, u32::from(slot) + 1, AcqRel, Relaxed).is_err() {
-            // Somebody takes it: then our hands are free as soon as that is done.
-            return self.has_free_hands();
-        }
-        let there = offered[word].load(Acquire) & bit != 0;
-        let hold = Hold::from_word(mine.hold.load(Acquire)).filter(|_| there);
-        if let Some(hold) = hold {
+        let mine = &self.mine;
+        if let Some(hold) = Hold::from_word(mine.hold.load(Acquire)) {
             spare.attempts.store(mine.attempts.load(Relaxed), Relaxed);
             spare.marked.store(mine.marked.load(Relaxed), Relaxed);
             spare.end.store(mine.end.load(Relaxed), Release);
+            let (word, bit) = slot_bit(slot);
+            // PAIR(offer): before the hold, for whoever looks for holds looks at marked spare slots only. Nobody
+            // takes it over as long as we are its taker.
+            self.cursors.header.offered[word].fetch_or(bit, Release);
+            self.checkpoint(hold.lane);
             // PAIR(hold): as in `claim_from`; the records are never without a hold.
             overwrite(&spare.hold, Hold { confirmed: true, ..hold }.to_word());
+            self.checkpoint(hold.lane);
             // PAIR(takeover): whoever saw neither hold sees this word changed.
             self.cursors.header.takeovers.fetch_add(1, AcqRel);
+            mine.attempts.store(0, Relaxed);
+            mine.marked.store(Marked::FIRST, Relaxed);
             overwrite(&mine.hold, Hold::IDLE);
-            offered[word].fetch_and(!bit, AcqRel);
-            let (word, bit) = slot_bit(slot);
-            // PAIR(offer)
-            offered[word].fetch_or(bit, Release);
+            self.checkpoint(hold.lane);
         }
-        overwrite(&mine.taker, 0);
-        self.has_free_hands()
+        // PAIR(taken): the offer stands.
+        overwrite(&spare.taker, 0);
+        true
+    }
+
+    /// Where the models kill.
+    fn checkpoint(&self, lane: u16) {
+        if let Some(lane) = self.lane(lane) {
+            lane.storage().checkpoint();
+        }
+    }
+
+    /// Makes an empty spare slot ours to fill.
+    fn reserve(&self, slot: u16) -> bool {
+        let spare = &self.cursors.slots[usize::from(slot)];
+        // PAIR(taken)
+        if spare.taker.compare_exchange(0, u32::from(self.slot) + 1, AcqRel, Relaxed).is_err() {
+            return false;
+        }
+        let empty = spare.hold.load(Acquire) == Hold::IDLE && !is_offered(&self.cursors, slot);
+        if !empty {
+            overwrite(&spare.taker, 0);
+        }
+        empty
+    }
+
+    /// Takes our own offer back, to be put aside: false if somebody has it, or is about to.
+    fn take_back(&mut self) -> bool {
+        let mine = &self.mine;
+        // PAIR(taken): from here on the offer is ours to finish.
+        if mine.taker.compare_exchange(0, u32::from(self.slot) + 1, AcqRel, Relaxed).is_err() {
+            return false;
+        }
+        let there = is_offered(&self.cursors, self.slot);
+        if there {
+            let (word, bit) = slot_bit(self.slot);
+            self.cursors.header.offered[word].fetch_and(!bit, AcqRel);
+            self.returned = false;
+        }
+        overwrite(&self.mine.taker, 0);
+        there
     }
 
     pub(super) fn notice_that_ours_was_taken(&mut self) {

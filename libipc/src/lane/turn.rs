@@ -49,7 +49,7 @@ enum First {
 pub fn join(cursors: &Cursors, slot: u16) {
     let in_line = &cursors.slots[usize::from(slot)].in_line;
     in_line.store(LINE_JOINING, Relaxed);
-    // PAIR(numbers): the Release makes the mark above visible to whoever gets a later number (Acquire).
+    // PAIR(line): the Release makes the mark above visible to whoever gets a later number (Acquire).
     let number = cursors.header.line.fetch_add(1, AcqRel).wrapping_add(1);
     in_line.store(number, Release);
 }

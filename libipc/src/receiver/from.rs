@@ -192,18 +192,19 @@ impl Receiver {
         if left_over.is_some() && !self.put_aside() {
             return Err(TryReceiveError::HandsFull);
         }
-        if self.claimant.anything_offered() {
-            let lanes = self.senders.lanes(pid);
-            if self.claimant.take_over_one(|lane| lanes.contains(&lane)) {
+        if self.take_over_of(pid) {
+            return self.next_of_run();
+        }
+        if !self.claimant.has_free_hands() {
+            if !self.put_aside() {
+                // If there is a place, somebody is just taking over what is in our hands.
+                let busy = self.claimant.can_put_aside();
+                return if busy { Ok(false) } else { Err(TryReceiveError::HandsFull) };
+            }
+            // With free hands also what others offer.
+            if self.take_over_of(pid) {
                 return self.next_of_run();
             }
-        }
-        if !self.claimant.has_free_hands() && !self.put_aside() {
-            if self.claimant.can_put_aside() {
-                // Somebody is just taking it over.
-                return Ok(false);
-            }
-            return Err(TryReceiveError::HandsFull);
         }
         if self.claimant.is_by_arrival() {
             return self.take_earliest(Some(pid));
@@ -216,6 +217,13 @@ impl Receiver {
             Ok(None) => Ok(false),
             Err(malformed) => Err(self.corrupt(malformed)),
         }
+    }
+
+    /// Takes over what is offered of a process, if there is something.
+    fn take_over_of(&mut self, pid: u32) -> bool {
+        let lanes = self.senders.lanes(pid);
+        self.claimant.anything_offered()
+            && self.claimant.take_over_one(|lane| lanes.contains(&lane))
     }
 
     /// Puts what is held aside, for other receivers to take, or for this one later.

@@ -155,6 +155,7 @@ impl Receiver {
             roster: self.roster.clone(),
             cursors: self.claimant.cursors().clone(),
             slot: self.claimant.slot(),
+            group: self.group,
             sleeping_words: self.sleeping_words,
             seen_changes: self.seen_changes,
             hurried: self.stale,
