@@ -16,6 +16,7 @@
 //! receive | try_receive | receive_within MS                     got ATTEMPTS PID UID GID TEXT
 //! receive_from PID | priority P                                 of one sender only; send at a priority
 //! hold                                                          as receive; then ack | return
+//! call TEXT | answer                                            ok ANSWER | ok answered PID: with `re: TEXT`
 //! send_numbered ID FIRST COUNT BYTES [PROGRESS]                 see tests::numbered
 //! take_bytes COUNT FILE                                         receive messages into a file
 //! take COUNT LOG | drain LOG | drain_logged LOG                 receive numbered messages
@@ -167,6 +168,11 @@ impl State {
                 let priority = number(words.next())?;
                 self.sender()?.set_priority(priority).map_err(said)?;
             }
+            "answer" => return answer_call(self.receiver()?.receive().map_err(said)?),
+            "call" => {
+                let reply = self.sender()?.call(rest.as_bytes()).map_err(said)?;
+                return Ok(String::from_utf8_lossy(reply.bytes()).into_owned());
+            }
             "hold" => return hold(self.receiver()?.receive().map_err(said)?),
             "send_numbered" => return self.send_numbered(&mut words),
             "take" => return self.take_some(number(words.next())?, path(words.next())?),
@@ -317,6 +323,14 @@ fn take(delivery: Delivery<'_>) -> String {
     let text = describe(&delivery);
     delivery.acknowledge();
     text
+}
+
+/// Answers a call.
+fn answer_call(delivery: Delivery<'_>) -> Outcome {
+    let pid = delivery.sender().pid;
+    let answer = [b"re: ", delivery.bytes()].concat();
+    delivery.reply(&answer).map_err(said)?;
+    Ok(format!("answered {pid}"))
 }
 
 /// Shows the delivery, and keeps it in hand until told what to do with it.
