@@ -204,6 +204,9 @@ fn a_busy_receiver_lets_other_tasks_of_its_thread_run() {
     let client = daemon.client_with("orders", &small());
     runtime().block_on(async {
         let (mut receiver, mut sender) = (receiver(&client), sender(&client));
+        // The runtime learns of a descriptor when it looks at all of them next.
+        patiently(sender.send(b"first")).await.unwrap();
+        patiently(receiver.receive()).await.unwrap().acknowledge();
         let mut count = 0;
         let busy = async {
             loop {
