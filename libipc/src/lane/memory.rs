@@ -203,12 +203,17 @@ impl Marks for RecordMarks {
 fn prefetch<const WRITE: bool>(record: *const u8) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     for pointer in [record, record.wrapping_add(GRANULE_BYTES)] {
-        use std::arch::x86_64::{_MM_HINT_ET0, _MM_HINT_T0, _mm_prefetch};
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         if WRITE {
-            // SAFETY: a prefetch has no effect but on the cache, whatever the address.
-            unsafe { _mm_prefetch::<_MM_HINT_ET0>(pointer.cast()) };
+            // Not `_MM_HINT_ET0`: compiled for any x86-64 that fetches the line to be read, and then the store has
+            // to wait for it once more.
+            // SAFETY: the instruction has no effect but on the cache, whatever the address; processors that do not
+            // know it do nothing.
+            unsafe {
+                std::arch::asm!("prefetchw [{}]", in(reg) pointer, options(nostack, preserves_flags, readonly));
+            }
         } else {
-            // SAFETY: as above.
+            // SAFETY: a prefetch has no effect but on the cache, whatever the address.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(pointer.cast()) };
         }
     }

@@ -100,7 +100,7 @@ pub(super) fn receive_all(
 
 /// Receives up to `count` messages, or up to the end of a sender.
 #[inline]
-pub(super) fn take<R: ReceiveEnd>(
+fn take<R: ReceiveEnd>(
     receiver: &mut R,
     checker: &mut Checker,
     count: u64,

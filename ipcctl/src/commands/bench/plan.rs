@@ -129,7 +129,7 @@ impl Load {
     /// Bytes that each system may buffer: the default lane, or some long messages; of those in place a few
     /// more, since what lies between their first bytes costs nothing but address space.
     pub(crate) fn buffer_bytes(&self) -> usize {
-        let messages = if self.kind == Kind::InPlace { 64 } else { 16 };
+        let messages = if self.kind == Kind::InPlace { 128 } else { 16 };
         (256 << 10).max(self.bytes * messages)
     }
 }
