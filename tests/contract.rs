@@ -525,7 +525,8 @@ fn ends_that_are_dropped_are_closed_and_their_places_are_free() {
 fn each_promise_names_tests_that_exist() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let contract = std::fs::read_to_string(folder.join("../docs/contract.md")).unwrap();
-    let files = ["contract", "bulk", "isolation", "traffic", "kill", "hostile", "daemon"];
+    let files =
+        ["contract", "completion", "bulk", "isolation", "traffic", "kill", "hostile", "daemon"];
     let tests: String = files
         .map(|file| std::fs::read_to_string(folder.join(file).with_extension("rs")).unwrap())
         .concat();
