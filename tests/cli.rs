@@ -1,81 +1,11 @@
 //! `ipcctl` as it is typed: what it prints, what it does, and how it ends.
 
-use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
-use tests::{TestDaemon, UIDS, program, skip_unless_root, wait_until};
-
-/// What a command came to.
-struct Ran {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl Ran {
-    /// The lines of its result, each as JSON.
-    fn json(&self) -> Vec<Value> {
-        let parse = |line: &str| serde_json::from_str(line).expect("a JSON object a line");
-        self.stdout.lines().map(parse).collect()
-    }
-}
-
-/// A shell user of one daemon.
-struct Shell {
-    daemon: TestDaemon,
-}
-
-impl Shell {
-    fn new() -> Self {
-        Self { daemon: TestDaemon::start(&[]) }
-    }
-
-    fn command(&self, line: &str) -> Command {
-        let mut command = ipcctl();
-        command.env("IPCD_SOCKET", self.daemon.socket()).args(line.split_whitespace());
-        command
-    }
-
-    /// Runs a line with some input, whatever it comes to.
-    fn run(&self, line: &str, input: &str) -> Ran {
-        run(self.command(line), input)
-    }
-
-    /// Runs a line that must succeed; returns its result.
-    fn does(&self, line: &str) -> String {
-        let ran = self.run(line, "");
-        assert_eq!(ran.code, Some(0), "ipcctl {line}: {}", ran.stderr);
-        ran.stdout
-    }
-
-    /// Runs a line that must end with a code; returns what it says.
-    fn ends(&self, line: &str, code: i32) -> String {
-        let ran = self.run(line, "");
-        assert_eq!(ran.code, Some(code), "ipcctl {line}: {}", ran.stderr);
-        assert_eq!(ran.stdout, "", "errors are no result");
-        ran.stderr
-    }
-}
-
-fn ipcctl() -> Command {
-    let mut command = Command::new(program("ipcctl"));
-    command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-fn run(mut command: Command, input: &str) -> Ran {
-    let mut child = command.spawn().expect("ipcctl starts");
-    let mut stdin = child.stdin.take().expect("a pipe");
-    // Whoever does not read its input has no use for it.
-    let _ = stdin.write_all(input.as_bytes());
-    drop(stdin);
-    let output = child.wait_with_output().expect("our child");
-    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-    Ran { code: output.status.code(), stdout, stderr }
-}
+use tests::shell::{Shell, ipcctl, run};
+use tests::{UIDS, program, skip_unless_root, wait_until};
 
 #[test]
 fn the_commands_of_the_manual_do_what_it_says() {
@@ -152,7 +82,7 @@ fn every_exit_code_is_what_the_help_says() {
     let filled = shell.run("send orders --lines --timeout 10ms", &"sixteen.bytes...\n".repeat(200));
     assert_eq!(filled.code, Some(5), "{}", filled.stderr);
     let help = shell.does("--help");
-    for code in 0..=6 {
+    for code in 0..=8 {
         assert!(help.contains(&format!("\n  {code}  ")), "{help}");
     }
 }

@@ -534,7 +534,7 @@ fn each_promise_names_tests_that_exist() {
     for name in named {
         assert!(tests.contains(&format!("fn {name}()")), "no test is called {name}");
     }
-    let numbers = 1..=30;
+    let numbers = (1..=30).chain(61..=66);
     for number in numbers {
         let promise = format!("\n{number}. ");
         assert_eq!(contract.matches(&promise).count(), 1, "promise {number} stands there once");

@@ -4,6 +4,7 @@
 //! - [`TestDaemon`]: an `ipcd` of one test, in a folder of its own, gone when the test ends.
 //! - [`Child`]: the program `misbehave`, as any uid, told what to do line by line.
 //! - [`RawClient`]: the control protocol without the library that keeps to its rules.
+//! - [`shell`]: `ipcctl` as it is typed.
 //! - [`numbered`]: messages that tell who sent them and which they are, and the logs of those who got them.
 
 use std::io::Write;
@@ -21,6 +22,8 @@ mod daemon;
 pub mod numbered;
 #[path = "harness/raw_client.rs"]
 mod raw_client;
+#[path = "harness/shell.rs"]
+pub mod shell;
 
 pub use child::{Child, Got};
 pub use daemon::{TestDaemon, descriptors_of};

@@ -159,14 +159,8 @@ impl State {
                 let deadline = within(number(words.next())?);
                 return Ok(take(self.receiver()?.receive_deadline(deadline).map_err(said)?));
             }
-            "receive_from" => {
-                let pid = number(words.next())?;
-                return Ok(take(self.receiver()?.receive_from(pid).map_err(said)?));
-            }
-            "priority" => {
-                let priority = number(words.next())?;
-                self.sender()?.set_priority(priority).map_err(said)?;
-            }
+            "receive_from" => return self.receive_from(number(words.next())?),
+            "priority" => self.sender()?.set_priority(number(words.next())?).map_err(said)?,
             "hold" => return hold(self.receiver()?.receive().map_err(said)?),
             "send_numbered" => return self.send_numbered(&mut words),
             "take" => return self.take_some(number(words.next())?, path(words.next())?),
@@ -197,6 +191,10 @@ impl State {
 
     fn receiver(&mut self) -> Result<&mut Receiver, String> {
         self.receiver.as_mut().ok_or_else(|| "usage: no receiver is open".to_owned())
+    }
+
+    fn receive_from(&mut self, pid: u32) -> Outcome {
+        Ok(take(self.receiver()?.receive_from(pid).map_err(said)?))
     }
 
     fn attack(&self, rest: &str) -> Outcome {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use libipc::{Buffering, Group, GroupName, MailboxName, Order, Owner, Receivers};
+use libipc::{Buffering, DirectAddress, Group, GroupName, MailboxName, Order, Owner, Receivers};
 
 use crate::exit_code::ExitCode;
 use crate::parse;
@@ -136,19 +136,31 @@ pub(crate) struct Delete {
 /// `send`
 #[derive(Debug, Args)]
 pub(crate) struct Send {
-    /// The mailbox
-    #[arg(value_parser = parse::mailbox_name)]
-    pub(crate) name: MailboxName,
+    /// The mailbox; not with --to
+    #[arg(required_unless_present = "to")]
+    pub(crate) name: Option<OsString>,
     /// The message; without it, all of stdin is the message
     #[arg(conflicts_with_all = ["lines", "file"])]
     pub(crate) text: Option<OsString>,
+    /// Send to the process that has registered by this name, or has this process id, and to no mailbox
+    #[arg(long, value_name = "PROCESS", value_parser = parse::process)]
+    pub(crate) to: Option<DirectAddress>,
     /// Each line is a message, without its newline
     #[arg(long)]
     pub(crate) lines: bool,
     /// Read this file in place of stdin
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
-    /// Wait at most so long for room for a message, as in 500ms or 2s [default: as long as it takes]
+    /// With this priority: 0, the lowest, to 31, which is received first
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=31), conflicts_with = "to")]
+    pub(crate) priority: Option<u8>,
+    /// Wait until each message has been received and acknowledged; once --timeout has passed take it back
+    #[arg(long, conflicts_with_all = ["to", "tracked"])]
+    pub(crate) sync: bool,
+    /// Print what becomes of each message, until that is settled; once --timeout has passed look no longer
+    #[arg(long, conflicts_with = "to")]
+    pub(crate) tracked: bool,
+    /// Wait at most so long for each message, as in 500ms or 2s [default: as long as it takes]
     #[arg(long, value_name = "TIME", value_parser = parse::duration)]
     pub(crate) timeout: Option<Duration>,
 }
@@ -162,10 +174,13 @@ pub(crate) struct Receive {
     /// As a member of this group of the mailbox
     #[arg(long, value_name = "NAME", value_parser = parse::mailbox_name)]
     pub(crate) group: Option<GroupName>,
+    /// Only what this process sends: the name it has registered, or its process id
+    #[arg(long, value_name = "PROCESS", value_parser = parse::process)]
+    pub(crate) from: Option<DirectAddress>,
     /// Receive so many messages
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "follow")]
     pub(crate) count: u64,
-    /// Receive until interrupted, or until the mailbox is closed and drained
+    /// Receive until interrupted, or until there will be nothing more: closed and drained, or the sender gone
     #[arg(long, short)]
     pub(crate) follow: bool,
     /// Wait at most so long for each message, as in 500ms or 2s [default: as long as it takes]
@@ -288,11 +303,16 @@ mod tests {
             "ipcctl create orders --buffering unbounded --order arrival --lifetime system",
             "ipcctl create orders --receivers exclusive --buffering rendezvous",
             "ipcctl create prices --group audit --group screen:drop-oldest",
-            "ipcctl receive prices --group audit",
+            "ipcctl receive prices --group audit --from 4711",
             "ipcctl peek prices --group audit",
             "ipcctl purge prices --group audit",
             "ipcctl delete orders --drain",
             "ipcctl send orders text",
+            "ipcctl send orders text --priority 31",
+            "ipcctl send orders text --sync --timeout 1s",
+            "ipcctl send orders text --tracked --priority 3",
+            "ipcctl send --to printer text --timeout 1s",
+            "ipcctl send --to 4711 --lines",
             "ipcctl send orders --lines",
             "ipcctl send orders --lines --file x --timeout 1s",
             "ipcctl receive orders --count 3 --timeout 2s",
@@ -317,6 +337,10 @@ mod tests {
             "ipcctl create orders --lifetime process",
             "ipcctl create orders --group audit:sometimes",
             "ipcctl send orders text --lines",
+            "ipcctl send orders text --priority 32",
+            "ipcctl send --to printer text --priority 1",
+            "ipcctl send --to printer text --sync",
+            "ipcctl send orders text --sync --tracked",
             "ipcctl receive orders --follow --count 3",
             "ipcctl receive orders --raw --json",
             "ipcctl bench --quick --runs 3",

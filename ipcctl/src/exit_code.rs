@@ -4,7 +4,7 @@ use std::io;
 use std::process;
 
 use libipc::protocol::Refusal;
-use libipc::{ConnectError, ReceiveError, RequestError, SendError, TryReceiveError};
+use libipc::{ConnectError, ReceiveError, RequestError, SendError, SendToError, TryReceiveError};
 
 /// The exit codes. Scripts depend on them: a number never changes its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,13 +24,15 @@ pub(crate) enum ExitCode {
     TimedOut = 5,
     /// There is no mailbox of that name (any more).
     NoSuchMailbox = 6,
-    /// Nobody is there to receive, or to answer.
+    /// Nobody is there to send, to receive or to answer.
     NobodyThere = 7,
+    /// A receiver has the message, and has not said that its work is done.
+    InHand = 8,
 }
 
 impl ExitCode {
     /// Every code, in order.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Done,
         Self::Failed,
         Self::Usage,
@@ -39,6 +41,7 @@ impl ExitCode {
         Self::TimedOut,
         Self::NoSuchMailbox,
         Self::NobodyThere,
+        Self::InHand,
     ];
 
     /// The number that the shell sees.
@@ -56,7 +59,8 @@ impl ExitCode {
             Self::PermissionDenied => "permission denied",
             Self::TimedOut => "timed out",
             Self::NoSuchMailbox => "no such mailbox",
-            Self::NobodyThere => "nobody is there to receive or to answer",
+            Self::NobodyThere => "nobody is there to send, to receive or to answer",
+            Self::InHand => "a receiver has the message and has not acknowledged it",
         }
     }
 }
@@ -182,10 +186,21 @@ impl Failure {
             SendError::NoReceivers => {
                 (ExitCode::NobodyThere, "start a receiver first (ipcctl receive NAME)")
             }
+            SendError::InHand(_) => {
+                (ExitCode::InHand, "the receiver may still finish: do not send it again unseen")
+            }
             SendError::Refused(refusal) => return Self::refused(what, refusal),
             _ => return Self::new(ExitCode::Failed, what, error),
         };
         Self::new(code, what, error).hint(hint)
+    }
+
+    /// A message was not sent to a process.
+    pub(crate) fn send_to(what: impl Into<String>, error: &SendToError) -> Self {
+        match error {
+            SendToError::NoLink(error) => Self::request(what, error),
+            SendToError::Send(error) => Self::send(what, error),
+        }
     }
 
     /// No message was received.
@@ -199,6 +214,9 @@ impl Failure {
             }
             ReceiveError::Deleted => {
                 (ExitCode::NoSuchMailbox, "create it again (ipcctl create NAME)")
+            }
+            ReceiveError::SenderGone | ReceiveError::NoSenders => {
+                (ExitCode::NobodyThere, "look who sends (ipcctl show NAME)")
             }
             ReceiveError::OwnerGone => (ExitCode::NoSuchMailbox, OWNER_GONE),
             _ => return Self::new(ExitCode::Failed, what, error),
@@ -226,12 +244,13 @@ mod tests {
     #[test]
     fn exit_codes_are_the_documented_numbers() {
         let numbers: Vec<u8> = ExitCode::ALL.iter().map(|code| code.number()).collect();
-        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(ExitCode::NoDaemon.number(), 3);
         assert_eq!(ExitCode::PermissionDenied.number(), 4);
         assert_eq!(ExitCode::TimedOut.number(), 5);
         assert_eq!(ExitCode::NoSuchMailbox.number(), 6);
         assert_eq!(ExitCode::NobodyThere.number(), 7);
+        assert_eq!(ExitCode::InHand.number(), 8);
     }
 
     #[test]
@@ -273,6 +292,7 @@ mod tests {
         assert_eq!(Failure::send("x", &SendError::Deleted).code, ExitCode::NoSuchMailbox);
         assert_eq!(Failure::send("x", &SendError::OwnerGone).code, ExitCode::NoSuchMailbox);
         assert_eq!(Failure::send("x", &SendError::NoReceivers).code, ExitCode::NobodyThere);
+        assert_eq!(Failure::receive("x", &ReceiveError::SenderGone).code, ExitCode::NobodyThere);
         assert_eq!(Failure::receive("x", &ReceiveError::OwnerGone).code, ExitCode::NoSuchMailbox);
         assert_eq!(Failure::receive("x", &ReceiveError::TimedOut).code, ExitCode::TimedOut);
         assert_eq!(Failure::receive("x", &ReceiveError::Closed).code, ExitCode::Failed);

@@ -1,13 +1,15 @@
 //! The one JSON schema of `--json`; `docs/json.md` documents it for people.
 
 use libipc::{GroupReport, Identity, MailboxDetail, MailboxSummary, MemberInfo, Role};
+use libipc::{Returned, TicketState};
 use serde::Serialize;
 
-/// Something was done to a mailbox.
+/// Something was done to a mailbox, or sent to a process.
 #[derive(Debug, Serialize)]
 pub(crate) struct Done<'a> {
-    /// The mailbox.
-    pub(crate) mailbox: &'a str,
+    /// To what.
+    #[serde(flatten)]
+    pub(crate) to: Target<'a>,
     /// What was done to it.
     pub(crate) done: &'static str,
     /// Messages that it was done to, where that can be said.
@@ -16,6 +18,33 @@ pub(crate) struct Done<'a> {
     /// Their bytes, where that can be said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) bytes: Option<u64>,
+}
+
+/// A mailbox by its name, or a process as it was addressed.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Target<'a> {
+    Mailbox(&'a str),
+    Process(&'a str),
+}
+
+/// What has become of a message, in `send --tracked`.
+#[derive(Debug, Serialize)]
+pub(crate) struct State {
+    /// As [`state`] names it.
+    pub(crate) state: &'static str,
+}
+
+/// A ticket's state, as we show it.
+pub(crate) fn state(state: TicketState) -> &'static str {
+    match state {
+        TicketState::Queued => "queued",
+        TicketState::InHand => "in hand",
+        TicketState::Done => "done",
+        TicketState::Returned(Returned::Withdrawn) => "withdrawn",
+        TicketState::Returned(Returned::Deleted) => "lost with its mailbox",
+        TicketState::Returned(Returned::OwnerGone) => "lost with its mailbox's owner",
+    }
 }
 
 /// The answer to `list`.

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use libipc::{Group, GroupName, MailboxName, SlowGroup};
+use libipc::{DirectAddress, Group, GroupName, MailboxName, SlowGroup};
 use nix::unistd::User;
 
 /// A size in bytes: `4096`, `64k`, `64KiB`, `1MiB`, `1G`. Units are powers of 1024.
@@ -133,6 +133,14 @@ pub(crate) fn group(text: &str) -> Result<Group, String> {
     Ok(Group { name, slow })
 }
 
+/// A process: the name under which it has registered, or its process id.
+pub(crate) fn process(text: &str) -> Result<DirectAddress, String> {
+    match text.parse() {
+        Ok(pid) => Ok(DirectAddress::Pid(pid)),
+        Err(_) => mailbox_name(text).map(|name| DirectAddress::Name(name.into())),
+    }
+}
+
 /// Two processors: `0,1`.
 pub(crate) fn cores(text: &str) -> Result<(usize, usize), String> {
     text.split_once(',')
@@ -215,6 +223,9 @@ mod tests {
     fn names_and_cores_are_checked() {
         assert!(mailbox_name("orders").is_ok());
         assert!(mailbox_name("or ders").is_err_and(|error| error.contains("not allowed")));
+        assert_eq!(process("4711"), Ok(DirectAddress::Pid(4711)));
+        assert_eq!(process("printer"), Ok(DirectAddress::Name("printer".into())));
+        assert!(process("the printer").is_err());
         assert_eq!(cores("0,3"), Ok((0, 3)));
         assert!(cores("0").is_err());
     }

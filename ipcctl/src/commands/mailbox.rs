@@ -91,8 +91,8 @@ fn done(
     messages: Option<u64>,
 ) -> Outcome {
     if output.json {
-        let mailbox = name.as_str();
-        output.object(&json::Done { mailbox, done, messages, bytes: None })?;
+        let to = json::Target::Mailbox(name.as_str());
+        output.object(&json::Done { to, done, messages, bytes: None })?;
     }
     match messages {
         Some(count) if done == "draining" => {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use libipc::{Client, Delivery, GroupName, MailboxDetail, MailboxName};
+use libipc::{Client, Delivery, DirectAddress, GroupName, MailboxDetail, MailboxName};
 use libipc::{ReceiveError, Receiver, TryReceiveError};
 
 use crate::cli::{Peek, Purge, Receive};
@@ -17,12 +17,13 @@ const INTERRUPT_LATENCY: Duration = Duration::from_millis(100);
 /// Receives messages, and acknowledges each once all of it is written to stdout.
 pub(crate) fn receive(client: &Client, args: &Receive, output: &mut Output) -> Outcome {
     let mut receiver = open(client, &args.name, args.group.as_ref())?;
+    let from = args.from.as_ref().map(|process| pid_of(client, args, process)).transpose()?;
     let interrupted = if args.follow { Interrupted::watch()? } else { Interrupted::never() };
     let wanted = if args.follow { u64::MAX } else { args.count };
     let mut received = 0;
     let mut deadline = deadline_of(args);
     while received < wanted && !interrupted.happened() {
-        match wait(&mut receiver, deadline, &interrupted) {
+        match wait(&mut receiver, from, deadline, &interrupted) {
             Ok(delivery) => {
                 print(output, args, &delivery)?;
                 delivery.acknowledge();
@@ -32,6 +33,10 @@ pub(crate) fn receive(client: &Client, args: &Receive, output: &mut Output) -> O
             Err(ReceiveError::TimedOut) if !passed(deadline) => {}
             Err(ReceiveError::Closed) if args.follow => {
                 output.tell(&format!("{} is closed and drained", args.name));
+                break;
+            }
+            Err(error @ ReceiveError::SenderGone) if args.follow => {
+                output.tell(&error.to_string());
                 break;
             }
             Err(error) => return Err(failed(args, received, &error)),
@@ -48,6 +53,16 @@ fn open(client: &Client, name: &MailboxName, group: Option<&GroupName>) -> Resul
     opened.map_err(|error| Failure::request(format!("cannot receive from {name}"), &error).into())
 }
 
+fn pid_of(client: &Client, args: &Receive, process: &DirectAddress) -> Result<u32, Stop> {
+    match process {
+        DirectAddress::Pid(pid) => Ok(*pid),
+        DirectAddress::Name(_) => client
+            .find(process.clone())
+            .map(|identity| identity.pid)
+            .map_err(|error| Failure::request(what(args), &error).into()),
+    }
+}
+
 /// Until when the next message may take.
 fn deadline_of(args: &Receive) -> Option<Instant> {
     args.timeout.map(|timeout| Instant::now() + timeout)
@@ -56,18 +71,25 @@ fn deadline_of(args: &Receive) -> Option<Instant> {
 /// The next message; also comes back (timed out) before the deadline, to see an interrupt.
 fn wait<'a>(
     receiver: &'a mut Receiver,
+    from: Option<u32>,
     deadline: Option<Instant>,
     interrupted: &Interrupted,
 ) -> Result<Delivery<'a>, ReceiveError> {
     let look = interrupted.is_watched().then(|| Instant::now() + INTERRUPT_LATENCY);
-    match [deadline, look].into_iter().flatten().min() {
-        Some(until) => receiver.receive_deadline(until),
-        None => receiver.receive(),
+    match (from, [deadline, look].into_iter().flatten().min()) {
+        (None, None) => receiver.receive(),
+        (None, Some(until)) => receiver.receive_deadline(until),
+        (Some(pid), None) => receiver.receive_from(pid),
+        (Some(pid), Some(until)) => receiver.receive_from_deadline(pid, until),
     }
 }
 
+fn what(args: &Receive) -> String {
+    format!("cannot receive from {}", args.name)
+}
+
 fn failed(args: &Receive, received: u64, error: &ReceiveError) -> Stop {
-    let mut what = format!("cannot receive from {}", args.name);
+    let mut what = what(args);
     if received > 0 {
         what.push_str(&format!(" (after {received} messages)"));
     }
@@ -146,7 +168,8 @@ pub(crate) fn purge(client: &Client, args: &Purge, output: &mut Output) -> Outco
     }
     if output.json {
         let (messages, bytes) = (Some(messages), Some(bytes));
-        output.object(&json::Done { mailbox: name.as_str(), done: "purged", messages, bytes })?;
+        let to = json::Target::Mailbox(name.as_str());
+        output.object(&json::Done { to, done: "purged", messages, bytes })?;
     }
     output.tell(&format!("purged {messages} messages ({bytes} bytes) from {name}"));
     Ok(ExitCode::Done)
