@@ -47,6 +47,7 @@ fn text_of(child: &mut Child) -> String {
     Got::parse(&child.answer()).text
 }
 
+/// Promise 70.
 #[test]
 fn a_lane_that_goes_on_in_larger_ones_keeps_its_senders_order() {
     let daemon = TestDaemon::start(&[]);
@@ -69,7 +70,7 @@ fn a_lane_that_goes_on_in_larger_ones_keeps_its_senders_order() {
     }
 }
 
-/// Receivers that sleep, and a sender whose lane grows under them: nobody sleeps through it.
+/// Promise 70. Receivers that sleep, and a sender whose lane grows under them: nobody sleeps through it.
 #[test]
 fn nobody_sleeps_through_a_lane_that_goes_on_in_another() {
     let daemon = TestDaemon::start(&[]);
@@ -96,6 +97,7 @@ fn nobody_sleeps_through_a_lane_that_goes_on_in_another() {
     (0..2).for_each(|id| census.check_exactly_once(id, 20_000));
 }
 
+/// Promise 71.
 #[test]
 fn what_has_the_highest_priority_is_received_first() {
     let daemon = TestDaemon::start(&[]);
@@ -127,7 +129,7 @@ fn what_has_the_highest_priority_is_received_first() {
     }
 }
 
-/// More lanes of one priority than are looked at one by one.
+/// Promise 71. More lanes of one priority than are looked at one by one.
 #[test]
 fn among_many_lanes_the_highest_priority_goes_first_and_each_lane_in_turn() {
     let daemon = TestDaemon::start(&[]);
@@ -155,6 +157,7 @@ fn among_many_lanes_the_highest_priority_goes_first_and_each_lane_in_turn() {
     }
 }
 
+/// Promise 73.
 #[test]
 fn receiving_from_one_sender_leaves_the_others_messages_in_order() {
     let daemon = TestDaemon::start(&[]);
@@ -205,6 +208,7 @@ fn receiving_from_one_sender_leaves_the_others_messages_in_order() {
     }
 }
 
+/// Promise 74.
 #[test]
 fn a_named_sender_is_waited_for_and_its_end_is_told() {
     let daemon = TestDaemon::start(&[]);
@@ -239,7 +243,7 @@ fn a_named_sender_is_waited_for_and_its_end_is_told() {
     assert_eq!(receiver.departed(), []);
 }
 
-/// Those who wait for one sender's messages sleep beside one who takes any: nobody robs another of its wake-up.
+/// Promise 74. Those who wait for one sender's messages sleep beside one who takes any: nobody robs another of its wake-up.
 #[test]
 fn sleepers_for_one_sender_do_not_take_the_wake_ups_of_others() {
     let daemon = TestDaemon::start(&[]);
@@ -261,6 +265,7 @@ fn sleepers_for_one_sender_do_not_take_the_wake_ups_of_others() {
     }
 }
 
+/// Promise 76.
 #[test]
 fn where_one_receives_at_a_time_the_longest_waiting_is_next() {
     let daemon = TestDaemon::start(&[]);
@@ -317,6 +322,7 @@ impl OrNone for libipc::Client {
     }
 }
 
+/// Promise 72.
 #[test]
 fn in_the_order_of_arrival_the_earlier_of_two_messages_goes_first() {
     let daemon = TestDaemon::start(&[]);
@@ -335,7 +341,7 @@ fn in_the_order_of_arrival_the_earlier_of_two_messages_goes_first() {
     }
 }
 
-/// Two receivers at once: each gets what it gets in the order of arrival, and so do both together as they claim.
+/// Promise 72. Two receivers at once: each gets what it gets in the order of arrival, and so do both together as they claim.
 #[test]
 fn several_receivers_claim_in_the_order_of_arrival() {
     let daemon = TestDaemon::start(&[]);
@@ -358,6 +364,7 @@ fn several_receivers_claim_in_the_order_of_arrival() {
     tests::numbered::Census::of(&logs).check_exactly_once(1, 2000);
 }
 
+/// Promise 75.
 #[test]
 fn of_several_sleepers_the_one_that_has_slept_longest_is_woken() {
     let daemon = TestDaemon::start(&[]);
@@ -376,7 +383,7 @@ fn of_several_sleepers_the_one_that_has_slept_longest_is_woken() {
     }
 }
 
-/// Messages of a few, queued beside a flood: the flooder gets its share until the others are through.
+/// Promise 75. Messages of a few, queued beside a flood: the flooder gets its share until the others are through.
 #[test]
 fn a_flood_gets_no_more_than_its_share_while_others_wait() {
     const TURN: usize = 64;
@@ -403,6 +410,7 @@ fn a_flood_gets_no_more_than_its_share_while_others_wait() {
     }
 }
 
+/// Promise 77.
 #[test]
 fn a_group_that_loses_its_oldest_holds_nobody_back_whatever_is_in_hand() {
     let daemon = TestDaemon::start(&[]);
@@ -435,6 +443,7 @@ fn a_group_that_loses_its_oldest_holds_nobody_back_whatever_is_in_hand() {
     assert_eq!(receiver.lost(), lost + 11);
 }
 
+/// Promise 78.
 #[test]
 fn the_end_of_the_last_sender_ends_receiving_where_that_is_asked_for() {
     let daemon = TestDaemon::start(&[]);
@@ -457,6 +466,7 @@ fn the_end_of_the_last_sender_ends_receiving_where_that_is_asked_for() {
     assert!(matches!(receiver.receive(), Err(ReceiveError::NoSenders)));
 }
 
+/// Promise 79.
 #[test]
 fn a_mailbox_deleted_when_drained_goes_with_its_last_message() {
     let daemon = TestDaemon::start(&[]);

@@ -160,14 +160,8 @@ impl State {
                 let deadline = within(number(words.next())?);
                 return Ok(take(self.receiver()?.receive_deadline(deadline).map_err(said)?));
             }
-            "receive_from" => {
-                let pid = number(words.next())?;
-                return Ok(take(self.receiver()?.receive_from(pid).map_err(said)?));
-            }
-            "priority" => {
-                let priority = number(words.next())?;
-                self.sender()?.set_priority(priority).map_err(said)?;
-            }
+            "receive_from" => return self.receive_from(number(words.next())?),
+            "priority" => self.sender()?.set_priority(number(words.next())?).map_err(said)?,
             "answer" => return answer_call(self.receiver()?.receive().map_err(said)?),
             "call" => {
                 let reply = self.sender()?.call(rest.as_bytes()).map_err(said)?;
@@ -203,6 +197,10 @@ impl State {
 
     fn receiver(&mut self) -> Result<&mut Receiver, String> {
         self.receiver.as_mut().ok_or_else(|| "usage: no receiver is open".to_owned())
+    }
+
+    fn receive_from(&mut self, pid: u32) -> Outcome {
+        Ok(take(self.receiver()?.receive_from(pid).map_err(said)?))
     }
 
     fn attack(&self, rest: &str) -> Outcome {

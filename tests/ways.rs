@@ -29,7 +29,7 @@ fn receive_numbered(receiver: &mut Receiver, number: u64, len: usize) {
 }
 
 fn bytes_used(client: &Client) -> (u64, u64) {
-    let usage = client.status().unwrap().usage;
+    let usage = client.status().expect("the daemon answers").usage;
     (usage.bytes, usage.lanes)
 }
 
@@ -223,7 +223,8 @@ fn what_comes_with_a_higher_priority_is_received_before_what_waits() {
 }
 
 fn audited(slow: SlowGroup) -> MailboxOptions {
-    small().group("work", SlowGroup::Block).unwrap().group("audit", slow).unwrap()
+    let work = small().group("work", SlowGroup::Block).expect("a name");
+    work.group("audit", slow).expect("a name")
 }
 
 #[test]

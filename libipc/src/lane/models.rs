@@ -5,6 +5,7 @@
 //! is a few cells that loom checks for races, sleeping is a condition variable, and a death is a panic
 //! at a [`Storage::checkpoint`].
 
+mod choice;
 mod withdraw;
 
 use std::io;
@@ -21,7 +22,6 @@ use crate::lane::position::{Position, record_granules};
 use crate::lane::repair::{Mended, lane_is_drained, mend_slot, slot_is_idle};
 use crate::lane::ring::{LaneWriter, Marks, NoRoom, RecordHeader, Storage};
 use crate::lane::run::Reach;
-use crate::lane::turn;
 use crate::regions::{Cursors, Roster};
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::{AtomicU32, AtomicU64};
@@ -682,91 +682,6 @@ fn loom_a_death_at_any_step_of_a_batch_loses_and_doubles_nothing() {
             got.sort_unstable();
             assert_eq!(got, [1, 2, 3], "death at checkpoint {checkpoint}");
             assert!(slot_is_idle(&mailbox.cursors, 1));
-        });
-    }
-}
-
-/// One receives at a time: both get the turn, never at once, and nobody sleeps for ever.
-#[test]
-fn loom_both_get_the_turn_and_never_at_once() {
-    explore(3, || {
-        let mailbox = Mailbox::new(2, 2);
-        let words: [Arc<AtomicU32>; 2] = std::array::from_fn(|_| Arc::default());
-        let inside = Arc::new(AtomicU32::new(0));
-        let receive =
-            |mailbox: Mailbox, words: [Arc<AtomicU32>; 2], inside: Arc<AtomicU32>, slot: u16| {
-                let wake = |next: Option<u16>| {
-                    if let Some(next) = next {
-                        park::ring(&words[usize::from(next)], u32::MAX, &mailbox.park);
-                    }
-                };
-                turn::join(&mailbox.cursors, slot);
-                loop {
-                    let word = &words[usize::from(slot)];
-                    let seen = word.load(Acquire);
-                    match turn::advance(&mailbox.cursors, 2, slot) {
-                        turn::Next::Receive => break,
-                        turn::Next::Wake(first) => wake(Some(first)),
-                        turn::Next::Wait => {}
-                    }
-                    mailbox.park.wait(&[(word, seen)], None);
-                }
-                assert_eq!(inside.fetch_add(1, Relaxed), 0, "two receive at once");
-                inside.fetch_sub(1, Relaxed);
-                wake(turn::release(&mailbox.cursors, 2));
-            };
-        let (other, theirs, within) = (mailbox.clone(), words.clone(), inside.clone());
-        let thread = thread::spawn(move || receive(other, theirs, within, 1));
-        receive(mailbox, words, inside, 0);
-        thread.join().unwrap();
-    });
-}
-
-/// A receiver returns what it has in hand and puts it aside to take more, and dies at any step; another one
-/// takes over what is offered meanwhile. Afterwards everything is there exactly once.
-#[test]
-fn loom_what_is_put_aside_is_neither_lost_nor_doubled() {
-    for steps in 0..=3 {
-        explore(2, move || {
-            let mailbox = Mailbox::new(2, 8);
-            let mut writer = mailbox.writer();
-            mailbox.send(&mut writer, 1);
-            mailbox.send(&mut writer, 2);
-            let other = mailbox.clone();
-            let thread = thread::spawn(move || {
-                let mut claimant = other.claimant(1, false);
-                let mut got = Vec::new();
-                if claimant.anything_offered() && claimant.take_over() {
-                    let mut payload = 0;
-                    assert_eq!(claimant.take_from_run(&mut payload), Ok(Next::Message));
-                    other.acknowledge(&mut claimant);
-                    got.push(payload);
-                }
-                got
-            });
-            let mut claimant = mailbox.claimant_over(mailbox.model.deadly(steps + 3), 0, false);
-            let mut got = Vec::new();
-            let life = std::panic::AssertUnwindSafe(|| {
-                assert_eq!(mailbox.take(&mut claimant), Some(1));
-                claimant.return_to_queue();
-                if claimant.put_aside() && claimant.claim_next().unwrap() {
-                    let mut payload = 0;
-                    assert_eq!(claimant.take_from_run(&mut payload), Ok(Next::Message));
-                    mailbox.acknowledge(&mut claimant);
-                    got.push(payload);
-                }
-            });
-            if let Err(cause) = std::panic::catch_unwind(life)
-                && !cause.is::<Killed>()
-            {
-                std::panic::resume_unwind(cause);
-            }
-            got.extend(thread.join().unwrap());
-            mend_slot(&mailbox.cursors, 0);
-            got.extend(drain(&mailbox, &mut mailbox.claimant(1, false)));
-            got.sort_unstable();
-            assert_eq!(got, [1, 2], "death at step {steps}");
-            assert!(lane_is_drained(&mailbox.cursors, 0, writer.0.tail()));
         });
     }
 }
