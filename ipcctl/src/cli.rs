@@ -197,7 +197,7 @@ pub(crate) struct Peek {
     /// The mailbox
     #[arg(value_parser = parse::mailbox_name)]
     pub(crate) name: MailboxName,
-    /// What waits for this group of the mailbox
+    /// What waits for this group of the mailbox [default: the first, where there are groups]
     #[arg(long, value_name = "NAME", value_parser = parse::mailbox_name)]
     pub(crate) group: Option<GroupName>,
     /// Look at so many messages
