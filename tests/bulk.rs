@@ -42,7 +42,7 @@ fn resident() -> usize {
     pages.expect("a number of pages") * 4096
 }
 
-/// Promise 61.
+/// Promise 81.
 #[test]
 fn a_reservation_sends_when_it_is_committed_and_nothing_before() {
     let daemon = TestDaemon::start(&[]);
@@ -63,7 +63,7 @@ fn a_reservation_sends_when_it_is_committed_and_nothing_before() {
     assert_eq!(client.show("orders").unwrap().summary.queued_bytes, 0);
 }
 
-/// Promise 61.
+/// Promise 81.
 #[test]
 fn a_reservation_may_be_truncated_and_has_the_limits_of_a_send() {
     let daemon = TestDaemon::start(&[]);
@@ -92,7 +92,7 @@ fn a_reservation_may_be_truncated_and_has_the_limits_of_a_send() {
     assert!(matches!(error, SendError::TimedOut), "{error:?}");
 }
 
-/// Promise 61.
+/// Promise 81.
 #[test]
 fn a_reservation_is_refused_when_the_mailbox_was_closed_or_deleted_meanwhile() {
     let daemon = TestDaemon::start(&[]);
@@ -110,7 +110,7 @@ fn a_reservation_is_refused_when_the_mailbox_was_closed_or_deleted_meanwhile() {
     assert!(matches!(reservation.commit(), Err(CommitError::Deleted)));
 }
 
-/// Promise 62.
+/// Promise 82.
 #[test]
 fn a_batch_goes_on_where_the_lane_was_full_and_says_how_many_were_sent() {
     let daemon = TestDaemon::start(&[]);
@@ -137,7 +137,7 @@ fn a_batch_goes_on_where_the_lane_was_full_and_says_how_many_were_sent() {
     assert!(matches!(receiver.try_receive(), Err(TryReceiveError::Empty)));
 }
 
-/// Promise 63.
+/// Promise 83.
 #[test]
 fn a_batch_is_what_is_there_of_one_sender_and_is_acknowledged_or_returned_as_one() {
     let daemon = TestDaemon::start(&[]);
@@ -179,7 +179,7 @@ fn a_batch_is_what_is_there_of_one_sender_and_is_acknowledged_or_returned_as_one
     assert_eq!(client.show("orders").unwrap().summary.queued_bytes, 0);
 }
 
-/// Promise 63.
+/// Promise 83.
 #[test]
 fn what_a_returned_batch_held_comes_one_by_one_and_marked_too() {
     let daemon = TestDaemon::start(&[]);
@@ -201,7 +201,7 @@ fn what_a_returned_batch_held_comes_one_by_one_and_marked_too() {
     assert_eq!(other.receive_deadline(patience()).unwrap().attempts(), 0, "the mark is gone");
 }
 
-/// Promise 64.
+/// Promise 84.
 #[test]
 fn receiver_killed_with_a_batch_in_hand_gets_all_of_it_redelivered_once_and_marked() {
     let daemon = TestDaemon::start(&[]);
@@ -230,7 +230,7 @@ fn receiver_killed_with_a_batch_in_hand_gets_all_of_it_redelivered_once_and_mark
     wait_until("all is gone", || client.show("orders").unwrap().summary.queued_bytes == 0);
 }
 
-/// Promise 64.
+/// Promise 84.
 #[test]
 fn receivers_killed_at_batches_lose_nothing_and_what_comes_again_is_marked() {
     let daemon = TestDaemon::start(&["--log", "warn"]);
@@ -280,7 +280,7 @@ fn receivers_killed_at_batches_lose_nothing_and_what_comes_again_is_marked() {
     assert_eq!(census.unmarked_duplicates, [], "what comes again says so");
 }
 
-/// Promise 65.
+/// Promise 85.
 #[test]
 fn competing_receivers_with_batches_get_each_message_once() {
     let daemon = TestDaemon::start(&[]);
@@ -312,7 +312,22 @@ fn competing_receivers_with_batches_get_each_message_once() {
     }
 }
 
-/// Promise 66.
+/// Promise 85.
+#[test]
+fn a_batch_leaves_its_sender_three_quarters_of_the_lane() {
+    let daemon = TestDaemon::start(&[]);
+    let client = daemon.client_with("orders", &small().capacity_bytes(64 << 10));
+    let mut sender = client.sender("orders").unwrap();
+    let mut receiver = client.receiver("orders").unwrap();
+    let stopped = sender.try_send_batch(&vec![[7; 16]; 9999]).unwrap_err();
+    assert_eq!(stopped.sent, 2048);
+    let batch = receiver.receive_batch(usize::MAX).unwrap();
+    assert_eq!(batch.len(), 2048 / 4);
+    drop(batch);
+    assert_eq!(receiver.receive_batch(100).unwrap().len(), 100);
+}
+
+/// Promise 86.
 #[test]
 fn in_place_the_bytes_are_the_senders_and_nothing_is_copied() {
     let daemon = TestDaemon::start(&[]);
@@ -343,7 +358,7 @@ fn in_place_the_bytes_are_the_senders_and_nothing_is_copied() {
     assert_eq!(child.answer(), "ok");
 }
 
-/// Promise 66.
+/// Promise 86.
 #[test]
 fn in_place_messages_of_every_length_arrive_whole_across_the_end_of_the_lane() {
     let daemon = TestDaemon::start(&[]);
@@ -380,7 +395,7 @@ fn in_place_messages_of_every_length_arrive_whole_across_the_end_of_the_lane() {
     }
 }
 
-/// Promise 63.
+/// Promise 83.
 #[test]
 fn copied_batches_across_the_end_of_the_lane_arrive_whole() {
     let daemon = TestDaemon::start(&[]);

@@ -525,7 +525,7 @@ fn ends_that_are_dropped_are_closed_and_their_places_are_free() {
 fn each_promise_names_tests_that_exist() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let contract = std::fs::read_to_string(folder.join("../docs/contract.md")).unwrap();
-    let files = ["contract", "isolation", "traffic", "kill", "hostile", "daemon"];
+    let files = ["contract", "bulk", "isolation", "traffic", "kill", "hostile", "daemon"];
     let tests: String = files
         .map(|file| std::fs::read_to_string(folder.join(file).with_extension("rs")).unwrap())
         .concat();
@@ -535,7 +535,7 @@ fn each_promise_names_tests_that_exist() {
     for name in named {
         assert!(tests.contains(&format!("fn {name}()")), "no test is called {name}");
     }
-    let numbers = 1..=30;
+    let numbers = (1..=30).chain(61..=66);
     for number in numbers {
         let promise = format!("\n{number}. ");
         assert_eq!(contract.matches(&promise).count(), 1, "promise {number} stands there once");

@@ -122,6 +122,23 @@ fn requests_out_of_order_are_refused() {
         Request::CloseLink { link: u32::MAX },
         Request::Fetch(Refresh { link: 7, after: u64::MAX }),
         Request::LaneDrained { link: 7, lane },
+        Request::AddLane {
+            link: 7,
+            priority: u8::MAX,
+            capacity_bytes: u64::MAX,
+            replaces: Some(lane),
+        },
+        Request::Drained { link: u32::MAX },
+        Request::DropOldest {
+            link: 7,
+            lane,
+            group: u8::MAX,
+            from: u64::MAX,
+            through: u64::MAX,
+            messages: u64::MAX,
+        },
+        Request::OpenReplies { link: u32::MAX },
+        Request::OpenReply { link: 7, lane },
     ];
     for request in strangers {
         let (answer, fds) = raw.ask(&request);

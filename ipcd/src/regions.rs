@@ -403,11 +403,10 @@ impl MailboxRegions {
         words.skip(self.entry_of(group, 0)).take(high).for_each(ring_word);
     }
 
-    /// Takes a receiver that is gone out of the line for the turn, and wakes the others in it.
+    /// Takes a receiver that is gone out of the line for the turn; whoever rings next wakes the others in it.
     pub fn leave_line(&self, group: u8, slot: u16) {
         if let Some(cursors) = self.cursors(group).filter(|_| self.turns) {
             leave_line(cursors, slot);
-            self.ring_line(group);
         }
     }
 

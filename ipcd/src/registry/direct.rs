@@ -174,10 +174,8 @@ impl Registry {
         }
         let called = self.mailbox(found.mailbox_id).ok_or_else(no_session)?;
         // A lane that its sender has replaced names its link still.
-        let caller = called.lane(lane).map(|slot| slot.link);
-        let caller = caller.filter(|caller| called.senders().contains_key(caller));
-        let (owner, number) = caller.ok_or(Refusal::CallerGone)?;
-        let replies = self.link(owner, number, "be answered").ok().and_then(|link| link.replies);
+        let (caller, number) = called.lane(lane).ok_or(Refusal::CallerGone)?.link;
+        let replies = self.link(caller, number, "be answered").ok().and_then(|link| link.replies);
         replies.filter(|id| self.mailboxes.contains_key(id)).ok_or(Refusal::CallerGone)
     }
 }

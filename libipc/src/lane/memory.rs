@@ -73,27 +73,12 @@ impl RingMemory {
         assert!(record_granules(len) <= self.capacity, "a record longer than its lane");
         let pointer = self.granule(at).as_ptr().wrapping_add(GRANULE_BYTES);
         // SAFETY: header and payload take at most a capacity (asserted), mapped behind the granule, and any
-        // byte is a value. Nobody else writes there: the lane is writable in this mapping alone, which this
-        // storage owns (its descriptor is closed, others get read-only ones), and `&mut self` is borrowed as
-        // long as the slice, so no other call here touches it; the second showing of the same bytes is
-        // reached through the same storage. Nobody reads there: it lies behind the tail, and
-        // `ring::LaneWriter::has_room` has found that no receiver holds it any more. A receiver that looks
-        // all the same (a late claim that will fail, or a hostile one) reads headers, or in its own process.
+        // byte is a value. Nobody else writes there: only this mapping of the lane is writable (its descriptor
+        // is closed, receivers get read-only ones, `ipcd` maps none), this storage alone reaches into it, the
+        // second showing of the same bytes included, and it is borrowed as long as the slice. Nobody here reads
+        // there either: it lies behind the tail and before the limit up to which `ring::LaneWriter` found room.
+        // A late claim reads headers there through a mapping of its own, as atomics, and fails.
         unsafe { std::slice::from_raw_parts_mut(pointer, len) }
-    }
-
-    /// Tells the processor that a record will be written at a position soon.
-    #[inline]
-    pub fn expect_write(&self, at: Position) {
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        {
-            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-            let pointer = self.granule(at).as_ptr().cast_const().cast();
-            // SAFETY: a prefetch of any address has no effect but on the cache.
-            unsafe { _mm_prefetch::<_MM_HINT_ET0>(pointer) };
-        }
-        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-        let _ = at;
     }
 
     #[inline]
@@ -167,6 +152,16 @@ impl Storage for RingMemory {
         into.len = len;
     }
 
+    #[inline]
+    fn expect_read(&self, at: Position) {
+        prefetch::<false>(self.granule(at).as_ptr());
+    }
+
+    #[inline]
+    fn expect_write(&self, at: Position) {
+        prefetch::<true>(self.granule(at).as_ptr());
+    }
+
     fn prepare(&self, at: Position, granules: u64) -> std::io::Result<()> {
         let index = (at.get() & (self.capacity - 1)) as usize;
         let offset = LANE_HEADER_BYTES + index * GRANULE_BYTES;
@@ -203,6 +198,24 @@ impl Marks for RecordMarks {
     }
 }
 
+/// Has the beginning of a record fetched, header and first bytes, to be read or written.
+#[inline]
+fn prefetch<const WRITE: bool>(record: *const u8) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    for pointer in [record, record.wrapping_add(GRANULE_BYTES)] {
+        use std::arch::x86_64::{_MM_HINT_ET0, _MM_HINT_T0, _mm_prefetch};
+        if WRITE {
+            // SAFETY: a prefetch has no effect but on the cache, whatever the address.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(pointer.cast()) };
+        } else {
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(pointer.cast()) };
+        }
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = record;
+}
+
 /// Says that one trusts the senders of a mailbox, so that its messages can be read where they lie.
 #[derive(Debug)]
 pub struct TrustedSenders(());
@@ -218,6 +231,8 @@ impl TrustedSenders {
     ///   hostile or a broken one from it;
     /// - the other receivers of the mailbox do not acknowledge, in the shared words that they may write, what they
     ///   do not hold: an honest sender would take the room up again.
+    ///
+    /// A child of fork does not touch what its parent has in hand: it has no such memory.
     ///
     /// Without that trust the bytes change under a reference, which is undefined behaviour.
     #[must_use]

@@ -107,6 +107,14 @@ pub trait Storage {
     /// What the kernel said.
     fn prepare(&self, at: Position, granules: u64) -> std::io::Result<()>;
 
+    /// The record at a position will be read soon.
+    #[inline]
+    fn expect_read(&self, _at: Position) {}
+
+    /// A record will be written at a position soon.
+    #[inline]
+    fn expect_write(&self, _at: Position) {}
+
     /// Stands between any two steps of a claim that a death may come between. Does nothing, but in the
     /// models, which kill there.
     #[inline]
@@ -118,6 +126,10 @@ pub trait Marks {
     /// Writes the first word of a record's header anew: only its flags differ.
     fn mark(&self, at: Position, header: RecordHeader);
 }
+
+/// So many records ahead whoever deals with long ones in place says where the next will begin: each begins in
+/// another page, where no processor looks by itself.
+pub(super) const RECORDS_AHEAD: u64 = 4;
 
 /// Why there is no room for a record.
 #[derive(Debug)]
@@ -385,6 +397,15 @@ impl<S: Storage> LaneWriter<S> {
     #[inline]
     pub fn next_record(&mut self) -> (&mut S, Position) {
         (&mut self.storage, self.tail)
+    }
+
+    /// After a record of so many granules was written: those behind it are probably as long, and what they
+    /// begin with can be on its way here. Not where receivers may still read.
+    #[inline]
+    pub fn expect_more(&self, granules: u64) {
+        if self.has_room(granules * (RECORDS_AHEAD + 1)) {
+            self.storage.expect_write(self.tail.advance(granules * RECORDS_AHEAD));
+        }
     }
 
     /// Publishes what has been appended.

@@ -2,7 +2,7 @@
 //! one after the other, or several at once.
 
 use crate::lane::position::{Position, record_granules};
-use crate::lane::ring::{RecordHeader, Storage};
+use crate::lane::ring::{RECORDS_AHEAD, RecordHeader, Storage};
 use crate::lane::withdraw::is_to_be_handed_out;
 use crate::sync::AtomicU64;
 
@@ -11,9 +11,11 @@ use crate::sync::AtomicU64;
 pub struct Reach {
     /// Records, at most.
     records: u32,
-    /// Granules, at most, and never more than a quarter of the lane: a run is room that its sender lacks. The
-    /// first record may be longer.
+    /// Granules, at most, and never more than a quarter of the lane, if that is not small: a run is room that
+    /// its sender lacks. The first record may be longer.
     granules: u64,
+    /// Nothing of the records is read but their beginnings.
+    in_place: bool,
 }
 
 impl Reach {
@@ -27,18 +29,19 @@ impl Reach {
     const ALONE_GRANULES: u64 = 256;
 
     /// A record at a time: others wait for the next.
-    pub const ONE: Self = Self { records: 1, granules: 0 };
+    pub const ONE: Self = Self { records: 1, granules: 0, in_place: false };
 
     /// What the only receiver of a mailbox claims unasked. In place the bytes cost nothing: the records count.
     pub fn alone(in_place: bool) -> Self {
         let granules = if in_place { u64::MAX } else { Self::ALONE_GRANULES };
-        Self { records: Self::ALONE_RECORDS, granules }
+        Self { records: Self::ALONE_RECORDS, granules, in_place }
     }
 
     /// What a receiver claims that has asked for a batch.
     pub fn batch(records: usize, in_place: bool) -> Self {
         let granules = if in_place { u64::MAX } else { Self::COPIED_GRANULES_MAX };
-        Self { records: records.clamp(1, Self::BATCH_RECORDS_MAX) as u32, granules }
+        let records = records.clamp(1, Self::BATCH_RECORDS_MAX) as u32;
+        Self { records, granules, in_place }
     }
 
     /// Goes on from the end of a first record over the records behind it: the end of the run, and how many
@@ -55,8 +58,11 @@ impl Reach {
         if self.records == 1 {
             return (end, records);
         }
-        // In a small lane as far as there is.
         let granules_max = self.granules.min((storage.capacity() / 4).max(Self::ALONE_GRANULES));
+        if self.in_place {
+            let granules = first_end.since(begin) as u64;
+            (1..RECORDS_AHEAD).for_each(|n| expect(storage, tail, begin.advance(granules * n)));
+        }
         while records < self.records {
             let left = tail.since(end);
             if left <= 0 {
@@ -65,6 +71,9 @@ impl Reach {
             // A malformed header ends the run before it: it is found out when its turn comes.
             let Some(header) = record(storage, end, left as u64) else { break };
             let next = end.advance(header.granules());
+            if self.in_place {
+                expect(storage, tail, end.advance(header.granules() * RECORDS_AHEAD));
+            }
             if next.since(begin) as u64 > granules_max {
                 break;
             }
@@ -151,6 +160,14 @@ impl Run {
         self.kind = (word >> 32) as u8;
         self.in_hand = end;
         Ok(len)
+    }
+}
+
+/// A record may begin at `at`, if that much is published: not where its sender is still writing.
+#[inline]
+fn expect(storage: &impl Storage, tail: Position, at: Position) {
+    if tail.since(at) > 0 {
+        storage.expect_read(at);
     }
 }
 

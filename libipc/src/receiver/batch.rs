@@ -50,8 +50,8 @@ impl Receiver {
     /// until there is one, and not for more: what is there then is the batch.
     ///
     /// What is in a batch no other receiver gets, and its room the sender gets back when it is acknowledged. So
-    /// a batch takes no more than a quarter of the sender's lane (a single message may be longer), 4096
-    /// messages and, unless they are read in place, 1 MiB; ask for as many as you deal with at once where
+    /// a batch takes no more than a quarter of the sender's lane (or 4 KiB; a single message may be longer),
+    /// 4096 messages and, unless they are read in place, 1 MiB; ask for as many as you deal with at once where
     /// others compete.
     ///
     /// # Errors

@@ -70,10 +70,13 @@ pub struct Reservation<'a> {
 
 impl Reservation<'_> {
     /// The message to be. Its first contents are whatever lay there before: write all of it. Nobody else sees or
-    /// changes it before it is committed.
+    /// changes it before it is committed. (In a child of fork, which has no such memory, it has no bytes.)
     #[inline]
     #[must_use]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
+        if !self.sender.guard.is_original() {
+            return &mut [];
+        }
         let (memory, at) = self.sender.writer.next_record();
         memory.reserved(at, self.len)
     }
@@ -119,9 +122,7 @@ impl Reservation<'_> {
                 _ => CommitError::Deleted,
             });
         }
-        // The next is probably as long: by then the line in which it begins can be here.
-        let (memory, at) = sender.writer.next_record();
-        memory.expect_write(at.advance(record_granules(len)));
+        sender.writer.expect_more(record_granules(len));
         Ok(())
     }
 }
