@@ -20,8 +20,7 @@ struct Crowd {
 fn crowd(client: &Client, name: &str, senders: usize, queued: bool) -> Result<Crowd, Failure> {
     let options = MailboxOptions::new().capacity_bytes(64 << 10).lanes_max(2048);
     client.create(name, &options)?;
-    let mut idle: Vec<_> =
-        (1..senders).map(|_| client.sender(name)).collect::<Result<_, _>>()?;
+    let mut idle: Vec<_> = (1..senders).map(|_| client.sender(name)).collect::<Result<_, _>>()?;
     if queued {
         for sender in &mut idle {
             sender.send(b"waits")?;

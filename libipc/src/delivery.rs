@@ -25,6 +25,20 @@ impl<'a> Delivery<'a> {
         self.receiver.payload()
     }
 
+    /// What the message is: see `lane::ring::RecordHeader`.
+    pub(crate) fn kind(&self) -> u8 {
+        self.receiver.kind()
+    }
+
+    /// The number behind a call or a reply, if there is one.
+    pub(crate) fn number(&self) -> Option<u64> {
+        self.receiver.number()
+    }
+
+    pub(crate) fn receiver_mut(&mut self) -> &mut Receiver {
+        self.receiver
+    }
+
     /// Who sent it, as the kernel attested when the sender opened the mailbox.
     #[must_use]
     pub fn sender(&self) -> Identity {

@@ -272,6 +272,72 @@ pub struct BatchStopped<E: std::error::Error + 'static> {
     pub why: E,
 }
 
+/// Why a call has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// Only with a deadline: it passed. Nobody has the request, and nobody will.
+    #[error("the deadline passed and nobody had taken the request")]
+    TimedOut,
+    /// Only with a deadline: it passed, and a server has the request and has not answered yet.
+    #[error("the deadline passed; a server has the request, and has not answered yet")]
+    InHand(Ticket),
+    /// No server is left. If one had the request in hand, the next that comes may get it.
+    #[error("the server is gone, and there is no other")]
+    ServerGone,
+    /// A server has acknowledged the request and answered nothing.
+    #[error("the request was acknowledged without an answer")]
+    NotAnswered,
+    /// The mailbox is gone.
+    #[error("the mailbox was deleted")]
+    Deleted,
+    /// The mailbox is gone, with the process that owned it.
+    #[error("the process that owned the mailbox is gone, and the mailbox with it")]
+    OwnerGone,
+    /// The request was not sent.
+    #[error(transparent)]
+    NotSent(#[from] SendError),
+    /// There is no way for answers, and none could be made.
+    #[error(transparent)]
+    NoWayBack(#[from] RequestError),
+    /// A server wrote what no server of ours writes.
+    #[error("the way for answers is corrupt: {0}")]
+    Corrupt(Corrupt),
+    /// This process is the child of a fork.
+    #[error("this sender belongs to the parent process: open the mailbox anew after a fork")]
+    Forked,
+    /// A fault.
+    #[error(transparent)]
+    Fault(Fault),
+}
+
+/// Why an answer did not go.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplyError {
+    /// Nobody waits for an answer to this message.
+    #[error("the message is no call")]
+    NotACall,
+    /// The caller is gone. The message was acknowledged.
+    #[error("the caller is gone")]
+    CallerGone,
+    /// The caller has left so many answers unread that there is no room for this one.
+    #[error("the caller reads no answers")]
+    CallerBusy,
+    /// Longer than an answer may be.
+    #[error("the answer takes {len} bytes with its number, the caller takes at most {max}")]
+    TooLong {
+        /// Its length in bytes, with the 8 of the call's number.
+        len: usize,
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// There is no way to the caller, and none could be made.
+    #[error(transparent)]
+    NoLink(RequestError),
+    /// The caller wrote what no caller of ours writes.
+    #[error("the way to the caller is corrupt: {0}")]
+    Corrupt(Corrupt),
+}
+
 /// Why no message was received without waiting.
 #[derive(Debug, thiserror::Error)]
 pub enum TryReceiveError {

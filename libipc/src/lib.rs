@@ -74,8 +74,8 @@ pub use client::{Client, ClientOptions};
 pub use delivery::Delivery;
 #[cfg(not(loom))]
 pub use error::{
-    BatchStopped, CommitError, ConnectError, Corrupt, Fault, ReceiveError, RequestError, SendError,
-    SendToError, TryReceiveError, TrySendError,
+    BatchStopped, CallError, CommitError, ConnectError, Corrupt, Fault, ReceiveError, ReplyError,
+    RequestError, SendError, SendToError, TryReceiveError, TrySendError,
 };
 #[cfg(not(loom))]
 pub use lane::memory::TrustedSenders;
@@ -91,7 +91,7 @@ pub use protocol::{
 #[cfg(not(loom))]
 pub use receiver::{Batch, BatchMessage, Receiver};
 #[cfg(not(loom))]
-pub use sender::{Reservation, Sender};
+pub use sender::{Reply, Reservation, Sender};
 #[cfg(not(loom))]
 pub use ticket::{Returned, Ticket, TicketError, TicketState};
 #[cfg(not(loom))]

@@ -44,6 +44,23 @@ impl Link {
         }
     }
 
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    /// Asks the daemon for the mailbox to which the answers to this link's calls come.
+    pub(crate) fn open_replies(&self) -> Result<(Opened, Vec<OwnedFd>), RequestError> {
+        self.session.open(&Request::OpenReplies { link: self.number })
+    }
+
+    /// Asks the daemon for a sender's link to where a caller waits for answers.
+    pub(crate) fn open_reply(
+        &self,
+        caller: LaneTicket,
+    ) -> Result<(Opened, Vec<OwnedFd>), RequestError> {
+        self.session.open(&Request::OpenReply { link: self.number, lane: caller })
+    }
+
     /// Asks the daemon for a further lane of a sender's link.
     pub(crate) fn add_lane(
         &self,

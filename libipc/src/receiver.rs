@@ -6,6 +6,7 @@ mod loss;
 mod order;
 mod turn;
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,12 +18,14 @@ use crate::lane::layout::{SlotState, Traffic};
 use crate::lane::memory::{Payload, RingMemory, TrustedSenders};
 use crate::lane::order::LANES_WITHOUT_HINTS;
 use crate::lane::park::{self, Lull, SpinBudget, Woke};
+use crate::lane::ring::RecordHeader;
 use crate::lane::run::Reach;
 use crate::link::{Link, Neighbours, map_mailbox};
 use crate::protocol::{
-    Identity, LaneInfo, MailboxAttributes, Opened, OpenedRole, Order, SlowGroup,
+    Identity, LaneInfo, LaneTicket, MailboxAttributes, Opened, OpenedRole, Order, SlowGroup,
 };
 use crate::regions::{Cursors, Doorstep, Roster};
+use crate::sender::Sender;
 use crate::session::Session;
 use crate::sync::Ordering::{Acquire, Relaxed};
 use crate::sync::{AtomicU32, spin_hint};
@@ -30,6 +33,7 @@ use crate::sys::futex::{Futex, WORDS_MAX};
 use crate::sys::mapping::Access;
 use crate::sys::process::{self, ForkGuard};
 
+mod answer;
 mod batch;
 mod poll;
 
@@ -95,6 +99,8 @@ pub struct Receiver {
     uid: u32,
     elsewhere: poll::Elsewhere,
     guard: ForkGuard,
+    /// The ends with which calls are answered, one a caller's lane.
+    answers: HashMap<LaneTicket, Sender>,
     link: Link,
 }
 
@@ -153,6 +159,7 @@ impl Receiver {
             uid: nix::unistd::geteuid().as_raw(),
             elsewhere: poll::Elsewhere::default(),
             guard: ForkGuard::get(),
+            answers: HashMap::new(),
             link,
         };
         receiver.note_processor();
@@ -227,11 +234,14 @@ impl Receiver {
 
     #[inline]
     pub(crate) fn payload(&self) -> &[u8] {
-        self.payload.bytes()
+        let bytes = self.payload.bytes();
+        &bytes[..RecordHeader::message_len(self.claimant.kind(), bytes.len())]
     }
 
     pub(crate) fn take_payload(&mut self) -> Vec<u8> {
-        self.payload.take()
+        let mut bytes = self.payload.take();
+        bytes.truncate(RecordHeader::message_len(self.claimant.kind(), bytes.len()));
+        bytes
     }
 
     /// The sender of the message in hand.
@@ -480,6 +490,7 @@ impl Receiver {
                     if self.claimant.detach(lane) {
                         self.neighbours.forget(lane);
                         self.senders.detach(lane);
+                        self.answers.retain(|caller, _| caller.index != lane);
                     }
                 }
             }

@@ -23,12 +23,14 @@ use crate::sys::process::{self, ForkGuard};
 use crate::ticket::SentLane;
 
 mod batch;
+mod call;
 mod lanes;
 mod poll;
 mod rendezvous;
 mod reserve;
 mod tracked;
 
+pub use call::Reply;
 pub use reserve::Reservation;
 
 /// Pauses between two looks of a sender that waits for room: it must leave the receivers' cache lines
@@ -78,6 +80,8 @@ pub struct Sender {
     spin: SpinBudget,
     elsewhere: poll::Elsewhere,
     guard: ForkGuard,
+    /// What its calls need, once there was one.
+    calls: Option<Box<call::Calls>>,
     link: Link,
 }
 
@@ -130,6 +134,7 @@ impl Sender {
             elsewhere: poll::Elsewhere::default(),
             guard: ForkGuard::get(),
             roster,
+            calls: None,
             link,
         };
         sender.refresh();

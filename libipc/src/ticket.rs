@@ -2,14 +2,19 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::Fault;
-use crate::lane::layout::Traffic;
+use crate::lane::layout::{RosterHeader, Traffic};
 use crate::lane::park;
 use crate::lane::withdraw::{Progress, Record, Withdrawal};
+use crate::regions::Roster;
+use crate::sleeper::{News, Sleeper};
+use crate::sync::AtomicU32;
 use crate::sync::Ordering::{Acquire, Relaxed};
 use crate::sys::futex::Futex;
+use crate::sys::mapping::Shared;
+use crate::wait_set::{Waitable, private::Source};
 
 mod lane;
 mod notice;
@@ -240,6 +245,13 @@ impl Ticket {
         Ok(())
     }
 
+    /// Who sleeps for it.
+    pub(crate) fn sleeper(&self) -> Arc<dyn Sleeper> {
+        let lane = self.sent.lane.clone();
+        let (roster, words) = (lane.shared_roster(), [lane.freed().clone()]);
+        Arc::new(TicketSleeper { roster, words, sent: self.sent.clone() })
+    }
+
     fn check(&self) -> Result<(), TicketError> {
         if self.sent.lane.is_ours() { Ok(()) } else { Err(TicketError::Forked) }
     }
@@ -262,6 +274,75 @@ impl Ticket {
             }
             park::bounded_wait(&[(lane.freed(), seen)], deadline, at_most, &Futex);
         }
+    }
+}
+
+/// Whoever waits for one ticket among others.
+#[derive(Debug)]
+struct TicketSleeper {
+    roster: Roster,
+    words: [Shared<AtomicU32>; 1],
+    sent: Arc<Sent>,
+}
+
+impl Sleeper for TicketSleeper {
+    fn words(&self) -> &[Shared<AtomicU32>] {
+        &self.words
+    }
+
+    fn roster(&self) -> &RosterHeader {
+        &self.roster.header
+    }
+
+    fn lie_down(&self) {
+        self.sent.lane.watch_from(self.sent.record.at);
+    }
+
+    fn get_up(&self) {
+        self.sent.lane.unwatch(self.sent.record.at);
+    }
+
+    fn at_most(&self) -> Option<Duration> {
+        None
+    }
+
+    fn look(&self) -> News {
+        if self.sent.is_over().is_some() { News::ForAll } else { News::None }
+    }
+
+    fn is_outdated(&self) -> bool {
+        false
+    }
+
+    fn competes_in(&self) -> Option<u64> {
+        None
+    }
+
+    fn another_sleeps(&self) -> bool {
+        false
+    }
+
+    fn pass_on(&self, _for_us_too: bool) {}
+}
+
+impl Waitable for Ticket {}
+
+/// A ticket is ready when it is settled, or [`Ticket::wait`] would return.
+impl Source for Ticket {
+    fn has_news(&mut self) -> bool {
+        self.check().is_err() || self.sent.is_over().is_some()
+    }
+
+    fn sleeper(&mut self) -> Arc<dyn Sleeper> {
+        (*self).sleeper()
+    }
+
+    fn rise(&mut self, _first: bool) {}
+
+    fn settle(&mut self) {}
+
+    fn peer_runs_elsewhere(&self) -> bool {
+        true
     }
 }
 

@@ -279,6 +279,12 @@ impl<S: Storage> Claimant<S> {
         self.run.in_hand != self.run.next
     }
 
+    /// What the record handed out last is: see [`RecordHeader`].
+    #[inline]
+    pub fn kind(&self) -> u8 {
+        self.run.kind
+    }
+
     /// Whether records are claimed that have not been acknowledged.
     pub fn has_run(&self) -> bool {
         !self.run.is_over()
@@ -334,7 +340,7 @@ impl<S: Storage> Claimant<S> {
         while records < records_max && run.in_hand != run.end {
             let at = run.in_hand;
             let Ok(len) = run.hand_out(&lane.storage, lane.verdict.as_deref()) else { break };
-            each(at, len, run.attempts_at(at));
+            each(at, RecordHeader::message_len(run.kind, len), run.attempts_at(at));
             records += 1;
         }
         if run.attempts == 0 || run.in_hand.since(run.marked_end) > 0 {

@@ -12,6 +12,9 @@ use crate::regions::{Cursors, Roster};
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::sys::mapping::Shared;
 
+/// Bytes of the number behind a call or a reply.
+pub const CALL_NUMBER_BYTES: usize = 8;
+
 /// What stands in front of a payload.
 ///
 /// ```text
@@ -34,10 +37,10 @@ pub struct RecordHeader {
 impl RecordHeader {
     /// A message.
     pub const MESSAGE: u8 = 0;
-    /// A message whose sender waits for an answer; the payload begins with the call's number, 8 bytes, the
+    /// A message whose sender waits for an answer; the payload ends with the call's number, 8 bytes, the
     /// least significant first.
     pub const CALL: u8 = 1;
-    /// The answer to a call; the payload begins with the call's number.
+    /// The answer to a call; the payload ends with the call's number.
     pub const REPLY: u8 = 2;
     /// Flag: its sender has asked for it back; its verdict says whether it got it.
     pub const WITHDRAWING: u8 = 1;
@@ -64,6 +67,13 @@ impl RecordHeader {
     #[must_use]
     pub fn is_marked(first_word: u64) -> bool {
         first_word >> 40 != 0
+    }
+
+    /// Bytes of the message in a payload of this length.
+    #[inline]
+    #[must_use]
+    pub fn message_len(kind: u8, len: usize) -> usize {
+        if kind == Self::MESSAGE { len } else { len.saturating_sub(CALL_NUMBER_BYTES) }
     }
 
     /// Granules of the whole record.
@@ -375,8 +385,8 @@ impl<S: Storage> LaneWriter<S> {
     /// Makes a message, to be published later, of what was written in place. There must be room
     /// ([`Self::has_room`]).
     #[inline]
-    pub fn append_written(&mut self, len: usize) {
-        let header = self.header_of(len);
+    pub fn append_written(&mut self, kind: u8, len: usize) {
+        let header = RecordHeader { kind, ..self.header_of(len) };
         self.storage.write_header(self.tail, header);
         self.tail = self.tail.advance(header.granules());
         self.sent += 1;

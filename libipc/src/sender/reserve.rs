@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::error::{CommitError, SendError, TrySendError};
 use crate::lane::position::record_granules;
+use crate::lane::ring::RecordHeader;
 use crate::lane::withdraw::Record;
 use crate::sender::Sender;
 
@@ -110,7 +111,7 @@ impl Reservation<'_> {
             sender.check_again()?;
         }
         let record = Record::message(sender.writer.tail(), len);
-        sender.writer.append_written(len);
+        sender.writer.append_written(RecordHeader::MESSAGE, len);
         sender.writer.publish_appended();
         sender.announce();
         if sender.rendezvous {

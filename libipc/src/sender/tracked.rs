@@ -83,7 +83,7 @@ impl Sender {
     }
 
     /// A ticket of a message that was published.
-    pub(super) fn ticket(&mut self, record: Record) -> Ticket {
+    pub(crate) fn ticket(&mut self, record: Record) -> Ticket {
         let lane = match &self.sent_lane {
             Some(lane) => lane.clone(),
             None => self.share_lane(),

@@ -116,8 +116,13 @@ impl SentLane {
     /// From here on whoever acknowledges the record at a position rings, until what is returned is dropped. A
     /// heavy barrier must come before the watcher's look.
     pub(crate) fn watch(&self, at: Position) -> Watching<'_> {
-        self.change_watched(|watched| watched.push(at));
+        self.watch_from(at);
         Watching { lane: self, at }
+    }
+
+    /// As [`Self::watch`], until [`Self::unwatch`].
+    pub(super) fn watch_from(&self, at: Position) {
+        self.change_watched(|watched| watched.push(at));
     }
 
     pub(super) fn unwatch(&self, at: Position) {

@@ -1,0 +1,267 @@
+//! Request and reply: a message whose sender waits for the answer to it.
+//!
+//! A call is a message of its own kind, with a number behind its bytes, and a ticket. Answers come into a
+//! mailbox that the daemon makes for the caller's link at its first call; the right to send there comes from
+//! having the mailbox open that was called. So the caller waits on two things at once: for an answer with its
+//! number, and, by the ticket and the roster, for the news that none will come.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Sender;
+use crate::error::{CallError, RequestError, SendError, TryReceiveError, TrySendError};
+use crate::lane::layout::Traffic;
+use crate::lane::position::Position;
+use crate::lane::ring::{CALL_NUMBER_BYTES, RecordHeader};
+use crate::lane::withdraw::Record;
+use crate::protocol::Identity;
+use crate::receiver::Receiver;
+use crate::regions::Roster;
+use crate::sleeper::Sleeper;
+use crate::sync::Ordering::Relaxed;
+use crate::ticket::{Returned, Ticket, TicketState};
+use crate::wait_set::{WaitError, WaitSet, Waitable, private::Source};
+
+/// The answer to a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    bytes: Vec<u8>,
+    server: Identity,
+}
+
+impl Reply {
+    /// What was answered.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// What was answered, as a vector of the caller's.
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// Who answered, as the kernel attested it when it first answered this caller.
+    #[must_use]
+    pub fn server(&self) -> Identity {
+        self.server
+    }
+}
+
+/// What a sender needs for its calls.
+#[derive(Debug)]
+pub(super) struct Calls {
+    replies: Receiver,
+    last: u64,
+}
+
+/// News of a call that will not be answered.
+#[derive(Debug)]
+struct Unanswered {
+    ticket: Ticket,
+    roster: Roster,
+    /// Somebody has had the mailbox open to receive since the call was made.
+    served: bool,
+}
+
+impl Unanswered {
+    /// Why no answer is to be waited for.
+    fn why(&mut self) -> Option<CallError> {
+        let receivers = self.roster.header.receivers.load(Relaxed);
+        self.served |= receivers > 0;
+        match self.ticket.state() {
+            Ok(TicketState::Done) => Some(CallError::NotAnswered),
+            Ok(TicketState::Returned(Returned::OwnerGone)) => Some(CallError::OwnerGone),
+            Ok(TicketState::Returned(_)) => Some(CallError::Deleted),
+            Ok(TicketState::InHand) if self.is_over() => Some(CallError::Deleted),
+            Ok(TicketState::Queued | TicketState::InHand) if self.served && receivers == 0 => {
+                Some(CallError::ServerGone)
+            }
+            Ok(TicketState::Queued | TicketState::InHand) => None,
+            Err(_) => Some(CallError::Forked),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        Traffic::from_word(self.roster.header.traffic.load(Relaxed)).is_over()
+    }
+}
+
+impl Waitable for Unanswered {}
+
+impl Source for Unanswered {
+    fn has_news(&mut self) -> bool {
+        self.why().is_some()
+    }
+
+    fn sleeper(&mut self) -> Arc<dyn Sleeper> {
+        self.ticket.sleeper()
+    }
+
+    fn rise(&mut self, _first: bool) {}
+
+    fn settle(&mut self) {}
+
+    fn peer_runs_elsewhere(&self) -> bool {
+        false
+    }
+}
+
+impl Sender {
+    /// Sends a request, and waits for the answer to it.
+    ///
+    /// The request is a message like any other; whoever receives it answers with [`crate::Delivery::reply`]. If a server
+    /// dies with it in hand, the next gets it; if no server is left, or the one that had it acknowledges it
+    /// without an answer, the call ends at once with an error. The first call of a sender makes a mailbox for its
+    /// answers.
+    ///
+    /// # Errors
+    /// [`CallError`], neither `TimedOut` nor `InHand`.
+    pub fn call(&mut self, request: &[u8]) -> Result<Reply, CallError> {
+        self.call_until(request, None)
+    }
+
+    /// As [`Self::call`]; waits until the deadline at most. Then the request is taken back: `TimedOut` says that
+    /// nobody has it, and nobody will; `InHand` that a server has it and has not answered yet.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub fn call_deadline(&mut self, request: &[u8], deadline: Instant) -> Result<Reply, CallError> {
+        self.call_until(request, Some(deadline))
+    }
+
+    fn call_until(
+        &mut self,
+        request: &[u8],
+        deadline: Option<Instant>,
+    ) -> Result<Reply, CallError> {
+        let mut calls = match self.calls.take() {
+            Some(calls) => calls,
+            None => Box::new(Calls { replies: self.open_replies()?, last: 0 }),
+        };
+        calls.last += 1;
+        let result = self.call_and_wait(&mut calls, request, deadline);
+        self.calls = Some(calls);
+        result
+    }
+
+    fn call_and_wait(
+        &mut self,
+        calls: &mut Calls,
+        request: &[u8],
+        deadline: Option<Instant>,
+    ) -> Result<Reply, CallError> {
+        let number = calls.last;
+        let record = self.publish_numbered(RecordHeader::CALL, number, request, deadline)?;
+        let mut unanswered =
+            Unanswered { ticket: self.ticket(record), roster: self.roster.clone(), served: false };
+        let mut set = WaitSet::new();
+        loop {
+            if let Some(reply) = calls.answer_to(number)? {
+                return Ok(reply);
+            }
+            if let Some(why) = unanswered.why() {
+                // Whoever answers does so before it acknowledges.
+                return match calls.answer_to(number)? {
+                    Some(reply) => Ok(reply),
+                    None => Err(give_up(&unanswered.ticket, why)),
+                };
+            }
+            let sources: &mut [&mut dyn Waitable] = &mut [&mut calls.replies, &mut unanswered];
+            let waited = match deadline {
+                None => set.wait(sources),
+                Some(deadline) => set.wait_deadline(sources, deadline),
+            };
+            match waited.map(drop) {
+                Ok(()) => {}
+                Err(WaitError::TimedOut) => {
+                    let error = give_up(&unanswered.ticket, CallError::TimedOut);
+                    // It may have been answered at the last moment.
+                    return calls.answer_to(number)?.map_or(Err(error), Ok);
+                }
+                // Two sources of this process: neither none, nor too many, nor in turns.
+                Err(_) => return Err(CallError::TimedOut),
+            }
+        }
+    }
+
+    /// Publishes a call or a reply; waits for room until the deadline.
+    fn publish_numbered(
+        &mut self,
+        kind: u8,
+        number: u64,
+        message: &[u8],
+        deadline: Option<Instant>,
+    ) -> Result<Record, SendError> {
+        self.wait_for_room(message.len() + CALL_NUMBER_BYTES, deadline)?;
+        Ok(self.write_numbered(kind, number, message))
+    }
+
+    /// Publishes a call or a reply if there is room.
+    pub(crate) fn try_publish_numbered(
+        &mut self,
+        kind: u8,
+        number: u64,
+        message: &[u8],
+    ) -> Result<(), TrySendError> {
+        self.make_room(message.len() + CALL_NUMBER_BYTES)?;
+        self.write_numbered(kind, number, message);
+        Ok(())
+    }
+
+    fn write_numbered(&mut self, kind: u8, number: u64, message: &[u8]) -> Record {
+        let record = numbered_record(self.writer.tail(), kind, message.len());
+        let len = message.len() + CALL_NUMBER_BYTES;
+        let (memory, at) = self.writer.next_record();
+        let (front, back) = memory.reserved(at, len).split_at_mut(message.len());
+        front.copy_from_slice(message);
+        back.copy_from_slice(&number.to_le_bytes());
+        self.writer.append_written(kind, len);
+        self.writer.publish_appended();
+        self.announce();
+        record
+    }
+
+    /// Opens the mailbox for the answers to this sender's calls.
+    fn open_replies(&self) -> Result<Receiver, RequestError> {
+        let (opened, descriptors) = self.link.open_replies()?;
+        Receiver::new(self.link.session().clone(), opened, descriptors)
+    }
+}
+
+/// Takes a call back that nobody waits for any more: the error if that succeeds is `why`.
+fn give_up(ticket: &Ticket, why: CallError) -> CallError {
+    match (ticket.withdraw(), why) {
+        (Ok(TicketState::InHand), CallError::TimedOut) => CallError::InHand(ticket.clone()),
+        (Ok(TicketState::Done), CallError::TimedOut) => CallError::NotAnswered,
+        (_, why) => why,
+    }
+}
+
+impl Calls {
+    /// The answer with this number, if it is there. Answers to calls that were given up go.
+    fn answer_to(&mut self, number: u64) -> Result<Option<Reply>, CallError> {
+        loop {
+            let delivery = match self.replies.try_receive() {
+                Ok(delivery) => delivery,
+                Err(TryReceiveError::Empty) => return Ok(None),
+                Err(TryReceiveError::Forked) => return Err(CallError::Forked),
+                Err(TryReceiveError::Corrupt(corrupt)) => return Err(CallError::Corrupt(corrupt)),
+                Err(TryReceiveError::Fault(fault)) => return Err(CallError::Fault(fault)),
+                Err(_) => return Err(CallError::Deleted),
+            };
+            let (kind, answered, server) = (delivery.kind(), delivery.number(), delivery.sender());
+            let bytes = delivery.into_bytes();
+            if kind == RecordHeader::REPLY && answered == Some(number) {
+                return Ok(Some(Reply { bytes, server }));
+            }
+        }
+    }
+}
+
+/// The record of a call or a reply, as its ticket knows it.
+fn numbered_record(at: Position, kind: u8, len: usize) -> Record {
+    let len = (len + CALL_NUMBER_BYTES) as u32;
+    Record { at, header: RecordHeader { len, kind, ..RecordHeader::default() } }
+}
