@@ -31,6 +31,7 @@ macro_rules! examples {
 
 examples! {
     bounded
+    call_reply
     completion
     direct_asymmetric
     direct_symmetric
