@@ -102,6 +102,8 @@ fn each_group_gets_every_message_and_is_shown_with_what_it_lost() {
     for verb in ["receive", "peek", "purge"] {
         let said = shell.ends(&format!("{verb} prices --group staff"), 2);
         assert!(said.contains("audit"), "it names those that there are: {said}");
+    }
+    for verb in ["receive", "purge"] {
         let said = shell.ends(&format!("{verb} prices"), 2);
         assert!(said.contains("audit"), "a group must be named: {said}");
     }
@@ -231,6 +233,37 @@ fn a_synchronous_send_says_truly_how_it_ended() {
         assert_eq!(ended.status.code(), Some(8), "{mailbox}");
         cake.acknowledge();
     }
+}
+
+#[test]
+fn a_call_prints_the_reply_and_says_how_it_ended_without_one() {
+    let shell = Shell::new();
+    shell.does("create sums");
+    shell.ends("call sums 1+1 --timeout 10ms", 5);
+    let server = shell.command("receive sums --reply two").spawn().expect("ipcctl starts");
+    let pid = server.id();
+    let reply = shell.run("call sums 1+1 --json", "").json().remove(0);
+    assert_eq!((&reply["text"], &reply["server"]["pid"]), (&json!("two"), &json!(pid)), "{reply}");
+    let served = server.wait_with_output().expect("our child");
+    assert_eq!(String::from_utf8_lossy(&served.stdout), "1+1\n", "what timed out is gone");
+
+    shell.does("send sums plain");
+    assert_eq!(shell.does("receive sums --reply unasked"), "plain\n", "a message needs no reply");
+
+    let client = shell.daemon.client();
+    let mut careless = client.receiver("sums").expect("a receiver");
+    let caller = shell.command("call sums 1+1").spawn().expect("ipcctl starts");
+    let call = careless.receive().expect("the call");
+    assert!(call.is_call());
+    drop(call.into_bytes());
+    let ended = caller.wait_with_output().expect("our child");
+    assert_eq!(ended.status.code(), Some(1), "it was acknowledged without a reply");
+    let caller = shell.command("call sums 1+1 --timeout 1s").spawn().expect("ipcctl starts");
+    let in_hand = careless.receive().expect("the call");
+    let ended = caller.wait_with_output().expect("our child");
+    assert_eq!(ended.status.code(), Some(8));
+    in_hand.acknowledge();
+    shell.ends("call missing 1+1", 6);
 }
 
 #[test]

@@ -10,8 +10,8 @@ use std::sync::OnceLock;
 
 use tests::{TestDaemon, program};
 
-/// Examples that belong to no section of the guide: the demo's job, and a measurement.
-const OTHERS: [&str; 2] = ["word_count", "tokio_ping_pong"];
+/// Examples that belong to no section of the guide: the demo's job, and measurements.
+const OTHERS: [&str; 3] = ["word_count", "crowd", "tokio_ping_pong"];
 
 /// A test for each example, and the list of them.
 macro_rules! examples {
@@ -31,6 +31,7 @@ macro_rules! examples {
 
 examples! {
     bounded
+    call_reply
     completion
     direct_asymmetric
     direct_symmetric

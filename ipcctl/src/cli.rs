@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Show(Named),
     /// Send messages to a mailbox
     Send(Send),
+    /// Send a request to a mailbox, and print the reply
+    Call(Call),
     /// Receive messages from a mailbox, and acknowledge them
     Receive(Receive),
     /// Look at the next messages of a mailbox without taking them
@@ -165,6 +167,19 @@ pub(crate) struct Send {
     pub(crate) timeout: Option<Duration>,
 }
 
+/// `call`
+#[derive(Debug, Args)]
+pub(crate) struct Call {
+    /// The mailbox
+    #[arg(value_parser = parse::mailbox_name)]
+    pub(crate) name: MailboxName,
+    /// The request; without it, all of stdin is the request
+    pub(crate) text: Option<OsString>,
+    /// Wait at most so long for the reply, as in 500ms or 2s [default: as long as it takes]
+    #[arg(long, value_name = "TIME", value_parser = parse::duration)]
+    pub(crate) timeout: Option<Duration>,
+}
+
 /// `receive`
 #[derive(Debug, Args)]
 pub(crate) struct Receive {
@@ -177,6 +192,9 @@ pub(crate) struct Receive {
     /// Only what this process sends: the name it has registered, or its process id
     #[arg(long, value_name = "PROCESS", value_parser = parse::process)]
     pub(crate) from: Option<DirectAddress>,
+    /// Reply with this text to what is a call
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reply: Option<OsString>,
     /// Receive so many messages
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "follow")]
     pub(crate) count: u64,
@@ -197,7 +215,7 @@ pub(crate) struct Peek {
     /// The mailbox
     #[arg(value_parser = parse::mailbox_name)]
     pub(crate) name: MailboxName,
-    /// What waits for this group of the mailbox
+    /// What waits for this group of the mailbox [default: the first, where there are groups]
     #[arg(long, value_name = "NAME", value_parser = parse::mailbox_name)]
     pub(crate) group: Option<GroupName>,
     /// Look at so many messages

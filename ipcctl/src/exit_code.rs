@@ -4,6 +4,7 @@ use std::io;
 use std::process;
 
 use libipc::protocol::Refusal;
+use libipc::{CallError, ReplyError};
 use libipc::{ConnectError, ReceiveError, RequestError, SendError, SendToError, TryReceiveError};
 
 /// The exit codes. Scripts depend on them: a number never changes its meaning.
@@ -195,6 +196,36 @@ impl Failure {
         Self::new(code, what, error).hint(hint)
     }
 
+    /// A call has no reply.
+    pub(crate) fn call(what: impl Into<String>, error: &CallError) -> Self {
+        let (code, hint) = match error {
+            CallError::NotSent(error) => return Self::send(what, error),
+            CallError::NoWayBack(error) => return Self::request(what, error),
+            CallError::TimedOut => {
+                (ExitCode::TimedOut, "start a server first, or allow more --timeout")
+            }
+            CallError::InHand(_) => {
+                (ExitCode::InHand, "the server may still do it: do not call again unseen")
+            }
+            CallError::ServerGone => {
+                (ExitCode::NobodyThere, "start a server first (ipcctl receive NAME --reply TEXT)")
+            }
+            CallError::Deleted => (ExitCode::NoSuchMailbox, "create it again (ipcctl create NAME)"),
+            CallError::OwnerGone => (ExitCode::NoSuchMailbox, OWNER_GONE),
+            _ => return Self::new(ExitCode::Failed, what, error),
+        };
+        Self::new(code, what, error).hint(hint)
+    }
+
+    /// A reply did not go.
+    pub(crate) fn reply(what: impl Into<String>, error: &ReplyError) -> Self {
+        match error {
+            ReplyError::NoLink(error) => Self::request(what, error),
+            ReplyError::CallerGone => Self::new(ExitCode::NobodyThere, what, error),
+            _ => Self::new(ExitCode::Failed, what, error),
+        }
+    }
+
     /// A message was not sent to a process.
     pub(crate) fn send_to(what: impl Into<String>, error: &SendToError) -> Self {
         match error {
@@ -292,6 +323,9 @@ mod tests {
         assert_eq!(Failure::send("x", &SendError::Deleted).code, ExitCode::NoSuchMailbox);
         assert_eq!(Failure::send("x", &SendError::OwnerGone).code, ExitCode::NoSuchMailbox);
         assert_eq!(Failure::send("x", &SendError::NoReceivers).code, ExitCode::NobodyThere);
+        assert_eq!(Failure::call("x", &CallError::TimedOut).code, ExitCode::TimedOut);
+        assert_eq!(Failure::call("x", &CallError::ServerGone).code, ExitCode::NobodyThere);
+        assert_eq!(Failure::reply("x", &ReplyError::CallerGone).code, ExitCode::NobodyThere);
         assert_eq!(Failure::receive("x", &ReceiveError::SenderGone).code, ExitCode::NobodyThere);
         assert_eq!(Failure::receive("x", &ReceiveError::OwnerGone).code, ExitCode::NoSuchMailbox);
         assert_eq!(Failure::receive("x", &ReceiveError::TimedOut).code, ExitCode::TimedOut);

@@ -224,6 +224,15 @@ enum Content<'a> {
     Base64(String),
 }
 
+impl<'a> Content<'a> {
+    fn of(bytes: &'a [u8]) -> Self {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Self::Text(text),
+            Err(_) => Self::Base64(base64(bytes)),
+        }
+    }
+}
+
 impl<'a> Message<'a> {
     /// A message from a sender; `attempts` where it was received, not only looked at.
     pub(crate) fn new(
@@ -232,11 +241,26 @@ impl<'a> Message<'a> {
         attempts: Option<u32>,
         bytes: &'a [u8],
     ) -> Self {
-        let content = match std::str::from_utf8(bytes) {
-            Ok(text) => Content::Text(text),
-            Err(_) => Content::Base64(base64(bytes)),
-        };
+        let content = Content::of(bytes);
         Self { mailbox, sender: sender.into(), attempts, length: bytes.len(), content }
+    }
+}
+
+/// The reply to a `call`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Reply<'a> {
+    mailbox: &'a str,
+    server: Person,
+    length: usize,
+    #[serde(flatten)]
+    content: Content<'a>,
+}
+
+impl<'a> Reply<'a> {
+    /// What a server has answered.
+    pub(crate) fn new(mailbox: &'a str, server: Identity, bytes: &'a [u8]) -> Self {
+        let content = Content::of(bytes);
+        Self { mailbox, server: server.into(), length: bytes.len(), content }
     }
 }
 

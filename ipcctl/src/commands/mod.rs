@@ -1,6 +1,7 @@
 //! The verbs: one file a verb or family of verbs.
 
 mod bench;
+mod call;
 mod doctor;
 mod generate;
 mod mailbox;
@@ -32,6 +33,7 @@ fn run_with_daemon(command: &Command, client: &Client, output: &mut Output) -> O
         Command::List => mailbox::list(client, output),
         Command::Show(args) => mailbox::show(client, &args.name, output),
         Command::Send(args) => send::run(client, args, output),
+        Command::Call(args) => call::run(client, args, output),
         Command::Receive(args) => receive::receive(client, args, output),
         Command::Peek(args) => receive::peek(client, args, output),
         Command::Purge(args) => receive::purge(client, args, output),

@@ -1,5 +1,6 @@
 //! `receive`, `peek`, `purge`: messages out of a mailbox.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::time::{Duration, Instant};
 
 use libipc::{Client, Delivery, DirectAddress, GroupName, MailboxDetail, MailboxName};
@@ -26,7 +27,7 @@ pub(crate) fn receive(client: &Client, args: &Receive, output: &mut Output) -> O
         match wait(&mut receiver, from, deadline, &interrupted) {
             Ok(delivery) => {
                 print(output, args, &delivery)?;
-                delivery.acknowledge();
+                end(args, delivery)?;
                 received += 1;
                 deadline = deadline_of(args);
             }
@@ -81,6 +82,19 @@ fn wait<'a>(
         (None, Some(until)) => receiver.receive_deadline(until),
         (Some(pid), None) => receiver.receive_from(pid),
         (Some(pid), Some(until)) => receiver.receive_from_deadline(pid, until),
+    }
+}
+
+/// Replies to a call where there is a reply, and acknowledges everything else.
+fn end(args: &Receive, delivery: Delivery<'_>) -> Result<(), Stop> {
+    match &args.reply {
+        Some(text) if delivery.is_call() => delivery.reply(text.as_bytes()).map_err(|error| {
+            Failure::reply(format!("cannot reply from {}", args.name), &error).into()
+        }),
+        _ => {
+            delivery.acknowledge();
+            Ok(())
+        }
     }
 }
 

@@ -178,7 +178,7 @@ impl Sender {
                 Err(WaitError::TimedOut) => {
                     let error = give_up(&unanswered.ticket, CallError::TimedOut);
                     // It may have been answered at the last moment.
-                    return calls.answer_to(number)?.map_or(Err(error), Ok);
+                    return calls.answer_to(number)?.ok_or(error);
                 }
                 // Two sources of this process: neither none, nor too many, nor in turns.
                 Err(_) => return Err(CallError::TimedOut),
