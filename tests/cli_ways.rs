@@ -226,7 +226,7 @@ fn a_synchronous_send_says_truly_how_it_ended() {
         assert!(sender.expect("ipcctl starts").wait().expect("our child").success());
 
         let mut receiver = client.receiver(mailbox).expect("a receiver");
-        let mut in_hand = shell.command(&format!("send {mailbox} cake {sync} --timeout 1s"));
+        let mut in_hand = shell.command(&format!("send {mailbox} cake {sync} --timeout 3s"));
         let in_hand = in_hand.spawn().expect("ipcctl starts");
         let cake = receiver.receive().expect("the cake");
         let ended = in_hand.wait_with_output().expect("our child");
@@ -258,7 +258,7 @@ fn a_call_prints_the_reply_and_says_how_it_ended_without_one() {
     drop(call.into_bytes());
     let ended = caller.wait_with_output().expect("our child");
     assert_eq!(ended.status.code(), Some(1), "it was acknowledged without a reply");
-    let caller = shell.command("call sums 1+1 --timeout 1s").spawn().expect("ipcctl starts");
+    let caller = shell.command("call sums 1+1 --timeout 3s").spawn().expect("ipcctl starts");
     let in_hand = careless.receive().expect("the call");
     let ended = caller.wait_with_output().expect("our child");
     assert_eq!(ended.status.code(), Some(8));
