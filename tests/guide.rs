@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use tests::{TestDaemon, program};
 
 /// Examples that belong to no section of the guide: the demo's job, and measurements.
-const OTHERS: [&str; 3] = ["word_count", "crowd", "tokio_ping_pong"];
+const OTHERS: [&str; 4] = ["word_count", "crowd", "meeting", "tokio_ping_pong"];
 
 /// A test for each example, and the list of them.
 macro_rules! examples {

@@ -133,10 +133,7 @@ impl State {
                 let names: Vec<_> = list.iter().map(|mailbox| mailbox.name.as_str()).collect();
                 return Ok(names.join(" "));
             }
-            "never_spin" => {
-                self.sender.iter_mut().for_each(|sender| sender.set_spin_max(Duration::ZERO));
-                self.receiver.iter_mut().for_each(|receiver| receiver.set_spin_max(Duration::ZERO));
-            }
+            "never_spin" => self.never_spin(),
             "delete" => drop(self.client.delete(rest).map_err(said)?),
             "status" => return Ok(self.client.status().map_err(said)?.pid.to_string()),
             "send" => self.sender()?.send(rest.as_bytes()).map_err(said)?,
@@ -163,10 +160,7 @@ impl State {
             "receive_from" => return self.receive_from(number(words.next())?),
             "priority" => self.sender()?.set_priority(number(words.next())?).map_err(said)?,
             "answer" => return answer_call(self.receiver()?.receive().map_err(said)?),
-            "call" => {
-                let reply = self.sender()?.call(rest.as_bytes()).map_err(said)?;
-                return Ok(String::from_utf8_lossy(reply.bytes()).into_owned());
-            }
+            "call" => return self.call(rest),
             "hold" => return hold(self.receiver()?.receive().map_err(said)?),
             "send_numbered" => return self.send_numbered(&mut words),
             "take" => return self.take_some(number(words.next())?, path(words.next())?),
@@ -197,6 +191,16 @@ impl State {
 
     fn receiver(&mut self) -> Result<&mut Receiver, String> {
         self.receiver.as_mut().ok_or_else(|| "usage: no receiver is open".to_owned())
+    }
+
+    fn never_spin(&mut self) {
+        self.sender.iter_mut().for_each(|sender| sender.set_spin_max(Duration::ZERO));
+        self.receiver.iter_mut().for_each(|receiver| receiver.set_spin_max(Duration::ZERO));
+    }
+
+    fn call(&mut self, request: &str) -> Outcome {
+        let reply = self.sender()?.call(request.as_bytes()).map_err(said)?;
+        Ok(String::from_utf8_lossy(reply.bytes()).into_owned())
     }
 
     fn receive_from(&mut self, pid: u32) -> Outcome {

@@ -61,7 +61,7 @@ pub(super) struct Calls {
 struct Unanswered {
     ticket: Ticket,
     roster: Roster,
-    /// Somebody has had the mailbox open to receive since the call was made.
+    /// Somebody has had the mailbox open to receive when the call was made, or since.
     served: bool,
 }
 
@@ -75,9 +75,9 @@ impl Unanswered {
             Ok(TicketState::Returned(Returned::OwnerGone)) => Some(CallError::OwnerGone),
             Ok(TicketState::Returned(_)) => Some(CallError::Deleted),
             Ok(TicketState::InHand) if self.is_over() => Some(CallError::Deleted),
-            Ok(TicketState::Queued | TicketState::InHand) if self.served && receivers == 0 => {
-                Some(CallError::ServerGone)
-            }
+            // In hand, and nobody there: whoever had it may have come and gone since we last looked.
+            Ok(TicketState::InHand) if receivers == 0 => Some(CallError::ServerGone),
+            Ok(TicketState::Queued) if self.served && receivers == 0 => Some(CallError::ServerGone),
             Ok(TicketState::Queued | TicketState::InHand) => None,
             Err(_) => Some(CallError::Forked),
         }
@@ -153,9 +153,10 @@ impl Sender {
         deadline: Option<Instant>,
     ) -> Result<Reply, CallError> {
         let number = calls.last;
+        let served = self.roster.header.receivers.load(Relaxed) > 0;
         let record = self.publish_numbered(RecordHeader::CALL, number, request, deadline)?;
         let mut unanswered =
-            Unanswered { ticket: self.ticket(record), roster: self.roster.clone(), served: false };
+            Unanswered { ticket: self.ticket(record), roster: self.roster.clone(), served };
         let mut set = WaitSet::new();
         loop {
             if let Some(reply) = calls.answer_to(number)? {
