@@ -122,6 +122,21 @@ fn depart(registry: &mut Registry, departure: super::Departure) {
     }
 }
 
+/// Opens, and takes it back as a service does that cannot make the regions.
+fn withdraw(registry: &mut Registry, step: &Step) {
+    let Step::Withdraw { session, name: mailbox, role } = *step else { return };
+    let Some(identity) = registry.sessions.get(&id(session)).map(|session| session.identity) else {
+        return;
+    };
+    let caller = Caller { identity, groups: &[] };
+    let group = group_of(registry, mailbox);
+    let session = id(session);
+    let opened = registry.open(session, &caller, &name(mailbox), role, group.as_ref());
+    if let Ok(admission) = opened {
+        registry.withdraw(session, &admission);
+    }
+}
+
 fn apply(registry: &mut Registry, step: &Step) {
     let identity = |registry: &Registry, session: u8| {
         registry.sessions.get(&id(session)).map(|session| session.identity)
@@ -158,16 +173,7 @@ fn apply(registry: &mut Registry, step: &Step) {
             let group = group_of(registry, mailbox);
             let _ = registry.open(id(session), &caller, &name(mailbox), role, group.as_ref());
         }
-        Step::Withdraw { session, name: mailbox, role } => {
-            let Some(identity) = identity(registry, session) else { return };
-            let caller = Caller { identity, groups: &[] };
-            let group = group_of(registry, mailbox);
-            let session = id(session);
-            let opened = registry.open(session, &caller, &name(mailbox), role, group.as_ref());
-            if let Ok(admission) = opened {
-                registry.withdraw(session, &admission);
-            }
-        }
+        Step::Withdraw { .. } => withdraw(registry, step),
         Step::Close { session, link } => {
             if let Ok(departure) = registry.close_link(id(session), link.into()) {
                 depart(registry, departure);
