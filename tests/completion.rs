@@ -7,8 +7,8 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use libipc::{
-    Buffering, Client, MailboxOptions, Receiver, Returned, SendError, Sender, Ticket, TicketState,
-    TrySendError,
+    Buffering, Client, MailboxOptions, Receiver, Returned, SendError, Sender, SlowGroup, Ticket,
+    TicketState, TrySendError,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tests::numbered::{self, Entry, read_log};
@@ -96,6 +96,23 @@ fn a_message_in_the_middle_of_the_queue_is_withdrawn_and_nobody_sees_it() {
         assert_eq!(states, [WITHDRAWN, done, WITHDRAWN, WITHDRAWN, done, WITHDRAWN]);
         client.delete("orders").unwrap();
     }
+}
+
+#[test]
+fn with_groups_a_message_is_withdrawn_from_all_and_done_when_all_have_it() {
+    let daemon = TestDaemon::start(&[]);
+    let group = |options: MailboxOptions, name| options.group(name, SlowGroup::Block).unwrap();
+    let client = daemon.client_with("news", &group(group(small(), "left"), "right"));
+    let [mut left, mut right] =
+        ["left", "right"].map(|name| client.receiver_in_group("news", name).unwrap());
+    let mut sender = client.sender("news").unwrap();
+    let [first, second] = [b"one", b"two"].map(|text| sender.send_tracked(text).unwrap());
+    assert_eq!(first.withdraw().unwrap(), WITHDRAWN);
+    assert_eq!(received(&mut left), b"two");
+    assert_eq!(second.withdraw().unwrap(), TicketState::InHand, "one group has had it");
+    assert_eq!(received(&mut right), b"two");
+    assert_eq!(settled(&second), TicketState::Done);
+    assert!(left.try_receive().is_err() && right.try_receive().is_err());
 }
 
 #[test]

@@ -189,7 +189,7 @@ impl Receiver {
     /// let mut frames = client.receiver("frames")?;
     /// // SAFETY: both programs that may write to this mailbox, and the one that may read it, are ours.
     /// frames.read_in_place(unsafe { libipc::TrustedSenders::new() });
-    /// # Ok::<(), libipc::RequestError>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn read_in_place(&mut self, trust: TrustedSenders) {
         self.payload.trust(trust);

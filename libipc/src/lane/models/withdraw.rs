@@ -1,11 +1,11 @@
 //! Every interleaving of a withdrawal with those who receive, and of a watcher with an acknowledgement.
 //!
 //! Each of these changes was made on purpose once, and the models caught it: the receiver's light barrier behind
-//! its claim left out, and the sender's heavy barrier left out (withdrawn and received); the mark read before
-//! the claim (the same); a receiver that does not ask the verdict (the same); a skipped record counted as
-//! taken, so that the sender that waits for its room is not woken (asleep for ever); the verdict used for a
-//! second record before the first one's mark is final (withdrawn and received); the watcher's barrier left out,
-//! and its bit wiped out by the sender that gets up (asleep for ever).
+//! its claim left out, the sender's heavy barrier left out, the claim looked at before the mark is written, and the
+//! verdict not asked (each time withdrawn and received); the first record's mark never made final (the second
+//! withdrawal's verdict is then taken for its own); a skip that rings nobody (its sender asleep for ever); the
+//! watcher's bit wiped by the sender that gets up, one sleeper woken instead of all, the bit not looked at, and
+//! the watcher's barrier left out (a watcher asleep for ever).
 
 use super::{Arc, Claimant, Mailbox, Mended, Model, Relaxed, drain, explore, mend_slot, thread};
 use crate::lane::claim::Next;
@@ -105,6 +105,28 @@ fn loom_a_message_is_withdrawn_or_received_by_one_of_two() {
         let mut got: Vec<_> = threads.into_iter().flat_map(|t| t.join().unwrap()).collect();
         got.extend(receive_all(&mailbox, 0, false));
         check(got, &[(1, withdrawn)]);
+    });
+}
+
+/// Two groups, one receiver each: what one of them gets both do.
+#[test]
+fn loom_a_message_is_withdrawn_from_every_group_or_from_none() {
+    explore(2, || {
+        let mailbox = Mailbox::new(1, 8);
+        let other = Mailbox { cursors: Mailbox::new(1, 8).cursors, ..mailbox.clone() };
+        let mut writer = mailbox.writer();
+        mailbox.send(&mut writer, 1);
+        let record = nth(&mailbox, 0);
+        let groups = [mailbox.clone(), other.clone()];
+        let threads = groups.map(|group| thread::spawn(move || receive_all(&group, 0, false)));
+        let claimed = || mailbox.claimed(record) || other.claimed(record);
+        let (roster, park) = (&mailbox.roster.header, &mailbox.park);
+        let end = withdraw(roster, &mailbox.model, &mailbox.verdict, record, park, claimed);
+        for (thread, group) in threads.into_iter().zip([&mailbox, &other]) {
+            let mut got = thread.join().unwrap();
+            got.extend(receive_all(group, 0, false));
+            check(got, &[(1, end == Withdrawal::Withdrawn)]);
+        }
     });
 }
 
