@@ -26,6 +26,8 @@
 //! - [`WaitSet`]: waiting on many. [`Receiver::poll_fd`], [`Sender::poll_fd`]: descriptors for event loops. With
 //!   the feature `tokio`, the module of that name: futures and a stream.
 //! - [`Ticket`]: what has become of a message, told by [`Sender::send_tracked`].
+//! - [`Sender::call`], [`Delivery::reply`]: request and reply. [`Client::register`], [`Client::send_to`]: processes that name
+//!   each other. [`Sender::set_priority`], [`MailboxOptions::group`], [`Receiver::receive_from`]: who gets what, and when.
 //! - [`error`]: one type an operation.
 //! - [`lane`]: how messages lie in shared memory and who wakes whom. [`regions`], [`sys`]: what that
 //!   stands on. [`protocol`]: control messages. These four are shared with `ipcd` and no stable interface.
