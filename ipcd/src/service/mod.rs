@@ -1,6 +1,6 @@
 //! What each request does: the registry decides, the regions follow. One function a request, no socket
-//! in here. [`mailbox`] what is asked of a mailbox by its name, [`open`] links, [`lane`] what members ask of
-//! their links, [`direct`] processes and answers.
+//! in here. `mailbox` what is asked of a mailbox by its name, `open` links, `lane` what members ask of
+//! their links, `direct` processes and answers.
 
 mod direct;
 mod lane;
