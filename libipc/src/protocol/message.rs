@@ -18,7 +18,7 @@ pub enum Request {
         version_min: u16,
         /// Newest version of the protocol that the client speaks.
         version_max: u16,
-        /// [`layout::LAYOUT_VERSION`] of the client.
+        /// [`crate::lane::layout::LAYOUT_VERSION`] of the client.
         layout_version: u32,
         /// The client's process is registered for, and may call, `membarrier(GLOBAL_EXPEDITED)`.
         barrier: bool,
