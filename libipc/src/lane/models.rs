@@ -384,7 +384,7 @@ fn explore(preemptions: usize, case: impl Fn() + Send + Sync + 'static) {
     #[cfg(not(loom))]
     {
         let _ = preemptions;
-        for _ in 0..if cfg!(miri) { 20 } else { 200 } {
+        for _ in 0..if cfg!(miri) { 6 } else { 200 } {
             case();
         }
     }
