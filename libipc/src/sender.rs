@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 use crate::error::{Corrupt, Fault, RequestError, SendError, TrySendError};
 use crate::lane::hints;
 use crate::lane::layout::{Limits, SlotState, Traffic};
-use crate::lane::memory::RingMemory;
 use crate::lane::park::{self, Rung, SpinBudget, Woke};
 use crate::lane::position::record_granules;
-use crate::lane::ring::{LaneWriter, NoRoom};
+use crate::lane::ring::NoRoom;
 use crate::link::{Link, map_mailbox};
-use crate::protocol::{Buffering, Group, LaneInfo, MailboxAttributes, Opened, OpenedRole};
+use crate::protocol::{Buffering, Group, MailboxAttributes, Opened, OpenedRole};
 use crate::regions::{Cursors, Doorstep, Roster};
 use crate::session::Session;
 use crate::sync::Ordering::{Acquire, Relaxed};
@@ -20,7 +19,6 @@ use crate::sync::spin_hint;
 use crate::sys::futex::Futex;
 use crate::sys::mapping::Access;
 use crate::sys::process::{self, ForkGuard};
-use crate::ticket::SentLane;
 
 mod batch;
 mod call;
@@ -42,21 +40,15 @@ const PLENTY_GRANULES: u64 = 1024;
 /// Looks after which a spinning sender contents itself with the room there is.
 const LOOKS_FOR_PLENTY: u32 = 4;
 
-/// How long a sender sleeps at most for more room than its message needs.
-const SLEEP_FOR_PLENTY: Duration = Duration::from_millis(10);
-
 /// Sends messages into one mailbox, through a lane of its own. One process's, one thread's at a time.
 ///
 /// Messages of one sender are received in the order in which they were sent.
 #[derive(Debug)]
 pub struct Sender {
     /// The lane in which messages go now.
-    writer: LaneWriter<RingMemory>,
-    lane: LaneInfo,
-    /// What that lane shares with tickets, once there was one.
-    sent_lane: Option<Arc<SentLane>>,
+    lane: lanes::SendLane,
     /// The lanes of other priorities.
-    others: Vec<(LaneInfo, LaneWriter<RingMemory>, Option<Arc<SentLane>>)>,
+    others: Vec<lanes::SendLane>,
     attributes: MailboxAttributes,
     limits: Limits,
     group_list: Vec<Group>,
@@ -110,11 +102,10 @@ impl Sender {
             map_mailbox(step, &opened, roster, cursors, Access::ReadOnly)?;
         let map = |error| Fault::new(step, error);
         let doorstep = Doorstep::map(doorstep, limits, Access::ReadWrite).map_err(map)?;
-        let writer = lanes::write(&lane, lane_fd, limits, attributes.order, &roster, &cursors)?;
+        let order = attributes.order;
+        let lane = lanes::SendLane::map(lane, lane_fd, limits, order, &roster, &cursors)?;
         let mut sender = Self {
-            writer,
             lane,
-            sent_lane: None,
             others: Vec::new(),
             attributes,
             limits,
@@ -225,7 +216,7 @@ impl Sender {
     /// Whether a message may be so long, and there is room for it, as far as is known.
     #[inline]
     fn fits(&self, len: usize) -> bool {
-        len <= self.message_bytes_max && self.writer.has_room(record_granules(len))
+        len <= self.message_bytes_max && self.lane.writer.has_room(record_granules(len))
     }
 
     /// Sees to it that a message of this length can be written, if that can be without waiting.
@@ -236,23 +227,23 @@ impl Sender {
             return Err(TrySendError::TooLong { len, max: self.message_bytes_max });
         }
         let granules = record_granules(len);
-        if self.writer.has_room(granules) { Ok(()) } else { self.provide_room(granules) }
+        if self.lane.writer.has_room(granules) { Ok(()) } else { self.provide_room(granules) }
     }
 
     #[inline]
     fn publish(&mut self, message: &[u8]) {
-        self.writer.publish(message);
+        self.lane.writer.publish(message);
         self.announce();
     }
 
     /// Something was published.
     #[inline]
     fn announce(&mut self) {
-        if self.lane.priority == 0 {
-            hints::give(&self.doorstep.hints, self.writer.lane());
+        if self.lane.info.priority == 0 {
+            hints::give(&self.doorstep.hints, self.lane.writer.lane());
         } else {
             // What has a priority must not be overlooked for what has a lower one.
-            hints::give_surely(&self.doorstep.hints, self.writer.lane());
+            hints::give_surely(&self.doorstep.hints, self.lane.writer.lane());
         }
         let (roster, words) = (&self.roster.header, self.sleeping_words);
         let mut rang = false;
@@ -292,25 +283,14 @@ impl Sender {
 
     #[cold]
     fn find_room(&mut self, granules: u64) -> Result<(), TrySendError> {
-        // What is being withdrawn keeps its room until that is settled.
-        let found = {
-            let _lock = self.sent_lane.as_ref().map(|lane| lane.lock());
-            self.writer.find_room(granules)
-        };
-        found.map_err(|error| self.no_room(error))
-    }
-
-    /// Whether there is room, or something to be said of it.
-    fn may_have_room(&mut self, granules: u64) -> bool {
-        let _lock = self.sent_lane.as_ref().map(|lane| lane.lock());
-        !matches!(self.writer.find_room(granules), Err(NoRoom::Full))
+        self.lane.find_room(granules).map_err(|error| self.no_room(error))
     }
 
     fn no_room(&self, error: NoRoom) -> TrySendError {
         match error {
             NoRoom::Full => TrySendError::Full,
             NoRoom::Corrupt => {
-                let lane = self.writer.lane();
+                let lane = self.lane.writer.lane();
                 TrySendError::Corrupt(Corrupt { what: "the claim", lane, peer: None })
             }
             NoRoom::Memory(error) => Fault::new("get memory for a message", error).into(),
@@ -350,15 +330,15 @@ impl Sender {
             budget = budget.min(deadline.saturating_duration_since(start));
         }
         // A sender that takes up each record's room at once looks once a record: it waits for some more.
-        let plenty = granules.max((self.writer.capacity() / 8).min(PLENTY_GRANULES));
+        let plenty = granules.max((self.lane.writer.capacity() / 8).min(PLENTY_GRANULES));
         let mut looks_with_room = 0;
         loop {
             for _ in 0..PAUSES_BETWEEN_LOOKS {
                 spin_hint();
             }
-            if self.may_have_room(granules) {
+            if self.lane.may_have_room(granules) {
                 looks_with_room += 1;
-                if self.writer.room() >= plenty || looks_with_room == LOOKS_FOR_PLENTY {
+                if self.lane.writer.room() >= plenty || looks_with_room == LOOKS_FOR_PLENTY {
                     self.spin.paid();
                     return true;
                 }
@@ -377,17 +357,13 @@ impl Sender {
     /// for plenty of room, but not for long: then for what the message needs.
     fn sleep_for_room(&mut self, granules: u64, deadline: Option<Instant>, first: bool) -> Woke {
         self.elsewhere.disarm();
-        let (wanted, at_most) = if first {
-            (self.writer.wanted_claim(granules), Some(SLEEP_FOR_PLENTY))
-        } else {
-            (self.writer.least_claim(granules), None)
-        };
+        let (wanted, at_most) = self.lane.wanted(granules, first);
         let limits = (deadline, at_most);
-        let header = self.writer.shared_header();
-        let freed = self.doorstep.freed.element(self.writer.lane().into());
-        let (roster, seen) = (self.roster.header.clone(), self.seen_changes);
-        let look = || self.may_have_room(granules) || roster.changes.load(Acquire) != seen;
-        let woke = park::sleep_for_room(&roster, &header, &freed, wanted, limits, &Futex, look);
+        let header = self.lane.writer.shared_header();
+        let freed = &self.doorstep.freed[usize::from(self.lane.writer.lane())];
+        let (roster, lane, seen) = (&self.roster.header, &mut self.lane, self.seen_changes);
+        let look = || lane.may_have_room(granules) || roster.changes.load(Acquire) != seen;
+        let woke = park::sleep_for_room(roster, &header, freed, wanted, limits, &Futex, look);
         self.note_processor();
         woke
     }
@@ -409,7 +385,7 @@ impl Sender {
     #[cold]
     fn note_processor(&self) -> u32 {
         let here = process::processor();
-        self.writer.header().cpu.store(here, Relaxed);
+        self.lane.writer.header().cpu.store(here, Relaxed);
         here
     }
 }

@@ -81,11 +81,11 @@ impl Sender {
             if !self.fits(message.len()) {
                 break;
             }
-            self.writer.append(message);
+            self.lane.writer.append(message);
             count += 1;
         }
         if count > 0 {
-            self.writer.publish_appended();
+            self.lane.writer.publish_appended();
             self.announce();
         }
         count

@@ -212,14 +212,14 @@ impl Sender {
     }
 
     fn write_numbered(&mut self, kind: u8, number: u64, message: &[u8]) -> Record {
-        let record = numbered_record(self.writer.tail(), kind, message.len());
+        let record = numbered_record(self.lane.writer.tail(), kind, message.len());
         let len = message.len() + CALL_NUMBER_BYTES;
-        let (memory, at) = self.writer.next_record();
+        let (memory, at) = self.lane.writer.next_record();
         let (front, back) = memory.reserved(at, len).split_at_mut(message.len());
         front.copy_from_slice(message);
         back.copy_from_slice(&number.to_le_bytes());
-        self.writer.append_written(kind, len);
-        self.writer.publish_appended();
+        self.lane.writer.append_written(kind, len);
+        self.lane.writer.publish_appended();
         self.announce();
         record
     }

@@ -3,19 +3,22 @@
 //! drops the oldest, a full lane loses what that group has not claimed.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::Sender;
 use crate::error::{Fault, RequestError, TrySendError};
 use crate::lane::layout::{LANE_CAPACITY_BYTES_MAX, Limits, PRIORITIES};
 use crate::lane::memory::RingMemory;
 use crate::lane::position::{GRANULE_BYTES, Position};
-use crate::lane::ring::LaneWriter;
+use crate::lane::ring::{LaneWriter, NoRoom};
 use crate::protocol::{Buffering, LaneInfo, LaneTicket, Order, Refusal, SlowGroup};
 use crate::regions::{Cursors, LaneWords, Roster};
 use crate::sync::Ordering::Relaxed;
 use crate::sys::clock::monotonic_nanos;
 use crate::sys::mapping::Access;
 use crate::sys::process;
+use crate::ticket::SentLane;
 
 /// A lane grows no further than this, in bytes, but for a longer message: a backlog that is larger takes
 /// several, each of which goes back when it has drained.
@@ -25,31 +28,72 @@ const GROWN_LOOKS_EVERY: u64 = 256;
 /// A lane that has grown goes on in a small one when this part of the small one, or less, is in use.
 const SMALL_ENOUGH: u64 = 4;
 
-/// Maps a lane to write it.
-pub(super) fn write(
-    lane: &LaneInfo,
-    fd: OwnedFd,
-    limits: Limits,
-    order: Order,
-    roster: &Roster,
-    cursors: &[Cursors],
-) -> Result<LaneWriter<RingMemory>, Fault> {
-    let step = "map a lane to write it";
-    if lane.ticket.index >= limits.lanes_max {
-        return Err(Fault::new(step, "ipcd gave a lane that the mailbox does not have"));
+/// How long a sender sleeps at most for more room than its message needs.
+const SLEEP_FOR_PLENTY: Duration = Duration::from_millis(10);
+
+/// A lane as its sender has it.
+#[derive(Debug)]
+pub(super) struct SendLane {
+    pub(super) info: LaneInfo,
+    pub(super) writer: LaneWriter<RingMemory>,
+    /// What it shares with tickets, once there was one.
+    pub(super) shared: Option<Arc<SentLane>>,
+}
+
+impl SendLane {
+    /// Maps a lane to write it.
+    pub(super) fn map(
+        info: LaneInfo,
+        fd: OwnedFd,
+        limits: Limits,
+        order: Order,
+        roster: &Roster,
+        cursors: &[Cursors],
+    ) -> Result<Self, Fault> {
+        let step = "map a lane to write it";
+        if info.ticket.index >= limits.lanes_max {
+            return Err(Fault::new(step, "ipcd gave a lane that the mailbox does not have"));
+        }
+        let (words, mapping) = LaneWords::map(fd, info.capacity_bytes, Access::ReadWrite)
+            .map_err(|error| Fault::new(step, error))?;
+        words.header.cpu.store(process::processor(), Relaxed);
+        let memory = RingMemory::new(&mapping, info.capacity_bytes);
+        let first = Position::new(info.first_position);
+        let (roster, cursors) = (roster.clone(), cursors.to_vec());
+        let mut writer =
+            LaneWriter::new(memory, words.header, roster, cursors, info.ticket.index, first);
+        if order == Order::Arrival {
+            writer.stamp_with(monotonic_nanos);
+        }
+        Ok(Self { info, writer, shared: None })
     }
-    let (words, mapping) = LaneWords::map(fd, lane.capacity_bytes, Access::ReadWrite)
-        .map_err(|error| Fault::new(step, error))?;
-    words.header.cpu.store(process::processor(), Relaxed);
-    let memory = RingMemory::new(&mapping, lane.capacity_bytes);
-    let first = Position::new(lane.first_position);
-    let (roster, cursors) = (roster.clone(), cursors.to_vec());
-    let mut writer =
-        LaneWriter::new(memory, words.header, roster, cursors, lane.ticket.index, first);
-    if order == Order::Arrival {
-        writer.stamp_with(monotonic_nanos);
+
+    /// Looks at what receivers have done, with withdrawals kept out: what is being withdrawn keeps its room until
+    /// that is settled.
+    fn look<T>(&mut self, look: impl FnOnce(&mut LaneWriter<RingMemory>) -> T) -> T {
+        let _lock = self.shared.as_ref().map(|lane| lane.lock());
+        look(&mut self.writer)
     }
-    Ok(writer)
+
+    /// Looks for room for a record of so many granules.
+    pub(super) fn find_room(&mut self, granules: u64) -> Result<(), NoRoom> {
+        self.look(|writer| writer.find_room(granules))
+    }
+
+    /// Whether there is room, or something to be said of it.
+    pub(super) fn may_have_room(&mut self, granules: u64) -> bool {
+        !matches!(self.find_room(granules), Err(NoRoom::Full))
+    }
+
+    /// How far the claim is to come before a sender that sleeps for room is woken, and how long it sleeps at
+    /// most: the first time for plenty, but not for long; then for what the message needs.
+    pub(super) fn wanted(&self, granules: u64, first: bool) -> (Position, Option<Duration>) {
+        if first {
+            (self.writer.wanted_claim(granules), Some(SLEEP_FOR_PLENTY))
+        } else {
+            (self.writer.least_claim(granules), None)
+        }
+    }
 }
 
 impl Sender {
@@ -71,23 +115,15 @@ impl Sender {
                 allowed: format!("0 to {}", PRIORITIES - 1),
             }));
         }
-        if priority == self.lane.priority {
+        if priority == self.lane.info.priority {
             return Ok(());
         }
-        let known = self.others.iter().position(|(lane, ..)| lane.priority == priority);
-        let index = match known {
-            Some(index) => index,
-            None => {
-                let (lane, writer) =
-                    self.add_lane(priority, self.attributes.capacity_bytes, None)?;
-                self.others.push((lane, writer, None));
-                self.others.len() - 1
-            }
+        let known = self.others.iter().position(|lane| lane.info.priority == priority);
+        let lane = match known {
+            Some(index) => self.others.swap_remove(index),
+            None => self.add_lane(priority, self.attributes.capacity_bytes, None)?,
         };
-        let (lane, writer, sent_lane) = &mut self.others[index];
-        std::mem::swap(lane, &mut self.lane);
-        std::mem::swap(writer, &mut self.writer);
-        std::mem::swap(sent_lane, &mut self.sent_lane);
+        self.others.push(std::mem::replace(&mut self.lane, lane));
         self.elsewhere.forget_room();
         Ok(())
     }
@@ -95,7 +131,7 @@ impl Sender {
     /// The priority of messages that are sent now.
     #[must_use]
     pub fn priority(&self) -> u8 {
-        self.lane.priority
+        self.lane.info.priority
     }
 
     /// Finds room for a record of so many granules, or makes it.
@@ -115,24 +151,20 @@ impl Sender {
     /// Goes on in a lane twice as large, or as large as the record needs.
     fn grow(&mut self, granules: u64) -> Result<(), TrySendError> {
         let record_bytes = (granules * GRANULE_BYTES as u64).next_power_of_two();
-        let doubled = (self.lane.capacity_bytes * 2).min(GROWN_BYTES_MAX);
+        let doubled = (self.lane.info.capacity_bytes * 2).min(GROWN_BYTES_MAX);
         let capacity = doubled.max(self.attributes.capacity_bytes).max(record_bytes);
         self.move_on(capacity.min(LANE_CAPACITY_BYTES_MAX))?;
-        self.writer.look_every(GROWN_LOOKS_EVERY);
+        self.lane.writer.look_every(GROWN_LOOKS_EVERY);
         Ok(())
     }
 
     /// Leaves a lane that has grown and is almost empty for one of the mailbox's capacity.
     fn shrink(&mut self) -> Result<(), TrySendError> {
         let capacity = self.attributes.capacity_bytes;
-        if self.lane.capacity_bytes <= capacity {
+        if self.lane.info.capacity_bytes <= capacity {
             return Ok(());
         }
-        let in_use = {
-            let _lock = self.sent_lane.as_ref().map(|lane| lane.lock());
-            self.writer.in_use()
-        };
-        let in_use = in_use.map_err(|error| self.no_room(error))?;
+        let in_use = self.lane.look(LaneWriter::in_use).map_err(|error| self.no_room(error))?;
         if in_use * GRANULE_BYTES as u64 <= capacity / SMALL_ENOUGH {
             // Without a small one the large one serves as well.
             let _ = self.move_on(capacity);
@@ -142,12 +174,9 @@ impl Sender {
 
     /// Goes on in another lane; this one is freed by the daemon once it has drained.
     fn move_on(&mut self, capacity_bytes: u64) -> Result<(), RequestError> {
-        let (lane, writer) =
-            self.add_lane(self.lane.priority, capacity_bytes, Some(self.lane.ticket))?;
-        self.lane = lane;
-        self.writer = writer;
-        // Its tickets keep what they share.
-        self.sent_lane = None;
+        let LaneInfo { priority, ticket, .. } = self.lane.info;
+        // The tickets of the lane before keep what they share of it.
+        self.lane = self.add_lane(priority, capacity_bytes, Some(ticket))?;
         self.elsewhere.forget_room();
         Ok(())
     }
@@ -157,14 +186,14 @@ impl Sender {
         priority: u8,
         capacity_bytes: u64,
         replaces: Option<LaneTicket>,
-    ) -> Result<(LaneInfo, LaneWriter<RingMemory>), RequestError> {
+    ) -> Result<SendLane, RequestError> {
         let (lane, fd) = self.link.add_lane(priority, capacity_bytes, replaces)?;
-        if lane.doorstep != self.lane.doorstep || lane.capacity_bytes != capacity_bytes {
+        if lane.doorstep != self.lane.info.doorstep || lane.capacity_bytes != capacity_bytes {
             return Err(Fault::new("add a lane", "ipcd gave another one").into());
         }
         let cursors: Vec<_> = self.groups.iter().map(|(cursors, _)| cursors.clone()).collect();
-        let writer = write(&lane, fd, self.limits, self.attributes.order, &self.roster, &cursors)?;
-        Ok((lane, writer))
+        let order = self.attributes.order;
+        Ok(SendLane::map(lane, fd, self.limits, order, &self.roster, &cursors)?)
     }
 
     /// Has the groups that drop the oldest lose what keeps this lane full; says whether any did, or has come
@@ -173,9 +202,9 @@ impl Sender {
         let mut dropped = false;
         for (index, group) in (0u8..).zip(&self.group_list) {
             if group.slow == SlowGroup::DropOldest
-                && let Some(oldest) = self.writer.oldest_of(index.into(), granules)
+                && let Some(oldest) = self.lane.writer.oldest_of(index.into(), granules)
             {
-                match self.link.drop_oldest(self.lane.ticket, index, oldest) {
+                match self.link.drop_oldest(self.lane.info.ticket, index, oldest) {
                     Ok(_) => dropped = true,
                     // Without the daemon the group holds its senders back.
                     Err(RequestError::DaemonAway) => {}

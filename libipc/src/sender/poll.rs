@@ -3,10 +3,9 @@
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use super::{SLEEP_FOR_PLENTY, Sender};
+use super::Sender;
 use crate::error::{Fault, TrySendError};
 use crate::lane::position::{Position, record_granules};
-use crate::lane::ring::NoRoom;
 use crate::sleeper::{RoomSleeper, Sleeper};
 use crate::sync::Ordering::Acquire;
 use crate::watch::Watch;
@@ -78,8 +77,8 @@ impl Sender {
     /// Notes that there is no room for a message of so many bytes. False if there is after all.
     fn arm(&mut self, len: usize) -> Result<bool, Fault> {
         let granules = record_granules(len);
-        let first = self.elsewhere.missing != Some((granules, self.writer.tail()));
-        self.elsewhere.missing = Some((granules, self.writer.tail()));
+        let first = self.elsewhere.missing != Some((granules, self.lane.writer.tail()));
+        self.elsewhere.missing = Some((granules, self.lane.writer.tail()));
         let Some(watch) = &self.elsewhere.watch else { return Ok(true) };
         if self.elsewhere.armed_for != granules {
             watch.disarm();
@@ -90,26 +89,17 @@ impl Sender {
         self.elsewhere.armed_for = granules;
         self.note_processor();
         let sleeper = self.room_sleeper(granules, first);
-        let (roster, writer, seen) = (&self.roster.header, &mut self.writer, self.seen_changes);
-        let sent_lane = self.sent_lane.as_ref();
-        watch.arm(sleeper, || {
-            let _lock = sent_lane.map(|lane| lane.lock());
-            !matches!(writer.find_room(granules), Err(NoRoom::Full))
-                || roster.changes.load(Acquire) != seen
-        })
+        let (roster, lane, seen) = (&self.roster.header, &mut self.lane, self.seen_changes);
+        let look = || lane.may_have_room(granules) || roster.changes.load(Acquire) != seen;
+        watch.arm(sleeper, look)
     }
 
-    /// The first time for plenty of room, but not for long: then for what the message needs.
     fn room_sleeper(&self, granules: u64, first: bool) -> Arc<RoomSleeper> {
-        let (wanted, at_most) = if first {
-            (self.writer.wanted_claim(granules), Some(SLEEP_FOR_PLENTY))
-        } else {
-            (self.writer.least_claim(granules), None)
-        };
-        let index = usize::from(self.writer.lane());
+        let (wanted, at_most) = self.lane.wanted(granules, first);
+        let index = usize::from(self.lane.writer.lane());
         Arc::new(RoomSleeper {
             roster: self.roster.clone(),
-            lane: self.writer.shared_header(),
+            lane: self.lane.writer.shared_header(),
             freed: [self.doorstep.freed.element(index)],
             wanted,
             at_most,
@@ -124,7 +114,7 @@ impl Sender {
     /// For a [`crate::WaitSet`]: whether `try_send` would have another answer than that the lane is full.
     pub(crate) fn has_news(&mut self) -> bool {
         let granules = self.waits_with();
-        self.check().is_err() || self.may_have_room(granules)
+        self.check().is_err() || self.lane.may_have_room(granules)
     }
 
     /// For a [`crate::WaitSet`] that is about to sleep for this sender.

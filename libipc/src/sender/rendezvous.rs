@@ -120,7 +120,7 @@ impl Sender {
             for _ in 0..PAUSES_BETWEEN_LOOKS {
                 spin_hint();
             }
-            self.writer.progress(record) == Progress::Done
+            self.lane.writer.progress(record) == Progress::Done
         };
         if budget.is_zero() {
             return look();
@@ -152,9 +152,9 @@ impl Sender {
     /// Sleeps until receivers have come beyond the record, something changed, or the deadline has passed.
     fn sleep_for_acknowledgement(&mut self, record: Record, deadline: Option<Instant>) -> Woke {
         self.elsewhere.disarm();
-        let header = self.writer.shared_header();
-        let freed = &self.doorstep.freed[usize::from(self.writer.lane())];
-        let (roster, writer, seen) = (&self.roster.header, &self.writer, self.seen_changes);
+        let header = self.lane.writer.shared_header();
+        let freed = &self.doorstep.freed[usize::from(self.lane.writer.lane())];
+        let (roster, writer, seen) = (&self.roster.header, &self.lane.writer, self.seen_changes);
         let look =
             || writer.progress(record) == Progress::Done || roster.changes.load(Acquire) != seen;
         let (wanted, limits) = (record.end(), (deadline, None));

@@ -78,7 +78,7 @@ impl Reservation<'_> {
         if !self.sender.guard.is_original() {
             return &mut [];
         }
-        let (memory, at) = self.sender.writer.next_record();
+        let (memory, at) = self.sender.lane.writer.next_record();
         memory.reserved(at, self.len)
     }
 
@@ -110,9 +110,9 @@ impl Reservation<'_> {
         if !sender.is_undisturbed() {
             sender.check_again()?;
         }
-        let record = Record::message(sender.writer.tail(), len);
-        sender.writer.append_written(RecordHeader::MESSAGE, len);
-        sender.writer.publish_appended();
+        let record = Record::message(sender.lane.writer.tail(), len);
+        sender.lane.writer.append_written(RecordHeader::MESSAGE, len);
+        sender.lane.writer.publish_appended();
         sender.announce();
         if sender.rendezvous {
             return sender.await_acknowledgement(record, None).map_err(|error| match error {
@@ -123,7 +123,7 @@ impl Reservation<'_> {
                 _ => CommitError::Deleted,
             });
         }
-        sender.writer.expect_more(record_granules(len));
+        sender.lane.writer.expect_more(record_granules(len));
         Ok(())
     }
 }

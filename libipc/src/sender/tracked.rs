@@ -77,14 +77,14 @@ impl Sender {
 
     /// Publishes a message, and says where it lies.
     pub(super) fn publish_record(&mut self, message: &[u8]) -> Record {
-        let record = Record::message(self.writer.tail(), message.len());
+        let record = Record::message(self.lane.writer.tail(), message.len());
         self.publish(message);
         record
     }
 
     /// A ticket of a message that was published.
     pub(crate) fn ticket(&mut self, record: Record) -> Ticket {
-        let lane = match &self.sent_lane {
+        let lane = match &self.lane.shared {
             Some(lane) => lane.clone(),
             None => self.share_lane(),
         };
@@ -93,19 +93,19 @@ impl Sender {
 
     #[cold]
     fn share_lane(&mut self) -> Arc<SentLane> {
-        let lane = self.writer.lane();
+        let lane = self.lane.writer.lane();
         let words = LaneView {
             roster: self.roster.clone(),
             groups: self.groups.iter().map(|(cursors, _)| cursors.clone()).collect(),
             lane,
-            header: self.writer.shared_header(),
+            header: self.lane.writer.shared_header(),
             freed: self.doorstep.freed.element(lane.into()),
             verdict: self.doorstep.verdicts.element(lane.into()),
         };
-        self.writer.expect_withdrawals();
-        let marks = self.writer.storage().marks();
+        self.lane.writer.expect_withdrawals();
+        let marks = self.lane.writer.storage().marks();
         let shared = Arc::new(SentLane::new(words, marks, self.link.watchers().clone()));
-        self.sent_lane = Some(shared.clone());
+        self.lane.shared = Some(shared.clone());
         shared
     }
 }
