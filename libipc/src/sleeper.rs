@@ -45,24 +45,33 @@ pub trait Sleeper: Debug + Send + Sync {
     /// Takes that back.
     fn get_up(&self);
 
-    /// How long it may sleep before somebody looks again.
-    fn at_most(&self) -> Option<Duration>;
+    /// How long it may sleep before somebody looks again: for ever, if nothing else is said.
+    fn at_most(&self) -> Option<Duration> {
+        None
+    }
 
     /// Whether there is news. It may see some where the handle then finds none; never the other way round.
     fn look(&self) -> News;
 
     /// Whether these are no longer the words to sleep on, as far as the roster tells.
-    fn is_outdated(&self) -> bool;
+    fn is_outdated(&self) -> bool {
+        false
+    }
 
-    /// Those of one mailbox who compete for its messages have the same number.
-    fn competes_in(&self) -> Option<u64>;
+    /// Those of one mailbox who compete for its messages have the same number; who competes with nobody has none,
+    /// and nothing to do with the rest.
+    fn competes_in(&self) -> Option<u64> {
+        None
+    }
 
     /// Whether somebody else sleeps who could take what there is.
-    fn another_sleeps(&self) -> bool;
+    fn another_sleeps(&self) -> bool {
+        false
+    }
 
     /// The baton: wakes another sleeper if there is something to take. `for_us_too`: this one has lain down
     /// again, in another place, and may be the one to wake.
-    fn pass_on(&self, for_us_too: bool);
+    fn pass_on(&self, _for_us_too: bool) {}
 }
 
 /// The futex word on which the receivers of a group listen to the senders of a doorstep.
@@ -171,8 +180,8 @@ impl Sleeper for BellSleeper {
 pub(crate) struct RoomSleeper {
     pub(crate) roster: Roster,
     pub(crate) lane: Shared<LaneHeader>,
-    /// The lane's `freed` word, alone.
-    pub(crate) freed: [Shared<AtomicU32>; 1],
+    /// The lane's `freed` word.
+    pub(crate) freed: Shared<AtomicU32>,
     /// How far the lane's claim must come.
     pub(crate) wanted: Position,
     pub(crate) at_most: Option<Duration>,
@@ -180,7 +189,7 @@ pub(crate) struct RoomSleeper {
 
 impl Sleeper for RoomSleeper {
     fn words(&self) -> &[Shared<AtomicU32>] {
-        &self.freed
+        std::slice::from_ref(&self.freed)
     }
 
     fn roster(&self) -> &RosterHeader {
@@ -203,18 +212,4 @@ impl Sleeper for RoomSleeper {
         // Only the sender itself can tell how much room there is.
         News::ForAll
     }
-
-    fn is_outdated(&self) -> bool {
-        false
-    }
-
-    fn competes_in(&self) -> Option<u64> {
-        None
-    }
-
-    fn another_sleeps(&self) -> bool {
-        false
-    }
-
-    fn pass_on(&self, _for_us_too: bool) {}
 }

@@ -2,13 +2,12 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::error::Fault;
 use crate::lane::layout::{RosterHeader, Traffic};
 use crate::lane::park;
 use crate::lane::withdraw::{Progress, Record, Withdrawal};
-use crate::regions::Roster;
 use crate::sleeper::{News, Sleeper};
 use crate::sync::AtomicU32;
 use crate::sync::Ordering::{Acquire, Relaxed};
@@ -247,9 +246,7 @@ impl Ticket {
 
     /// Who sleeps for it.
     pub(crate) fn sleeper(&self) -> Arc<dyn Sleeper> {
-        let lane = self.sent.lane.clone();
-        let (roster, words) = (lane.shared_roster(), [lane.freed().clone()]);
-        Arc::new(TicketSleeper { roster, words, sent: self.sent.clone() })
+        self.sent.clone()
     }
 
     fn check(&self) -> Result<(), TicketError> {
@@ -277,52 +274,27 @@ impl Ticket {
     }
 }
 
-/// Whoever waits for one ticket among others.
-#[derive(Debug)]
-struct TicketSleeper {
-    roster: Roster,
-    words: [Shared<AtomicU32>; 1],
-    sent: Arc<Sent>,
-}
-
-impl Sleeper for TicketSleeper {
+/// Whoever waits for one ticket among others sleeps as this.
+impl Sleeper for Sent {
     fn words(&self) -> &[Shared<AtomicU32>] {
-        &self.words
+        std::slice::from_ref(self.lane.freed())
     }
 
     fn roster(&self) -> &RosterHeader {
-        &self.roster.header
+        self.lane.roster()
     }
 
     fn lie_down(&self) {
-        self.sent.lane.watch_from(self.sent.record.at);
+        self.lane.watch_from(self.record.at);
     }
 
     fn get_up(&self) {
-        self.sent.lane.unwatch(self.sent.record.at);
-    }
-
-    fn at_most(&self) -> Option<Duration> {
-        None
+        self.lane.unwatch(self.record.at);
     }
 
     fn look(&self) -> News {
-        if self.sent.is_over().is_some() { News::ForAll } else { News::None }
+        if self.is_over().is_some() { News::ForAll } else { News::None }
     }
-
-    fn is_outdated(&self) -> bool {
-        false
-    }
-
-    fn competes_in(&self) -> Option<u64> {
-        None
-    }
-
-    fn another_sleeps(&self) -> bool {
-        false
-    }
-
-    fn pass_on(&self, _for_us_too: bool) {}
 }
 
 impl Waitable for Ticket {}
@@ -336,10 +308,6 @@ impl Source for Ticket {
     fn sleeper(&mut self) -> Arc<dyn Sleeper> {
         (*self).sleeper()
     }
-
-    fn rise(&mut self, _first: bool) {}
-
-    fn settle(&mut self) {}
 
     fn peer_runs_elsewhere(&self) -> bool {
         true

@@ -58,9 +58,9 @@ pub(crate) mod private {
         /// Who is to lie down for it.
         fn sleeper(&mut self) -> Arc<dyn Sleeper>;
         /// The wait has slept for it. `first`: its user is told of it first.
-        fn rise(&mut self, first: bool);
+        fn rise(&mut self, _first: bool) {}
         /// What an earlier wait left to it, and nobody has looked at.
-        fn settle(&mut self);
+        fn settle(&mut self) {}
         /// Whether spinning may pay.
         fn peer_runs_elsewhere(&self) -> bool;
         /// Whether nobody can wait on its behalf.
@@ -104,10 +104,6 @@ impl private::Source for Sender {
     fn sleeper(&mut self) -> Arc<dyn Sleeper> {
         self.sleeper()
     }
-
-    fn rise(&mut self, _first: bool) {}
-
-    fn settle(&mut self) {}
 
     fn peer_runs_elsewhere(&self) -> bool {
         self.peer_runs_elsewhere()

@@ -99,10 +99,6 @@ impl Source for Unanswered {
         self.ticket.sleeper()
     }
 
-    fn rise(&mut self, _first: bool) {}
-
-    fn settle(&mut self) {}
-
     fn peer_runs_elsewhere(&self) -> bool {
         false
     }

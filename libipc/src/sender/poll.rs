@@ -100,7 +100,7 @@ impl Sender {
         Arc::new(RoomSleeper {
             roster: self.roster.clone(),
             lane: self.lane.writer.shared_header(),
-            freed: [self.doorstep.freed.element(index)],
+            freed: self.doorstep.freed.element(index),
             wanted,
             at_most,
         })

@@ -63,10 +63,6 @@ impl SentLane {
         &self.words.roster.header
     }
 
-    pub(super) fn shared_roster(&self) -> Roster {
-        self.words.roster.clone()
-    }
-
     /// The word that whoever waits for acknowledgements sleeps on.
     pub(crate) fn freed(&self) -> &Shared<AtomicU32> {
         &self.words.freed

@@ -19,7 +19,6 @@ use crate::error::Fault;
 use crate::lane::layout::RosterHeader;
 use crate::lane::park;
 use crate::lane::position::Position;
-use crate::regions::Roster;
 use crate::sleeper::{News, Sleeper};
 use crate::sync::AtomicU32;
 use crate::sys::futex::Futex;
@@ -179,11 +178,6 @@ impl Notices {
 }
 
 impl SentLane {
-    /// Watches a record until [`Self::unwatch`].
-    pub(super) fn watch_on(&self, at: Position) {
-        std::mem::forget(self.watch(at));
-    }
-
     /// Has somebody told once a message of this lane is settled.
     pub(super) fn notify(lane: &Arc<Self>, sent: &Arc<Sent>, notice: Notice) -> Result<(), Fault> {
         let notices = &lane.notices;
@@ -195,7 +189,7 @@ impl SentLane {
             *watch = Some(Watch::new(notices.watchers.clone())?);
         }
         let Some(watch) = watch.as_ref() else { return Ok(()) };
-        lane.watch_on(sent.record.at);
+        lane.watch_from(sent.record.at);
         park::heavy_barrier(lane.roster(), &Futex);
         notices.waiting().push((sent.clone(), notice));
         // Asked behind the push: a watcher that is still armed then looks at what was pushed, if it is rung.
@@ -204,33 +198,20 @@ impl SentLane {
             return Ok(());
         }
         watch.come();
-        let sleeper = Arc::new(NoticeSleeper {
-            roster: lane.shared_roster(),
-            words: [lane.freed().clone()],
-            lane: lane.clone(),
-        });
         // The last look tells, too: if nobody is left there is nothing to sleep for.
-        let armed = watch.arm(sleeper, || notices.tell(lane));
+        let armed = watch.arm(lane.clone(), || notices.tell(lane));
         armed.map(drop)
     }
 }
 
-/// Whoever sleeps for the notices of a lane.
-#[derive(Debug)]
-struct NoticeSleeper {
-    roster: Roster,
-    words: [Shared<AtomicU32>; 1],
-    /// It stays as long as somebody is to be told.
-    lane: Arc<SentLane>,
-}
-
-impl Sleeper for NoticeSleeper {
+/// Whoever sleeps for the notices of a lane sleeps as this: it stays as long as somebody is to be told.
+impl Sleeper for SentLane {
     fn words(&self) -> &[Shared<AtomicU32>] {
-        &self.words
+        std::slice::from_ref(self.freed())
     }
 
     fn roster(&self) -> &RosterHeader {
-        &self.roster.header
+        self.roster()
     }
 
     fn lie_down(&self) {
@@ -240,24 +221,10 @@ impl Sleeper for NoticeSleeper {
     fn get_up(&self) {}
 
     fn at_most(&self) -> Option<Duration> {
-        self.lane.notices.refused.load(Ordering::Relaxed).then_some(SIGNAL_AGAIN)
+        self.notices.refused.load(Ordering::Relaxed).then_some(SIGNAL_AGAIN)
     }
 
     fn look(&self) -> News {
-        if self.lane.notices.tell(&self.lane) { News::ForAll } else { News::None }
+        if self.notices.tell(self) { News::ForAll } else { News::None }
     }
-
-    fn is_outdated(&self) -> bool {
-        false
-    }
-
-    fn competes_in(&self) -> Option<u64> {
-        None
-    }
-
-    fn another_sleeps(&self) -> bool {
-        false
-    }
-
-    fn pass_on(&self, _for_us_too: bool) {}
 }
