@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use libipc::{Client, MailboxOptions};
 use tests::numbered::{Census, check_order, read_log};
-use tests::{Child, TestDaemon, patience};
+use tests::{Child, TestDaemon};
 
 /// Senders and receivers at one mailbox, each a process.
 struct Crowd<'a> {
@@ -54,11 +54,11 @@ impl<'a> Crowd<'a> {
             sender.tell(&format!("send_numbered {id} 0 {messages} {bytes}"));
         }
         for sender in &mut self.senders {
-            assert_eq!(slow_answer(sender), "ok");
+            assert_eq!(sender.slow_answer(), "ok");
         }
         self.client.close("crowded").expect("ours to close");
         for receiver in &mut self.receivers {
-            let answer = slow_answer(receiver);
+            let answer = receiver.slow_answer();
             assert!(answer.starts_with("ok"), "{answer}");
         }
         let logs: Vec<_> = (0..self.receivers.len()).map(|i| read_log(&self.log(i))).collect();
@@ -74,19 +74,6 @@ impl<'a> Crowd<'a> {
         for index in 0..self.receivers.len() {
             std::fs::remove_file(self.log(index)).expect("a log");
         }
-    }
-}
-
-/// An answer that may take long, for a busy machine's sake: patience starts anew while the child runs.
-fn slow_answer(child: &mut Child) -> String {
-    let mut before = None;
-    loop {
-        if let Some(answer) = child.answer_by(patience()) {
-            return answer;
-        }
-        let progress = child.processor_ticks();
-        assert_ne!(before, Some(progress), "a child is stuck: it has not run for a minute");
-        before = Some(progress);
     }
 }
 

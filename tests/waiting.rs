@@ -9,7 +9,7 @@ use libipc::{
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tests::numbered::{Census, check_order, read_log};
-use tests::{Child, Dice, TestDaemon, patience, seed, wait_until};
+use tests::{Dice, TestDaemon, patience, seed, wait_until};
 
 /// A small mailbox: a lane of it holds 128 messages of up to 16 bytes.
 fn small() -> MailboxOptions {
@@ -110,19 +110,6 @@ fn one_record() -> MailboxOptions {
 
 const FILLS_A_LANE: usize = 4080;
 
-/// An answer that may take long, for a busy machine's sake: patience starts anew while the child runs.
-fn slow_answer(child: &mut Child) -> String {
-    let mut before = None;
-    loop {
-        if let Some(answer) = child.answer_by(patience()) {
-            return answer;
-        }
-        let progress = child.processor_ticks();
-        assert_ne!(before, Some(progress), "a child is stuck: it has not run for a minute");
-        before = Some(progress);
-    }
-}
-
 fn numbers(answer: &str) -> Vec<u64> {
     let rest = answer.strip_prefix("ok ").unwrap_or_else(|| panic!("{answer}"));
     rest.split(' ').map(|word| word.parse().unwrap_or_else(|_| panic!("{answer}"))).collect()
@@ -147,7 +134,7 @@ fn crowd(daemon: &TestDaemon, senders: &[&str], receivers: &[&str], messages: u6
         child.tell(&format!("{verb} {id} 0 {messages} {FILLS_A_LANE}"));
     }
     for (child, verb) in sends.iter_mut().zip(senders) {
-        let answer = slow_answer(child);
+        let answer = child.slow_answer();
         assert!(answer.starts_with("ok"), "{answer}");
         if *verb == "send_numbered_polled" {
             let [wakes, refusals] = numbers(&answer)[..] else { panic!("{answer}") };
@@ -156,7 +143,7 @@ fn crowd(daemon: &TestDaemon, senders: &[&str], receivers: &[&str], messages: u6
     }
     client.close("crowded").expect("ours to close");
     for (child, verb) in drains.iter_mut().zip(receivers) {
-        let answer = slow_answer(child);
+        let answer = child.slow_answer();
         println!("{verb}: {answer}");
         if *verb == "drain_polled" {
             let [_, wakes, empties] = numbers(&answer)[..] else { panic!("{answer}") };
@@ -399,9 +386,9 @@ fn no_wake_up_is_lost_between_processes_that_wait_on_many() {
         child.done("never_spin");
         child.tell(&format!("send_numbered {id} 0 3000 {FILLS_A_LANE}"));
     }
-    senders.iter_mut().for_each(|child| assert_eq!(slow_answer(child), "ok"));
+    senders.iter_mut().for_each(|child| assert_eq!(child.slow_answer(), "ok"));
     names.iter().for_each(|name| client.close(name).unwrap());
-    waiters.iter_mut().for_each(|child| assert_eq!(numbers(&slow_answer(child)).len(), 1));
+    waiters.iter_mut().for_each(|child| assert_eq!(numbers(&child.slow_answer()).len(), 1));
     let logs: Vec<_> = (0..2).map(|index| read_log(&log(index))).collect();
     logs.iter().for_each(|log| check_order(log));
     let census = Census::of(&logs);

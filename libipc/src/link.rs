@@ -13,7 +13,7 @@ use crate::lane::order::{LaneId, Standing};
 use crate::lane::position::Position;
 use crate::lane::ring::Oldest;
 use crate::protocol::{Answer, Fetched, LaneInfo, LaneTicket, Opened, Refresh, Request};
-use crate::regions::{Cursors, Doorstep, LaneWords, Roster};
+use crate::regions::{Doorstep, LaneWords, Roster};
 use crate::session::{Session, unexpected};
 use crate::sync::Ordering::Acquire;
 use crate::sys::mapping::Access;
@@ -118,22 +118,17 @@ impl Drop for Link {
     }
 }
 
-/// Maps what every member of a mailbox maps: the roster to read, and the cursors of one or of every group as
-/// its role has them.
-pub(crate) fn map_mailbox(
+/// Maps what every member of a mailbox maps: the roster, to read. How large its other regions are follows from
+/// the limits.
+pub(crate) fn map_roster(
     step: &'static str,
     opened: &Opened,
     roster: OwnedFd,
-    cursors: impl IntoIterator<Item = OwnedFd>,
-    access: Access,
-) -> Result<(Limits, Roster, Vec<Cursors>), RequestError> {
+) -> Result<(Limits, Roster), RequestError> {
     opened.attributes.check(&opened.groups)?;
     let limits = opened.attributes.limits(opened.groups.len());
-    let fault = |error| Fault::new(step, error);
-    let roster = Roster::map(roster, limits, Access::ReadOnly).map_err(fault)?;
-    let cursors = cursors.into_iter().map(|fd| Cursors::map(fd, limits, access));
-    let cursors = cursors.collect::<Result<_, _>>().map_err(fault)?;
-    Ok((limits, roster, cursors))
+    let roster = Roster::map(roster, limits, Access::ReadOnly);
+    Ok((limits, roster.map_err(|error| Fault::new(step, error))?))
 }
 
 /// The lanes and doorsteps of a mailbox that a receiver or observer has mapped.

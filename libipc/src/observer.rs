@@ -9,7 +9,7 @@ use crate::lane::layout::Claim;
 use crate::lane::memory::{Payload, RingMemory};
 use crate::lane::position::Position;
 use crate::lane::ring::Storage;
-use crate::link::{Link, Neighbours, map_mailbox};
+use crate::link::{Link, Neighbours, map_roster};
 use crate::protocol::{Identity, LaneInfo, Opened, OpenedRole};
 use crate::regions::{Cursors, Roster};
 use crate::session::Session;
@@ -51,11 +51,9 @@ impl Observer {
         else {
             return Err(Fault::new(step, "ipcd opened it for something else").into());
         };
-        let (limits, roster, cursors) =
-            map_mailbox(step, &opened, roster, [cursors], Access::ReadOnly)?;
-        let Ok([cursors]) = <[Cursors; 1]>::try_from(cursors) else {
-            return Err(Fault::new(step, "no cursors").into());
-        };
+        let (limits, roster) = map_roster(step, &opened, roster)?;
+        let cursors = Cursors::map(cursors, limits, Access::ReadOnly)
+            .map_err(|error| Fault::new(step, error))?;
         let mut observer = Self {
             roster,
             cursors,

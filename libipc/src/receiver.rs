@@ -1,9 +1,12 @@
 //! The receiving end of a mailbox.
 
+mod answer;
+mod batch;
 mod ending;
 mod from;
 mod loss;
 mod order;
+mod poll;
 mod turn;
 mod wake;
 
@@ -21,7 +24,7 @@ use crate::lane::order::LANES_WITHOUT_HINTS;
 use crate::lane::park::{self, Lull, SpinBudget, Woke};
 use crate::lane::ring::RecordHeader;
 use crate::lane::run::Reach;
-use crate::link::{Link, Neighbours, map_mailbox};
+use crate::link::{Link, Neighbours, map_roster};
 use crate::protocol::{
     Identity, LaneInfo, LaneTicket, MailboxAttributes, Opened, OpenedRole, Order, SlowGroup,
 };
@@ -32,10 +35,6 @@ use crate::sync::Ordering::{Acquire, Relaxed};
 use crate::sync::spin_hint;
 use crate::sys::mapping::Access;
 use crate::sys::process::ForkGuard;
-
-mod answer;
-mod batch;
-mod poll;
 
 use batch::BatchIndex;
 pub use batch::{Batch, BatchMessage};
@@ -119,11 +118,9 @@ impl Receiver {
             return Err(Fault::new(step, "ipcd opened it for something else").into());
         };
         let (slot, group, attributes) = (*slot, *group, opened.attributes);
-        let (limits, roster, cursors) =
-            map_mailbox(step, &opened, roster, [cursors], Access::ReadWrite)?;
-        let Ok([cursors]) = <[Cursors; 1]>::try_from(cursors) else {
-            return Err(Fault::new(step, "no cursors").into());
-        };
+        let (limits, roster) = map_roster(step, &opened, roster)?;
+        let cursors = Cursors::map(cursors, limits, Access::ReadWrite)
+            .map_err(|error| Fault::new(step, error))?;
         if slot >= limits.receivers_max || group >= limits.groups {
             return Err(Fault::new(step, "ipcd gave a slot that the mailbox does not have").into());
         }

@@ -10,7 +10,7 @@ use crate::lane::layout::{Limits, SlotState, Traffic};
 use crate::lane::park::{self, Rung, SpinBudget, Woke};
 use crate::lane::position::record_granules;
 use crate::lane::ring::NoRoom;
-use crate::link::{Link, map_mailbox};
+use crate::link::{Link, map_roster};
 use crate::protocol::{Buffering, Group, MailboxAttributes, Opened, OpenedRole};
 use crate::regions::{Cursors, Doorstep, Roster};
 use crate::session::Session;
@@ -98,9 +98,10 @@ impl Sender {
             return Err(fault("ipcd sent another number of descriptors").into());
         };
         let step = "map a mailbox to send";
-        let (limits, roster, cursors) =
-            map_mailbox(step, &opened, roster, cursors, Access::ReadOnly)?;
+        let (limits, roster) = map_roster(step, &opened, roster)?;
         let map = |error| Fault::new(step, error);
+        let cursors = cursors.into_iter().map(|fd| Cursors::map(fd, limits, Access::ReadOnly));
+        let cursors = cursors.collect::<Result<Vec<_>, _>>().map_err(map)?;
         let doorstep = Doorstep::map(doorstep, limits, Access::ReadWrite).map_err(map)?;
         let order = attributes.order;
         let lane = lanes::SendLane::map(lane, lane_fd, limits, order, &roster, &cursors)?;

@@ -94,12 +94,23 @@ impl Watched {
 
 impl Watch {
     /// A descriptor that is readable, for nobody has looked yet.
-    pub(crate) fn new(watchers: Arc<Watchers>) -> Result<Self, Fault> {
+    fn new(watchers: Arc<Watchers>) -> Result<Self, Fault> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let eventfd = EventFd::from_value_and_flags(1, flags)
             .map_err(|error| Fault::new("make a descriptor to poll", error))?;
         let watched = Arc::new(Watched { eventfd, state: Mutex::new(State::Quiet) });
         Ok(Self { watched, watchers, guard: ForkGuard::get() })
+    }
+
+    /// The one in `place`, made when it is first asked for.
+    pub(crate) fn made_in<'a>(
+        place: &'a mut Option<Self>,
+        watchers: &Arc<Watchers>,
+    ) -> Result<&'a Self, Fault> {
+        Ok(match place {
+            Some(watch) => watch,
+            None => place.insert(Self::new(watchers.clone())?),
+        })
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {

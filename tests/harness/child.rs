@@ -108,6 +108,23 @@ impl Child {
         self.answers.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
     }
 
+    /// The next answer, which may take long, for a busy machine's sake: patience starts anew while the child runs.
+    ///
+    /// # Panics
+    /// If the child has not run for as long as patience lasts.
+    #[must_use]
+    pub fn slow_answer(&mut self) -> String {
+        let mut before = None;
+        loop {
+            if let Some(answer) = self.answer_by(patience()) {
+                return answer;
+            }
+            let progress = self.processor_ticks();
+            assert_ne!(before, Some(progress), "a child is stuck: it has not run for a minute");
+            before = Some(progress);
+        }
+    }
+
     /// The next answer, if it is there already.
     #[must_use]
     pub fn try_answer(&mut self) -> Option<String> {

@@ -141,8 +141,6 @@ pub struct Taken {
     pub lane: u16,
     /// How often it, or the run it was claimed with, has been handed out before.
     pub attempts: u32,
-    /// What it is: see [`RecordHeader`].
-    pub kind: u8,
 }
 
 /// What came of asking a run for its next message.
@@ -381,9 +379,9 @@ impl<S: Storage> Claimant<S> {
 
     /// What is known of the message in hand; `None` if there is none.
     pub fn in_hand(&self) -> Option<Taken> {
-        let Run { lane, next, kind, .. } = self.run;
+        let Run { lane, next, .. } = self.run;
         let attempts = self.run.attempts_at(next);
-        self.has_in_hand().then_some(Taken { lane, attempts, kind })
+        self.has_in_hand().then_some(Taken { lane, attempts })
     }
 
     /// Whether anything is offered that could be taken over.

@@ -12,8 +12,8 @@ use std::cmp::Reverse;
 use crate::lane::claim::{Claimant, LaneReader, Malformed, TURN_RECORDS};
 use crate::lane::hints;
 use crate::lane::layout::{Hold, LaneStatus, SlotState};
-use crate::lane::park::slot_bit;
 use crate::lane::position::Position;
+use crate::lane::repair::is_offered;
 use crate::lane::ring::Storage;
 use crate::lane::run::Reach;
 use crate::sync::AtomicU64;
@@ -219,8 +219,7 @@ impl<S: Storage> Claimant<S> {
     /// else is about to take.
     fn could_take_over(&self, occupied: bool, lanes: impl Fn(u16) -> bool) -> bool {
         (0u16..).zip(self.cursors.slots.iter()).any(|(slot, cell)| {
-            let (word, bit) = slot_bit(slot);
-            self.cursors.header.offered[word].load(Acquire) & bit != 0
+            is_offered(&self.cursors, slot)
                 && (slot == self.slot || !occupied)
                 && cell.taker.load(Acquire) == 0
                 && Hold::from_word(cell.hold.load(Acquire))

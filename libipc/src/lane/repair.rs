@@ -62,9 +62,7 @@ fn left_in(cursors: &Cursors, slot: u16) -> Left {
         choosy.fetch_and(!bit, Relaxed);
     }
     finish_takeovers_of(cursors, slot);
-    let (word, bit) = slot_bit(slot);
-    let offered = cursors.header.offered[word].load(Acquire) & bit != 0;
-    if offered || mine.taker.load(Acquire) != 0 {
+    if is_offered(cursors, slot) || mine.taker.load(Acquire) != 0 {
         return Left::Offer;
     }
     let Some(hold) = Hold::from_word(mine.hold.load(Acquire)) else { return Left::Nothing };
@@ -121,7 +119,8 @@ pub fn leave_line(cursors: &Cursors, slot: u16) {
     let Some(cell) = cursors.slots.get(usize::from(slot)) else { return };
     overwrite(&cell.in_line, 0);
     let mine = u32::from(slot) + 1;
-    // Failing is fine: the turn is another's, or nobody's.
+    // PAIR(turn): Release here, as where a living one gives it up; no look at the line follows, for all in it are
+    // woken. Failing is fine: the turn is another's, or nobody's.
     let _ = cursors.header.turn.compare_exchange(mine, 0, AcqRel, Relaxed);
 }
 
@@ -135,7 +134,7 @@ fn finish_takeovers_of(cursors: &Cursors, slot: u16) {
         }
         let (word, bit) = slot_bit(index);
         let held = Hold::from_word(theirs.hold.load(Acquire));
-        let offered = cursors.header.offered[word].load(Acquire) & bit != 0;
+        let offered = is_offered(cursors, index);
         if held.is_none() {
             cursors.header.offered[word].fetch_and(!bit, AcqRel);
         } else if offered && index != slot {
@@ -155,11 +154,10 @@ fn finish_takeovers_of(cursors: &Cursors, slot: u16) {
 
 /// Whether nothing is left in a slot whose receiver is gone.
 pub fn slot_is_idle(cursors: &Cursors, slot: u16) -> bool {
-    let (word, bit) = slot_bit(slot);
     cursors.slots.get(usize::from(slot)).is_none_or(|cell| {
         cell.taker.load(Acquire) == 0
             && cell.hold.load(Acquire) == Hold::IDLE
-            && cursors.header.offered[word].load(Acquire) & bit == 0
+            && !is_offered(cursors, slot)
     })
 }
 

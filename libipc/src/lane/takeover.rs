@@ -36,13 +36,11 @@ impl<S: Storage> Claimant<S> {
     /// Takes over what is offered, if there is something: afterwards it is this receiver's run.
     #[cold]
     pub fn take_over(&mut self) -> bool {
-        if self.returned {
-            self.notice_that_ours_was_taken();
-        }
+        // With our own slot still offered there is no place for another's.
+        let free = self.has_free_hands();
         let share = if self.can_put_aside() { Share::All } else { Share::First };
         for slot in 0..self.cursors.slots.len() as u16 {
-            // With our own slot still offered there is no place for another's.
-            if (slot == self.slot || !self.returned)
+            if (slot == self.slot || free)
                 && is_offered(&self.cursors, slot)
                 && self.take_over_from(slot, share)
             {
@@ -55,13 +53,11 @@ impl<S: Storage> Claimant<S> {
     /// Takes over the first record of an offer of one of the lanes that `lanes` names, if there is one.
     #[cold]
     pub fn take_over_one(&mut self, lanes: impl Fn(u16) -> bool) -> bool {
-        if self.returned {
-            self.notice_that_ours_was_taken();
-        }
+        let free = self.has_free_hands();
         let mut first: Option<(u16, Hold)> = None;
         for slot in 0..self.cursors.slots.len() as u16 {
             let offer = self.offer(slot).filter(|hold| lanes(hold.lane));
-            let Some(offer) = offer.filter(|_| slot == self.slot || !self.returned) else {
+            let Some(offer) = offer.filter(|_| slot == self.slot || free) else {
                 continue;
             };
             // Of one lane the earliest.
@@ -202,10 +198,8 @@ impl<S: Storage> Claimant<S> {
     /// Whether what this slot held still waits to be taken over. The taker may still have its last step
     /// to do: that touches nothing of ours any more.
     pub(super) fn is_on_offer(&self) -> bool {
-        let (word, bit) = slot_bit(self.slot);
         // PAIR(taken): Acquire here, Release and AcqRel in the steps of a takeover.
-        self.mine.hold.load(Acquire) != Hold::IDLE
-            || self.cursors.header.offered[word].load(Acquire) & bit != 0
+        self.mine.hold.load(Acquire) != Hold::IDLE || is_offered(&self.cursors, self.slot)
     }
 
     fn take_over_from(&mut self, slot: u16, share: Share) -> bool {
@@ -217,7 +211,7 @@ impl<S: Storage> Claimant<S> {
         }
         // Only now: before, somebody else might have taken it, or its owner might have it in hand again.
         let (word, bit) = slot_bit(slot);
-        let offered = self.cursors.header.offered[word].load(Acquire) & bit != 0;
+        let offered = is_offered(&self.cursors, slot);
         let hold = Hold::from_word(theirs.hold.load(Acquire)).filter(|_| offered);
         let lane = hold.and_then(|hold| self.lane(hold.lane));
         if lane.is_some_and(|lane| lane.corrupt) {

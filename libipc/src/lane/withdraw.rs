@@ -52,7 +52,13 @@ impl Record {
     /// A message of so many bytes.
     #[must_use]
     pub fn message(at: Position, len: usize) -> Self {
-        Self { at, header: RecordHeader { len: len as u32, ..RecordHeader::default() } }
+        Self::of_kind(RecordHeader::MESSAGE, at, len)
+    }
+
+    /// A record of another kind, with a payload of so many bytes.
+    #[must_use]
+    pub fn of_kind(kind: u8, at: Position, len: usize) -> Self {
+        Self { at, header: RecordHeader { len: len as u32, kind, ..RecordHeader::default() } }
     }
 
     /// Behind it.

@@ -1,9 +1,12 @@
 //! Answering calls: `sender/call.rs` tells the story.
 
+use std::collections::hash_map::Entry;
+
 use super::Receiver;
 use crate::delivery::Delivery;
 use crate::error::{ReplyError, RequestError, TrySendError};
 use crate::lane::ring::RecordHeader;
+use crate::link::Link;
 use crate::protocol::{LaneTicket, Refusal};
 use crate::sender::Sender;
 
@@ -37,21 +40,13 @@ impl Delivery<'_> {
 impl Receiver {
     fn answer(&mut self, number: u64, answer: &[u8]) -> Result<(), ReplyError> {
         let lane = self.lane_in_hand().ok_or(ReplyError::CallerGone)?;
-        if !self.answers.contains_key(&lane) {
-            let sender = self.open_reply(lane).map_err(|error| match error {
-                RequestError::Refused(Refusal::CallerGone) => ReplyError::CallerGone,
-                other => ReplyError::NoLink(other),
-            })?;
-            self.answers.insert(lane, sender);
-        }
-        let Some(sender) = self.answers.get_mut(&lane) else {
-            return Err(ReplyError::CallerGone);
+        let sender = match self.answers.entry(lane) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => place.insert(open_reply(&self.link, lane)?),
         };
         let result = sender.try_publish_numbered(RecordHeader::REPLY, number, answer);
-        let gone = matches!(result, Err(TrySendError::Deleted | TrySendError::OwnerGone));
-        if gone {
+        if matches!(result, Err(TrySendError::Deleted | TrySendError::OwnerGone)) {
             self.answers.remove(&lane);
-            return Err(ReplyError::CallerGone);
         }
         result.map_err(|error| match error {
             TrySendError::Full => ReplyError::CallerBusy,
@@ -79,10 +74,15 @@ impl Receiver {
     fn lane_in_hand(&self) -> Option<LaneTicket> {
         Some(self.neighbours.lane(self.in_hand()?.lane)?.ticket)
     }
+}
 
-    /// Opens the mailbox for the answers to a caller.
-    fn open_reply(&self, caller: LaneTicket) -> Result<Sender, RequestError> {
-        let (opened, descriptors) = self.link.open_reply(caller)?;
-        Sender::new(self.link.session().clone(), opened, descriptors)
-    }
+/// Opens the mailbox for the answers to a caller.
+fn open_reply(link: &Link, caller: LaneTicket) -> Result<Sender, ReplyError> {
+    let opened = link
+        .open_reply(caller)
+        .and_then(|(opened, descriptors)| Sender::new(link.session().clone(), opened, descriptors));
+    opened.map_err(|error| match error {
+        RequestError::Refused(Refusal::CallerGone) => ReplyError::CallerGone,
+        other => ReplyError::NoLink(other),
+    })
 }

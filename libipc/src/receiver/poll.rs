@@ -58,13 +58,7 @@ impl Receiver {
         if self.takes_turns() {
             return Err(Fault::new(step, "the mailbox's receivers take turns: block in receive"));
         }
-        if self.elsewhere.watch.is_none() {
-            self.elsewhere.watch = Some(Watch::new(self.link.watchers().clone())?);
-        }
-        match &self.elsewhere.watch {
-            Some(watch) => Ok(watch.fd()),
-            None => Err(Fault::new("make a descriptor to poll", "it is gone")),
-        }
+        Watch::made_in(&mut self.elsewhere.watch, self.link.watchers()).map(Watch::fd)
     }
 
     /// As [`Receiver::take`] thoroughly; a polled receiver that finds nothing is armed.

@@ -11,7 +11,6 @@ use std::time::Instant;
 use super::Sender;
 use crate::error::{CallError, RequestError, SendError, TryReceiveError, TrySendError};
 use crate::lane::layout::Traffic;
-use crate::lane::position::Position;
 use crate::lane::ring::{CALL_NUMBER_BYTES, RecordHeader};
 use crate::lane::withdraw::Record;
 use crate::protocol::Identity;
@@ -208,7 +207,6 @@ impl Sender {
     }
 
     fn write_numbered(&mut self, kind: u8, number: u64, message: &[u8]) -> Record {
-        let record = numbered_record(self.lane.writer.tail(), kind, message.len());
         let len = message.len() + CALL_NUMBER_BYTES;
         let (memory, at) = self.lane.writer.next_record();
         let (front, back) = memory.reserved(at, len).split_at_mut(message.len());
@@ -217,7 +215,7 @@ impl Sender {
         self.lane.writer.append_written(kind, len);
         self.lane.writer.publish_appended();
         self.announce();
-        record
+        Record::of_kind(kind, at, len)
     }
 
     /// Opens the mailbox for the answers to this sender's calls.
@@ -255,10 +253,4 @@ impl Calls {
             }
         }
     }
-}
-
-/// The record of a call or a reply, as its ticket knows it.
-fn numbered_record(at: Position, kind: u8, len: usize) -> Record {
-    let len = (len + CALL_NUMBER_BYTES) as u32;
-    Record { at, header: RecordHeader { len, kind, ..RecordHeader::default() } }
 }

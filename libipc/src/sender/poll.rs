@@ -51,13 +51,7 @@ impl Sender {
         if !self.guard.is_original() {
             return Err(Fault::new("make a descriptor to poll", TrySendError::Forked));
         }
-        if self.elsewhere.watch.is_none() {
-            self.elsewhere.watch = Some(Watch::new(self.link.watchers().clone())?);
-        }
-        match &self.elsewhere.watch {
-            Some(watch) => Ok(watch.fd()),
-            None => Err(Fault::new("make a descriptor to poll", "it is gone")),
-        }
+        Watch::made_in(&mut self.elsewhere.watch, self.link.watchers()).map(Watch::fd)
     }
 
     /// As [`Sender::send_thoroughly`]; a polled sender that finds no room is armed.

@@ -185,10 +185,7 @@ impl SentLane {
             notices.caller()?;
         }
         let mut watch = notices.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        if watch.is_none() {
-            *watch = Some(Watch::new(notices.watchers.clone())?);
-        }
-        let Some(watch) = watch.as_ref() else { return Ok(()) };
+        let watch = Watch::made_in(&mut watch, &notices.watchers)?;
         lane.watch_from(sent.record.at);
         park::heavy_barrier(lane.roster(), &Futex);
         notices.waiting().push((sent.clone(), notice));
