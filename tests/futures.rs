@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use libipc::tokio::{AsyncReceiver, AsyncSender, Message};
-use libipc::{Client, MailboxOptions, ReceiveError, SendError};
+use libipc::{Buffering, Client, MailboxOptions, ReceiveError, SendError};
 use tests::{Dice, PATIENCE, TestDaemon, seed, skip_unless_two_processors, wait_until};
 use tokio::runtime::{Builder, Runtime};
 
@@ -260,4 +260,16 @@ fn a_receive_spins_as_long_as_its_handle_may_and_no_longer() {
             assert_eq!(received.unwrap().into_bytes(), b"late");
         });
     });
+}
+
+/// Promise 64: a send in a rendezvous mailbox is no mere publishing, in whatever way it is asked for.
+#[test]
+fn a_sender_of_a_rendezvous_mailbox_is_not_handed_to_tokio() {
+    let daemon = TestDaemon::start(&[]);
+    let client = daemon.client_with("orders", &small().buffering(Buffering::Rendezvous));
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    let refused = AsyncSender::new(client.sender("orders").expect("it is there"));
+    let why = refused.map(drop).expect_err("its sends wait for acknowledgements").to_string();
+    assert!(why.contains("send_tracked"), "{why}");
 }

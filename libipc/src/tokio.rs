@@ -164,11 +164,17 @@ impl AsyncSender {
     /// Hands a sender's waiting to the runtime that this is called in.
     ///
     /// # Errors
-    /// [`Fault`]: no descriptor is to be had, or this is the child of a fork.
+    /// [`Fault`]: no descriptor is to be had, this is the child of a fork, or the mailbox is a rendezvous: there a
+    /// send waits for its acknowledgement, which the descriptor of a tracked send's ticket tells.
     ///
     /// # Panics
     /// Outside of a tokio runtime, or in one without I/O.
     pub fn new(mut sender: Sender) -> Result<Self, Fault> {
+        if sender.is_rendezvous() {
+            let why =
+                "a send to it waits for the acknowledgement: wait on the ticket of send_tracked";
+            return Err(Fault::new("hand a rendezvous to tokio", why));
+        }
         let has_room = register(sender.poll_fd()?)?;
         Ok(Self { has_room, sender })
     }

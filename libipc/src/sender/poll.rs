@@ -123,6 +123,12 @@ impl Sender {
         self.receiver_runs_elsewhere()
     }
 
+    /// For the tokio adapter: whether a send waits for more than room.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_rendezvous(&self) -> bool {
+        self.rendezvous
+    }
+
     /// For the tokio adapter: as `try_send`, but spins before it arms.
     #[cfg(feature = "tokio")]
     pub(crate) fn send_or_spin_or_arm(&mut self, message: &[u8]) -> Result<(), TrySendError> {
