@@ -1,7 +1,10 @@
 //! What a receive costs with one sender, and with one active sender among many: medians of interleaved rounds.
+//! Last, what it costs to receive from a named sender while the messages of one other, or of many, wait.
 //!
 //! `cargo run --release -p libipc --example crowd [SENDERS]`
 
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use libipc::{Client, MailboxOptions, Receiver, Sender};
@@ -26,7 +29,6 @@ fn crowd(client: &Client, name: &str, senders: usize, queued: bool) -> Result<Cr
             sender.send(b"waits")?;
         }
     }
-    // Another process: its messages can be asked for by its process id.
     let active = client.sender(name)?;
     let receiver = client.receiver(name)?;
     Ok(Crowd { receiver, active, _idle: idle })
@@ -84,6 +86,54 @@ impl Crowd {
     }
 }
 
+/// A mailbox in which the messages of other senders wait, and a process that is to be received from by name.
+struct Named {
+    receiver: Receiver,
+    _others: Vec<Sender>,
+    process: Child,
+}
+
+const NAMED_MESSAGES: u32 = 1000;
+
+impl Named {
+    fn new(client: &Client, name: &str, others: usize) -> Result<Self, Failure> {
+        let crowd = crowd(client, name, others + 1, true)?;
+        let process = Command::new(std::env::current_exe()?)
+            .args(["feed", name])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        Ok(Self { receiver: crowd.receiver, _others: crowd._idle, process })
+    }
+
+    /// Nanoseconds a message that is there when it is asked for.
+    fn measure(&mut self) -> Result<f64, Failure> {
+        let (Some(input), Some(output)) = (&mut self.process.stdin, &mut self.process.stdout)
+        else {
+            return Err("no pipe".into());
+        };
+        input.write_all(b"x")?;
+        output.read_exact(&mut [0])?;
+        let pid = self.process.id();
+        let start = Instant::now();
+        for _ in 0..NAMED_MESSAGES {
+            self.receiver.receive_from(pid)?.acknowledge();
+        }
+        Ok(start.elapsed().as_nanos() as f64 / f64::from(NAMED_MESSAGES))
+    }
+}
+
+/// The named process: sends so many messages for each byte that it reads, and then says so.
+fn feed(name: &str) -> Result<(), Failure> {
+    let mut sender = Client::connect()?.sender(name)?;
+    while std::io::stdin().read_exact(&mut [0]).is_ok() {
+        (0..NAMED_MESSAGES).try_for_each(|_| sender.send(b"12345678"))?;
+        std::io::stdout().write_all(b"x")?;
+        std::io::stdout().flush()?;
+    }
+    Ok(())
+}
+
 fn per_message(start: Instant) -> f64 {
     start.elapsed().as_nanos() as f64 / f64::from(MESSAGES)
 }
@@ -94,6 +144,9 @@ fn median(values: &mut [f64]) -> f64 {
 }
 
 fn main() -> Result<(), Failure> {
+    if std::env::args().nth(1).as_deref() == Some("feed") {
+        return feed(&std::env::args().nth(2).ok_or("no mailbox")?);
+    }
     let many = std::env::args().nth(1).map_or(Ok(1000), |word| word.parse())?;
     let client = Client::connect()?;
     let mut one = crowd(&client, "one", 1, false)?;
@@ -111,5 +164,19 @@ fn main() -> Result<(), Failure> {
         let [one, among] = times.map(|mut times| median(&mut times));
         println!("{what}: {one:.1} ns alone, {among:.1} ns among {many}: {:.2}", among / one);
     }
+    let mut few = Named::new(&client, "few-others", 1)?;
+    let mut many_others = Named::new(&client, "many-others", many)?;
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..ROUNDS {
+        times[0].push(few.measure()?);
+        times[1].push(many_others.measure()?);
+    }
+    let [one, among] = times.map(|mut times| median(&mut times));
+    println!(
+        "from a named sender: {one:.1} ns beside 1, {among:.1} ns beside {many}: {:.2}",
+        among / one
+    );
+    few.process.kill()?;
+    many_others.process.kill()?;
     Ok(())
 }

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use crate::delivery::Delivery;
 use crate::error::{Corrupt, Fault, ReceiveError, RequestError, TryReceiveError};
 use crate::lane::claim::{Claimant, Malformed, Next, Taken};
+use crate::lane::hints;
 use crate::lane::layout::{SlotState, Traffic};
 use crate::lane::memory::{Payload, RingMemory, TrustedSenders};
 use crate::lane::order::LANES_WITHOUT_HINTS;
@@ -43,8 +44,9 @@ pub use batch::{Batch, BatchMessage};
 const LOOKS_BEFORE_ASKING: u32 = 24;
 /// The same where last time the senders were found on this very processor.
 const LOOKS_BESIDE_HERE: u32 = 2;
-/// One claim in so many looks at every lane, for hints may be wrong.
-const CLAIMS_PER_FULL_LOOK: u32 = 256;
+/// One claim in so many looks at a further lane whatever its hint says, for hints may be wrong. At every lane, and at
+/// once, it would cost more than everything else where there are a thousand.
+const CLAIMS_PER_PATROL: u32 = 16;
 /// Looks between two readings of the clock while spinning.
 const LOOKS_BETWEEN_CLOCKS: u32 = 32;
 /// Senders of which a spinning receiver asks where they run.
@@ -362,9 +364,10 @@ impl Receiver {
         }
         let few = self.claimant.lanes().len() <= LANES_WITHOUT_HINTS;
         self.claims = self.claims.wrapping_add(1);
-        if few || self.claims.is_multiple_of(CLAIMS_PER_FULL_LOOK) {
+        if few {
             return self.claimant.claim_next();
         }
+        self.patrol();
         // Each uid's senders in turn.
         let count = self.neighbours.doorsteps().count().max(1);
         let first = self.claims as usize % count;
@@ -375,6 +378,16 @@ impl Receiver {
             }
         }
         if thorough { self.claimant.claim_next() } else { Ok(false) }
+    }
+
+    /// From time to time gives one lane the hint that it should have.
+    fn patrol(&mut self) {
+        if self.claims.is_multiple_of(CLAIMS_PER_PATROL)
+            && let Some(lane) = self.claimant.patrol()
+            && let Some(doorstep) = self.neighbours.doorstep_of(lane)
+        {
+            hints::give(&doorstep.hints, lane);
+        }
     }
 
     fn next_of_run(&mut self) -> Result<bool, TryReceiveError> {

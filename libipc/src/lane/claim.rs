@@ -171,7 +171,7 @@ pub struct Claimant<S> {
     /// Indexes of the lanes there are; the turn goes round.
     pub(super) order: Vec<u16>,
     pub(super) turn: usize,
-    turn_records: u32,
+    pub(super) turn_records: u32,
     /// Where more than the turn decides.
     pub(super) choice: Choice,
     pub(super) run: Run,

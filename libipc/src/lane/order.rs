@@ -53,6 +53,8 @@ pub(super) struct Choice {
     prioritised: bool,
     /// Some lane waits for another one to be emptied.
     waiting: bool,
+    /// The lane that was looked at last without a hint, by its place.
+    patrol: usize,
 }
 
 /// The lanes of one priority.
@@ -135,6 +137,7 @@ impl<S: Storage> Claimant<S> {
             outdated: true,
             classes: std::mem::take(&mut self.choice.classes),
             by_arrival: self.choice.by_arrival,
+            patrol: self.choice.patrol,
         };
     }
 
@@ -195,6 +198,13 @@ impl<S: Storage> Claimant<S> {
         reader.published(self.claim_position(lane)) != Some(0)
     }
 
+    /// Looks at one lane, a further one at each call: names it if it has something, whatever its hint says.
+    pub fn patrol(&mut self) -> Option<u16> {
+        self.choice.patrol = (self.choice.patrol + 1) % self.order.len().max(1);
+        let lane = *self.order.get(self.choice.patrol)?;
+        self.lane(lane).is_some_and(|reader| self.has_some(lane, reader)).then_some(lane)
+    }
+
     /// Whether anything could be taken now, from any lane or by taking over: reads every lane's words.
     pub fn anything_to_take(&self) -> bool {
         self.anything_to_take_of(&self.order, |_| true)
@@ -236,6 +246,8 @@ impl<S: Storage> Claimant<S> {
             return self.claim_next();
         }
         let last = self.order.get(self.turn).copied().unwrap_or_default();
+        // Whoever is found begins a turn: those behind the last one are asked first.
+        self.turn_records = 0;
         hints::scan(
             hints,
             |_| u64::MAX,

@@ -1,6 +1,6 @@
 //! Taking where more than the turn decides: priorities, and the order of arrival.
 
-use super::{CLAIMS_PER_FULL_LOOK, Receiver};
+use super::Receiver;
 use crate::error::TryReceiveError;
 use crate::sync::Ordering::Acquire;
 
@@ -35,13 +35,13 @@ impl Receiver {
 
     fn claim_highest(&mut self, floor: u8, thorough: bool) -> Result<bool, TryReceiveError> {
         self.claims = self.claims.wrapping_add(1);
+        self.patrol();
         let doorsteps = || self.neighbours.doorsteps().map(|(_, doorstep)| &*doorstep.hints);
         // Each uid's senders in turn.
         let first = self.claims as usize % doorsteps().count().max(1);
         let hints = || doorsteps().skip(first).chain(doorsteps().take(first));
-        let full = self.claims.is_multiple_of(CLAIMS_PER_FULL_LOOK);
-        let claimed = match self.claimant.claim_highest(floor, hints(), full) {
-            Ok(false) if thorough && !full => self.claimant.claim_highest(floor, hints(), true),
+        let claimed = match self.claimant.claim_highest(floor, hints(), false) {
+            Ok(false) if thorough => self.claimant.claim_highest(floor, hints(), true),
             other => other,
         };
         claimed.map_err(|malformed| self.corrupt(malformed))
