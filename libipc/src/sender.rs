@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Corrupt, Fault, RequestError, SendError, TrySendError};
 use crate::lane::hints;
-use crate::lane::layout::{Limits, SlotState, Traffic};
+use crate::lane::layout::{Limits, RosterHeader, SlotState, Traffic};
 use crate::lane::park::{self, Rung, SpinBudget, Woke};
 use crate::lane::position::record_granules;
 use crate::lane::ring::NoRoom;
@@ -15,7 +15,7 @@ use crate::protocol::{Buffering, Group, MailboxAttributes, Opened, OpenedRole};
 use crate::regions::{Cursors, Doorstep, Roster};
 use crate::session::Session;
 use crate::sync::Ordering::{Acquire, Relaxed};
-use crate::sync::spin_hint;
+use crate::sync::{AtomicU32, spin_hint};
 use crate::sys::futex::Futex;
 use crate::sys::mapping::Access;
 use crate::sys::process::{self, ForkGuard};
@@ -181,9 +181,10 @@ impl Sender {
     /// Sends if nothing has to be seen to first. Whatever it does not do, [`Self::send_thoroughly`] does.
     #[inline]
     pub(crate) fn send_quickly(&mut self, message: &[u8]) -> bool {
-        let can = self.is_undisturbed() && self.fits(message.len());
+        let can = self.is_undisturbed() && self.lane.writer.is_plain() && self.fits(message.len());
         if can {
-            self.publish(message);
+            self.lane.writer.publish_plainly(message);
+            self.announce();
         }
         can
     }
@@ -247,10 +248,13 @@ impl Sender {
             hints::give_surely(&self.doorstep.hints, self.lane.writer.lane());
         }
         let (roster, words) = (&self.roster.header, self.sleeping_words);
-        let mut rang = false;
-        for ((cursors, rung), bell) in self.groups.iter_mut().zip(&self.doorstep.header.bells) {
-            rang |= park::announce(roster, &cursors.header, words, rung, bell, &Futex);
-        }
+        let bells = &self.doorstep.header.bells;
+        let rang = match &mut *self.groups {
+            [(cursors, rung)] => {
+                park::announce(roster, &cursors.header, words, rung, &bells[0], &Futex)
+            }
+            groups => announce_to_all(roster, groups, words, bells),
+        };
         if rang {
             self.note_processor();
         }
@@ -389,4 +393,19 @@ impl Sender {
         self.lane.writer.header().cpu.store(here, Relaxed);
         here
     }
+}
+
+/// Announces to several groups of receivers what was published; says whether any bell was rung.
+#[inline(never)]
+fn announce_to_all(
+    roster: &RosterHeader,
+    groups: &mut [(Cursors, Rung)],
+    words: usize,
+    bells: &[AtomicU32],
+) -> bool {
+    let mut rang = false;
+    for ((cursors, rung), bell) in groups.iter_mut().zip(bells) {
+        rang |= park::announce(roster, &cursors.header, words, rung, bell, &Futex);
+    }
+    rang
 }

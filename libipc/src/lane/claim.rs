@@ -178,6 +178,8 @@ pub struct Claimant<S> {
     /// What this slot held is offered: until somebody has taken it over, nothing new can be claimed.
     pub(super) returned: bool,
     received: u64,
+    /// Words of bits that the slots take.
+    offered_words: usize,
     /// Something impossible that the quick path came upon.
     pub(super) unreported: Option<Malformed>,
 }
@@ -189,7 +191,9 @@ impl<S: Storage> Claimant<S> {
         let mine = cursors.slots.element(slot.into());
         let returned = !slot_is_idle(&cursors, slot);
         let received = mine.received.load(Relaxed);
+        let offered_words = cursors.slots.len().div_ceil(64);
         Self {
+            offered_words,
             roster,
             cursors,
             slot,
@@ -310,8 +314,8 @@ impl<S: Storage> Claimant<S> {
         self.free_in_hand()
     }
 
-    /// Copies out the record at the run's beginning, if it is what a record can be.
-    #[inline]
+    /// Copies out the record at the run's beginning, if it is what a record can be and its sender has not
+    /// taken it back.
     fn copy_next(&mut self, into: &mut S::Payload) -> Result<(), NotHandedOut> {
         let Some(Some(lane)) = self.lanes.get(usize::from(self.run.lane)) else {
             return Err(NotHandedOut::Malformed);
@@ -354,17 +358,27 @@ impl<S: Storage> Claimant<S> {
     /// offered. False says only that it did not: the thorough calls tell why.
     #[inline]
     pub fn take_quickly(&mut self, into: &mut S::Payload) -> bool {
-        (!self.run.is_over() || self.claim_quickly()) && self.copy_next(into).is_ok()
+        (!self.run.is_over() || self.claim_quickly()) && self.copy_unmarked(into)
+    }
+
+    /// Copies out the record at the run's beginning, if it is what a record can be and nothing is to be
+    /// asked about it.
+    #[inline]
+    fn copy_unmarked(&mut self, into: &mut S::Payload) -> bool {
+        let Some(Some(lane)) = self.lanes.get(usize::from(self.run.lane)) else { return false };
+        let at = self.run.in_hand;
+        let Some(len) = self.run.hand_out_unmarked(&lane.storage) else { return false };
+        lane.storage.copy_out(at, len, into);
+        true
     }
 
     #[inline(never)]
     fn claim_quickly(&mut self) -> bool {
-        let undisturbed = !self.returned
-            && (self.turn_records < TURN_RECORDS || self.order.len() == 1)
-            && !self.anything_offered();
-        let Some(lane) = self.order.get(self.turn).copied().filter(|_| undisturbed) else {
+        let Some(&lane) = self.order.get(self.turn) else { return false };
+        let turn_is_over = self.turn_records >= TURN_RECORDS && self.order.len() > 1;
+        if turn_is_over || self.returned || self.anything_offered() {
             return false;
-        };
+        }
         self.claim_from(lane).unwrap_or_else(|malformed| {
             self.unreported = Some(malformed);
             false
@@ -387,9 +401,8 @@ impl<S: Storage> Claimant<S> {
     /// Whether anything is offered that could be taken over.
     #[inline]
     pub fn anything_offered(&self) -> bool {
-        let words = self.cursors.slots.len().div_ceil(64);
         // Relaxed: only a reason to look; `take_over` acquires.
-        self.cursors.header.offered[..words].iter().any(|word| word.load(Relaxed) != 0)
+        park::any_bit(&self.cursors.header.offered, self.offered_words)
     }
 
     /// Claims the next record, or run of records, of the lane whose turn it is, or of the next that has
@@ -430,20 +443,21 @@ impl<S: Storage> Claimant<S> {
     /// [`Malformed`]: the lane is left alone from now on.
     #[inline]
     pub fn claim_from(&mut self, index: u16) -> Result<bool, Malformed> {
-        self.claim_at(index, None)
+        self.claim_if(index, |_| true)
     }
 
-    /// The same, but if a position is given, only while the lane's next record is there.
+    /// The same, but only while the lane's next record is at a position that is `wanted`.
     #[inline]
-    pub(super) fn claim_at(
+    pub(super) fn claim_if(
         &mut self,
         index: u16,
-        expected: Option<Position>,
+        wanted: impl Fn(Position) -> bool,
     ) -> Result<bool, Malformed> {
-        let Some(lane) = self.lanes[usize::from(index)].as_mut() else { return Ok(false) };
-        if !lane.open {
-            return if self.opens(index) { self.claim_opened(index, expected) } else { Ok(false) };
+        let open = self.lane(index).is_some_and(|lane| lane.open);
+        if !open && !self.opens(index) {
+            return Ok(false);
         }
+        let Some(lane) = self.lanes[usize::from(index)].as_mut() else { return Ok(false) };
         let cell = &self.cursors.claims[usize::from(index)].claim;
         let mine = &self.mine;
         for _ in 0..CLAIM_TRIES {
@@ -457,7 +471,7 @@ impl<S: Storage> Claimant<S> {
             if status.generation != lane.generation || status.state == SlotState::Free {
                 return Ok(false);
             }
-            if expected.is_some_and(|expected| expected != claim.position) {
+            if !wanted(claim.position) {
                 return Ok(false);
             }
             let mut available = lane.tail.since(claim.position);

@@ -377,28 +377,30 @@ impl Payload {
 /// Payloads up to this many bytes are copied in place, without a call.
 const SHORT_BYTES: usize = 128;
 
+/// Copies the first and the last `size_of::<T>()` bytes of `len`: all of them, and some of them twice.
+///
+/// # Safety
+/// `source` is readable and `target` writable for `len` bytes, they do not overlap, and
+/// `size_of::<T>() <= len <= 2 * size_of::<T>()`.
+#[inline]
+unsafe fn both_ends<T>(source: *const u8, target: *mut u8, len: usize) {
+    let last = len - size_of::<T>();
+    // SAFETY: the first size_of::<T>() bytes lie inside `len` (contract).
+    let head = unsafe { source.cast::<T>().read_unaligned() };
+    // SAFETY: so do the last ones.
+    let tail = unsafe { source.wrapping_add(last).cast::<T>().read_unaligned() };
+    // SAFETY: as for the source.
+    unsafe { target.cast::<T>().write_unaligned(head) };
+    // SAFETY: as for the source.
+    unsafe { target.wrapping_add(last).cast::<T>().write_unaligned(tail) };
+}
+
 /// Copies `len` bytes; short ones in pieces that overlap, so that no byte outside is touched.
 ///
 /// # Safety
 /// `source` is readable and `target` writable for `len` bytes, and they do not overlap.
 #[inline]
 unsafe fn copy_in(source: *const u8, target: *mut u8, len: usize) {
-    /// Two pieces of type `T`: the first and the last `size_of::<T>()` bytes of `len`.
-    ///
-    /// # Safety
-    /// As `copy_in`, and `size_of::<T>() <= len <= 2 * size_of::<T>()`.
-    #[inline]
-    unsafe fn both_ends<T>(source: *const u8, target: *mut u8, len: usize) {
-        let last = len - size_of::<T>();
-        // SAFETY: the first size_of::<T>() bytes lie inside `len` (contract).
-        let head = unsafe { source.cast::<T>().read_unaligned() };
-        // SAFETY: so do the last ones.
-        let tail = unsafe { source.wrapping_add(last).cast::<T>().read_unaligned() };
-        // SAFETY: as for the source.
-        unsafe { target.cast::<T>().write_unaligned(head) };
-        // SAFETY: as for the source.
-        unsafe { target.wrapping_add(last).cast::<T>().write_unaligned(tail) };
-    }
     match len {
         0 => {}
         // SAFETY: len is 1.
@@ -409,14 +411,8 @@ unsafe fn copy_in(source: *const u8, target: *mut u8, len: usize) {
         4..=7 => unsafe { both_ends::<u32>(source, target, len) },
         // SAFETY: 8 <= len <= 16.
         8..=16 => unsafe { both_ends::<u64>(source, target, len) },
-        // SAFETY: 16 <= len <= 32.
-        17..=32 => unsafe { both_ends::<u128>(source, target, len) },
-        // SAFETY: 32 <= len <= 64.
-        33..=64 => unsafe { both_ends::<[u128; 2]>(source, target, len) },
-        // SAFETY: 64 <= len <= 128.
-        65..=SHORT_BYTES => unsafe { both_ends::<[u128; 4]>(source, target, len) },
         // SAFETY: the contract.
-        _ => unsafe { std::ptr::copy_nonoverlapping(source, target, len) },
+        _ => unsafe { copy_longer(source, target, len) },
     }
 }
 
@@ -426,18 +422,30 @@ unsafe fn copy_in(source: *const u8, target: *mut u8, len: usize) {
 /// `source` is readable and `target` writable for `len` rounded up to granules, and they do not overlap.
 #[inline]
 unsafe fn copy_granules(source: *const u8, target: *mut u8, len: usize) {
-    if len > SHORT_BYTES {
+    match len {
+        0 => {}
+        // SAFETY: one granule, rounded up.
+        1..=16 => unsafe { both_ends::<u128>(source, target, GRANULE_BYTES) },
         // SAFETY: the contract.
-        unsafe { std::ptr::copy_nonoverlapping(source, target, len) };
-        return;
+        _ => unsafe { copy_longer(source, target, len) },
     }
-    let mut done = 0;
-    while done < len {
-        // SAFETY: `done` is a multiple of a granule below `len`, so this granule is inside (contract).
-        let granule = unsafe { source.wrapping_add(done).cast::<u128>().read_unaligned() };
-        // SAFETY: as for the source.
-        unsafe { target.wrapping_add(done).cast::<u128>().write_unaligned(granule) };
-        done += GRANULE_BYTES;
+}
+
+/// Copies `len` bytes, as quickly as may be if they are more than 16.
+///
+/// # Safety
+/// `source` is readable and `target` writable for `len` bytes, and they do not overlap.
+#[inline]
+unsafe fn copy_longer(source: *const u8, target: *mut u8, len: usize) {
+    match len {
+        // SAFETY: 16 <= len <= 32.
+        17..=32 => unsafe { both_ends::<u128>(source, target, len) },
+        // SAFETY: 32 <= len <= 64.
+        33..=64 => unsafe { both_ends::<[u128; 2]>(source, target, len) },
+        // SAFETY: 64 <= len <= 128.
+        65..=SHORT_BYTES => unsafe { both_ends::<[u128; 4]>(source, target, len) },
+        // SAFETY: the contract.
+        _ => unsafe { std::ptr::copy_nonoverlapping(source, target, len) },
     }
 }
 

@@ -152,15 +152,6 @@ impl<S: Storage> Claimant<S> {
         opens
     }
 
-    #[cold]
-    pub(super) fn claim_opened(
-        &mut self,
-        lane: u16,
-        expected: Option<Position>,
-    ) -> Result<bool, Malformed> {
-        self.claim_at(lane, expected)
-    }
-
     /// Whether every lane that this one goes on from has been claimed to its end.
     fn is_due(&self, lane: u16) -> bool {
         self.first_of_chain(lane) == Some(lane)
@@ -410,7 +401,7 @@ impl<S: Storage> Claimant<S> {
     /// [`Malformed`]: the lane is left alone from now on.
     pub fn claim_head(&mut self, head: Head) -> Result<bool, Malformed> {
         let reach = self.set_reach(Reach::ONE);
-        let claimed = self.claim_at(head.lane, Some(head.position));
+        let claimed = self.claim_if(head.lane, |claim| claim == head.position);
         self.set_reach(reach);
         claimed
     }

@@ -99,7 +99,14 @@ pub fn heavy_barrier_of_all<'a>(
 #[inline]
 pub fn anyone_sleeps(cursors: &CursorsHeader, words: usize) -> bool {
     // PAIR(sleep): Relaxed, ordered by the light barrier in front.
-    cursors.sleeping[..words].iter().any(|word| word.load(Relaxed) != 0)
+    any_bit(&cursors.sleeping, words)
+}
+
+/// Whether any bit is set in the first `words` of a bit set. Relaxed: the caller says what orders it.
+#[inline]
+pub fn any_bit<const N: usize>(set: &[AtomicU64; N], words: usize) -> bool {
+    let is_set = |word: &AtomicU64| word.load(Relaxed) != 0;
+    is_set(&set[0]) || words > 1 && set[1..words].iter().any(is_set)
 }
 
 /// Whether any receiver but `slot` sleeps or is about to.

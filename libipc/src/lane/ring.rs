@@ -193,6 +193,8 @@ pub struct LaneWriter<S> {
     counted: Option<u64>,
     /// What stamps the messages, where they are received in the order of their arrival.
     clock: Option<fn() -> u64>,
+    /// Neither of these two is there.
+    plain: bool,
 }
 
 /// The oldest messages of a lane that one group has not claimed: where they begin and end, and how many
@@ -234,11 +236,13 @@ impl<S: Storage> LaneWriter<S> {
             sent: 0,
             counted: None,
             clock: None,
+            plain: true,
         }
     }
 
     /// Says that messages of this lane may be withdrawn from now on. Asked once, with nothing unpublished.
     pub fn expect_withdrawals(&mut self) {
+        self.plain = false;
         self.counted = Some(self.sent);
     }
 
@@ -366,6 +370,25 @@ impl<S: Storage> LaneWriter<S> {
         least.advance((capacity / 4).min(in_use))
     }
 
+    /// Whether messages need nothing but to be written: no stamp, and nobody else counts them.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.plain
+    }
+
+    /// Does what [`Self::publish`] does, and less, if [`Self::is_plain`].
+    #[inline]
+    pub fn publish_plainly(&mut self, payload: &[u8]) {
+        debug_assert!(self.plain, "what is not plain is published with all that belongs to it");
+        let header = RecordHeader { len: payload.len() as u32, ..RecordHeader::default() };
+        self.storage.write(self.tail, header, payload);
+        self.tail = self.tail.advance(header.granules());
+        self.sent += 1;
+        // Relaxed: a counter for people.
+        self.header.sent.store(self.sent, Relaxed);
+        self.store_tail();
+    }
+
     /// Writes a message and publishes it. There must be room ([`Self::has_room`]).
     #[inline]
     pub fn publish(&mut self, payload: &[u8]) {
@@ -400,6 +423,7 @@ impl<S: Storage> LaneWriter<S> {
 
     /// Stamps the messages from now on with the time.
     pub fn stamp_with(&mut self, clock: fn() -> u64) {
+        self.plain = false;
         self.clock = Some(clock);
     }
 
@@ -429,6 +453,11 @@ impl<S: Storage> LaneWriter<S> {
                 *counted = self.sent;
             }
         }
+        self.store_tail();
+    }
+
+    #[inline]
+    fn store_tail(&self) {
         // PAIR(publish): Release here, Acquire in `claim::Claimant::claim_from`; makes the record's
         // bytes visible to whoever sees the tail.
         self.header.tail.store(self.tail.get(), Release);

@@ -54,10 +54,20 @@ impl Reach {
         begin: Position,
         first_end: Position,
     ) -> (Position, u32) {
-        let (mut end, mut records) = (first_end, 1);
-        if self.records == 1 {
-            return (end, records);
+        if self.records == 1 || tail.since(first_end) <= 0 {
+            return (first_end, 1);
         }
+        self.extend_further(storage, tail, begin, first_end)
+    }
+
+    fn extend_further(
+        self,
+        storage: &impl Storage,
+        tail: Position,
+        begin: Position,
+        first_end: Position,
+    ) -> (Position, u32) {
+        let (mut end, mut records) = (first_end, 1);
         let granules_max = self.granules.min((storage.capacity() / 4).max(Self::ALONE_GRANULES));
         if self.in_place {
             let granules = first_end.since(begin) as u64;
@@ -135,31 +145,46 @@ impl Run {
 
     /// Hands out the record at `in_hand`, if it is what a record can be and its sender has not taken it back:
     /// returns the length of its payload, and `in_hand` is behind it. Every record that any receiver gets is
-    /// handed out here.
-    #[inline]
+    /// handed out here, or in [`Self::hand_out_unmarked`].
     pub(super) fn hand_out(
         &mut self,
         storage: &impl Storage,
         verdict: Option<&AtomicU64>,
     ) -> Result<usize, NotHandedOut> {
-        // The fields one by one: the run as a whole would be loaded in pieces larger than those in which it
-        // was just stored, and wait for them.
-        let word = storage.first_word(self.in_hand);
-        let len = word as u32 as usize;
-        let granules = record_granules(len);
-        if granules > self.end.since(self.in_hand) as u64 {
-            return Err(NotHandedOut::Malformed);
-        }
-        let end = self.in_hand.advance(granules);
+        let (word, end) = self.look(storage).ok_or(NotHandedOut::Malformed)?;
         // PAIR(withdraw): the word was read behind the claim and its barrier.
         if RecordHeader::is_marked(word)
             && !is_to_be_handed_out(storage, verdict, self.in_hand, word)
         {
             return Err(NotHandedOut::Withdrawn(end));
         }
+        Ok(self.step_over(word, end))
+    }
+
+    /// The same for a record that its sender has not marked; does nothing with any other.
+    #[inline]
+    pub(super) fn hand_out_unmarked(&mut self, storage: &impl Storage) -> Option<usize> {
+        // PAIR(withdraw): as above.
+        let (word, end) = self.look(storage)?;
+        (!RecordHeader::is_marked(word)).then(|| self.step_over(word, end))
+    }
+
+    /// The first word of the record at `in_hand`, and where it ends, if that is in the run.
+    #[inline]
+    fn look(&self, storage: &impl Storage) -> Option<(u64, Position)> {
+        // The fields one by one: the run as a whole would be loaded in pieces larger than those in which it
+        // was just stored, and wait for them.
+        let word = storage.first_word(self.in_hand);
+        let granules = record_granules(word as u32 as usize);
+        let possible = granules <= self.end.since(self.in_hand) as u64;
+        possible.then(|| (word, self.in_hand.advance(granules)))
+    }
+
+    #[inline]
+    fn step_over(&mut self, word: u64, end: Position) -> usize {
         self.kind = (word >> 32) as u8;
         self.in_hand = end;
-        Ok(len)
+        word as u32 as usize
     }
 }
 
