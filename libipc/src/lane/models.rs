@@ -6,6 +6,7 @@
 //! at a [`Storage::checkpoint`].
 
 mod choice;
+mod growth;
 mod withdraw;
 
 use std::io;
