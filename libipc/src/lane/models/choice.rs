@@ -21,8 +21,8 @@ struct Line {
     words: [Arc<AtomicU32>; 2],
     /// Written by whoever has the turn: loom sees whether it was handed on properly.
     inside: Arc<UnsafeCell<u64>>,
-    /// The last number that had the turn.
-    served: Arc<std::sync::atomic::AtomicU64>,
+    /// The last number that had the turn. loom sees nothing of it.
+    served: Arc<std::sync::Mutex<u64>>,
 }
 
 impl Line {
@@ -46,7 +46,8 @@ impl Line {
 
     /// Has the turn, but does not give it up.
     fn be_inside(&self, number: u64) {
-        assert!(self.served.swap(number, Relaxed) < number, "{number} came too late");
+        let before = std::mem::replace(&mut *self.served.lock().unwrap(), number);
+        assert!(before < number, "{number} came too late");
         set_cell(&self.inside, number);
     }
 

@@ -2,11 +2,16 @@
 //!
 //! What `ipcd` does between the two, and how a receiver learns of it, is done here in its place ([`Chain::grow`],
 //! [`Taker::look_for_lanes`]); all else is the code that ships.
+//!
+//! Each of these changes was made on purpose once, and the models caught it: a lane open from the start; opened without a
+//! look at the claim of the one before; opened by the tail as it was last seen there; opened when the one just before it is
+//! claimed, whatever comes before that; opened though the one before is not known; a lane whose sender has left it taken
+//! for one that is gone (each time a later message too early); a lane that never opens.
 
 use super::{
-    Acquire, Arc, Claimant, Killed, LaneEntry, LaneHeader, LaneReader, LaneWriter, Mailbox, Mended,
-    Model, Relaxed, Release, SlotState, explore, lane_is_drained, mend_slot, shared, shared_slice,
-    slot_is_idle, thread,
+    Acquire, CheckpointsLeft, Claimant, Killed, LaneEntry, LaneHeader, LaneReader, LaneWriter,
+    Mailbox, Mended, Model, Relaxed, Release, SlotState, explore, lane_is_drained, mend_slot,
+    shared, shared_slice, slot_is_idle, thread,
 };
 use crate::lane::layout::{Claim, ClaimCell, LaneStatus};
 use crate::lane::order::{LaneId, Standing};
@@ -125,7 +130,7 @@ impl Chain {
 struct Taker {
     chain: Chain,
     claimant: Claimant<Model>,
-    checkpoints_left: Option<Arc<std::sync::atomic::AtomicU32>>,
+    checkpoints_left: Option<CheckpointsLeft>,
     seen_changes: u32,
     by_priority: bool,
 }
@@ -140,7 +145,8 @@ impl Taker {
             return;
         }
         self.seen_changes = changes;
-        for index in 0..self.chain.lanes.len() as u16 {
+        // The last first: the turn begins with what is to wait, so that nothing but the chain holds it back.
+        for index in (0..self.chain.lanes.len() as u16).rev() {
             let status = roster.lanes[usize::from(index)].status.load(Acquire);
             let there = LaneStatus::from_word(status).state != SlotState::Free;
             if there && self.claimant.lane(index).is_none() {
