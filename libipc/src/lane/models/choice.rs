@@ -3,8 +3,8 @@
 //! Each of these changes to the turn was made on purpose once, and the models caught it: either fence left out, the
 //! first in line not woken by another in line, a leaver that wakes nobody, a dead one's place in line or its turn kept (asleep for
 //! ever); the turn taken by load and store (two at once); the turn taken or given up Relaxed (what one has done not
-//! seen by the next); the mark before the number left out or not looked at, the number taken Relaxed, or with Acquire
-//! or Release alone (a later number first). `docs/ordering.md` says which steps could be weaker.
+//! seen by the next); the mark before the number left out or not looked at, the number taken without
+//! Release (a later number first). `docs/ordering.md` says which steps could be weaker.
 
 use super::{
     Acquire, Arc, AtomicU32, Killed, Mailbox, Next, Relaxed, UnsafeCell, drain, explore,
