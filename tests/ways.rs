@@ -72,6 +72,31 @@ fn an_unbounded_lane_takes_messages_longer_than_its_capacity() {
     }
 }
 
+/// Room that was reserved and given up leaves a lane in which nothing was ever sent: what comes behind it still
+/// waits for what came before.
+#[test]
+fn room_reserved_in_a_larger_lane_and_given_up_lets_nothing_overtake() {
+    let daemon = TestDaemon::start(&[]);
+    let client = unbounded(&daemon);
+    let mut sender = client.sender("orders").unwrap();
+    // More than a receiver takes from one lane before it looks at the next.
+    let (count, len) = (128, 16);
+    for number in 0..count {
+        sender.try_send(&numbered(number, len)).unwrap();
+    }
+    let (_, lanes) = bytes_used(&client);
+    drop(sender.try_reserve(len).unwrap());
+    assert_eq!(bytes_used(&client).1, lanes + 1, "it goes on in a larger lane");
+    // Longer than what it may write there without a look at what is in use.
+    let long = 6000;
+    sender.try_send(&numbered(count, long)).unwrap();
+    let mut receiver = client.receiver("orders").unwrap();
+    for number in 0..=count {
+        receive_numbered(&mut receiver, number, if number == count { long } else { len });
+    }
+    assert!(matches!(receiver.try_receive(), Err(TryReceiveError::Empty)));
+}
+
 #[test]
 fn what_an_unbounded_lane_has_grown_by_goes_back_once_it_is_drained() {
     let daemon = TestDaemon::start(&[]);

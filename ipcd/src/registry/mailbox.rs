@@ -429,6 +429,15 @@ impl Mailbox {
         }
     }
 
+    /// Has a new lane go on from what an unused one goes on from, instead of from that one.
+    pub fn leave_out(&mut self, unused: LaneTicket, mut lane: LaneInfo) -> LaneInfo {
+        lane.predecessor = self.lane(unused).and_then(|slot| slot.info.predecessor);
+        if let Some(slot) = self.lanes.get_mut(usize::from(lane.ticket.index)) {
+            slot.info = lane;
+        }
+        lane
+    }
+
     fn mark_gone(&mut self, index: u16) {
         if let Some(slot) = self.lanes.get_mut(usize::from(index)) {
             slot.state = SlotState::Gone;

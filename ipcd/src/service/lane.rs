@@ -29,7 +29,7 @@ impl Service {
         let key = key(asker, link);
         let id = self.registry.sent_to(key, "add a lane")?.id;
         self.sweep(id);
-        let lane = self.registry.add_lane(key, wish)?;
+        let mut lane = self.registry.add_lane(key, wish)?;
         let regions = self.regions.get_mut(&id).ok_or_else(missing)?;
         if let Err(error) = regions.add_lane(&lane) {
             self.registry.withdraw_lane(id, key, &lane);
@@ -39,6 +39,14 @@ impl Service {
         let descriptors = vec![file.region().read_write()];
         regions.publish_lane(&lane);
         let mailbox = self.registry.mailbox_mut(id).ok_or_else(missing)?;
+        if let Some(replaced) = wish.predecessor.and_then(|replaced| mailbox.lane(replaced))
+            && let Some(file) = regions.lane(replaced.info.ticket.index)
+            && file.tail() == Position::new(replaced.info.first_position)
+        {
+            // Nothing was ever published there, so it is freed before what it goes on from has drained: whoever
+            // waited for it alone would be let past that.
+            lane = mailbox.leave_out(replaced.info.ticket, lane);
+        }
         if let Some(replaced) = wish.predecessor {
             mailbox.retire_lane(key, replaced);
             repair::show_gone(mailbox, regions, replaced);

@@ -6,6 +6,7 @@
 //! at a [`Storage::checkpoint`].
 
 mod choice;
+mod growth;
 mod withdraw;
 
 use std::io;
@@ -73,11 +74,14 @@ struct Cells {
     payloads: Vec<UnsafeCell<u64>>,
 }
 
+/// How many are left until one that kills. loom sees nothing of it.
+type CheckpointsLeft = Arc<std::sync::atomic::AtomicU32>;
+
 /// A view of the data; `deadly_checkpoint` kills whoever comes by for the n-th time.
 #[derive(Clone)]
 struct Model {
     cells: Arc<Cells>,
-    checkpoints_left: Option<Arc<std::sync::atomic::AtomicU32>>,
+    checkpoints_left: Option<CheckpointsLeft>,
 }
 
 impl Model {
