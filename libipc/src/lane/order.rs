@@ -244,14 +244,29 @@ impl<S: Storage> Claimant<S> {
             |_| u64::MAX,
             last,
             |lane| {
-                // A hint of a lane that is not attached (yet) is as good as none.
-                let claimed = usize::from(lane) < self.lanes.len() && self.claim_from(lane)?;
+                let claimed = self.claim_as_hinted(lane, hints)?;
                 if let (true, Some(reader)) = (claimed, self.lane(lane)) {
                     self.turn = reader.place;
                 }
                 Ok(claimed)
             },
         )
+    }
+
+    /// Claims of a lane whose hint was found. Where it has something, but another is to be emptied before, it keeps
+    /// the hint: its sender may have nothing more to send that would give it anew.
+    fn claim_as_hinted(&mut self, lane: u16, hints: &[AtomicU64]) -> Result<bool, Malformed> {
+        // A hint of a lane that is not attached (yet) is as good as none.
+        if usize::from(lane) >= self.lanes.len() {
+            return Ok(false);
+        }
+        let claimed = self.claim_from(lane)?;
+        let waits =
+            |reader: &LaneReader<S>| !reader.open && !reader.corrupt && self.has_some(lane, reader);
+        if !claimed && self.lane(lane).is_some_and(waits) {
+            hints::give_surely(hints, lane);
+        }
+        Ok(claimed)
     }
 
     /// Claims one record of one of these lanes, the first that has something.
@@ -339,7 +354,7 @@ impl<S: Storage> Claimant<S> {
             let mut from = None;
             let claimed = hints::scan(hints, mask, class.last, |lane| {
                 from = Some(lane);
-                self.claim_from(lane)
+                self.claim_as_hinted(lane, hints)
             })?;
             if let (true, Some(lane)) = (claimed, from) {
                 class.note_turn(lane);

@@ -13,10 +13,12 @@ use super::{
     Mailbox, Mended, Model, Relaxed, Release, SlotState, explore, lane_is_drained, mend_slot,
     shared, shared_slice, slot_is_idle, thread,
 };
+use crate::lane::hints;
 use crate::lane::layout::{Claim, ClaimCell, LaneStatus};
-use crate::lane::order::{LaneId, Standing};
+use crate::lane::order::{LANES_WITHOUT_HINTS, LaneId, Standing};
 use crate::lane::position::Position;
 use crate::regions::{Cursors, Roster};
+use crate::sync::AtomicU64;
 
 /// What a model's lane holds, and what a message takes.
 const GRANULES: usize = 2;
@@ -332,5 +334,33 @@ fn loom_a_lane_behind_an_unknown_one_waits() {
         got.extend(chain.taker(0).take_all());
         got.sort_unstable();
         assert_eq!(got, [1, 2]);
+    });
+}
+
+/// Where lanes are so many that only hints are followed, a lane that had to wait when its hint was found is not
+/// passed over for a lower priority once the one before it is empty.
+#[test]
+fn loom_a_lane_that_waits_keeps_its_hint() {
+    explore(1, || {
+        let high = |after| Standing { priority: 1, after };
+        let mut standings = vec![high(None); LANES_WITHOUT_HINTS + 1];
+        standings[1] = high(behind(2).after);
+        standings.push(Standing::default());
+        let low = standings.len() as u16 - 1;
+        let chain = Chain::new(1, &standings);
+        let hints = [AtomicU64::new(0)];
+        for (lane, message) in [(2, 1), (1, 2), (low, 3)] {
+            chain.send(lane, message);
+            hints::give(&hints, lane);
+        }
+        chain.grow(2, 1);
+        let Taker { mut claimant, .. } = chain.taker(0);
+        // Lane 1 is looked at first, and has to wait.
+        let mut got = Vec::new();
+        while claimant.claim_highest(0, [&hints[..]].into_iter(), false).unwrap() {
+            got.extend(chain.mailbox().take(&mut claimant));
+            chain.mailbox().acknowledge(&mut claimant);
+        }
+        assert_eq!(got, [1, 2, 3]);
     });
 }
