@@ -1,5 +1,7 @@
 //! Endings that a handle asks to be told of: the receiver that it needs is gone, or the daemon is.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::os::fd::{AsFd, BorrowedFd};
 
 use libipc::tokio::{AsyncReceiver, AsyncSender};

@@ -61,7 +61,7 @@ fn survive() -> Outcome {
 
     let holder = start("holder")?;
     let pid = holder.pid();
-    let _other = client.receiver(WORK)?;
+    let other = client.receiver(WORK)?;
     let mut to_work = client.sender(WORK)?;
     to_work.send(b"four")?;
     ready.receive()?.acknowledge();
@@ -73,7 +73,7 @@ fn survive() -> Outcome {
         }
     };
     check("and of the one it cannot do without", matches!(gone, SendError::ReceiverGone))?;
-    drop(_other);
+    drop(other);
 
     let mut work = client.receiver(WORK)?;
     while let Ok(left) = work.try_receive() {
