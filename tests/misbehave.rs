@@ -124,11 +124,7 @@ impl State {
             "close_sender" => self.sender = None,
             "close_receiver" => self.receiver = None,
             "create" => self.client.create(rest, &MailboxOptions::new()).map_err(said)?,
-            "create_for" => {
-                let (uid, name) = rest.split_once(' ').unwrap_or((rest, ""));
-                let options = MailboxOptions::new().owner(Some(number(Some(uid))?), None);
-                self.client.create(name, &options).map_err(said)?;
-            }
+            "create_for" => self.create_for(rest)?,
             "list" => {
                 let list = self.client.list().map_err(said)?;
                 let names: Vec<_> = list.iter().map(|mailbox| mailbox.name.as_str()).collect();
@@ -161,12 +157,7 @@ impl State {
                 return Ok(take(self.receiver()?.receive_deadline(deadline).map_err(said)?));
             }
             "receive_from" => return self.receive_from(number(words.next())?),
-            "receive_batch" => {
-                let batch = self.receiver()?.receive_batch(8).map_err(said)?;
-                let len = batch.len();
-                batch.acknowledge();
-                return Ok(len.to_string());
-            }
+            "receive_batch" => return self.receive_batch(),
             "priority" => self.sender()?.set_priority(number(words.next())?).map_err(said)?,
             "answer" => return answer_call(self.receiver()?.receive().map_err(said)?),
             "call" => return self.call(rest),
@@ -205,6 +196,19 @@ impl State {
     fn never_spin(&mut self) {
         self.sender.iter_mut().for_each(|sender| sender.set_spin_max(Duration::ZERO));
         self.receiver.iter_mut().for_each(|receiver| receiver.set_spin_max(Duration::ZERO));
+    }
+
+    fn create_for(&self, rest: &str) -> Result<(), String> {
+        let (uid, name) = rest.split_once(' ').unwrap_or((rest, ""));
+        let options = MailboxOptions::new().owner(Some(number(Some(uid))?), None);
+        self.client.create(name, &options).map_err(said)
+    }
+
+    fn receive_batch(&mut self) -> Outcome {
+        let batch = self.receiver()?.receive_batch(8).map_err(said)?;
+        let len = batch.len();
+        batch.acknowledge();
+        Ok(len.to_string())
     }
 
     fn end_without_daemon(&mut self) {
