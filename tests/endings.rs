@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use libipc::tokio::{AsyncReceiver, AsyncSender};
 use libipc::{
     Buffering, CallError, Client, MailboxOptions, ReceiveError, Receiver, Receivers, SendError,
-    Sender, TicketState, TryReceiveError, TrySendError, WaitSet,
+    Sender, TryReceiveError, TrySendError, WaitSet,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tests::{Child, Got, TestDaemon, patience, wait_until};
@@ -261,6 +261,10 @@ fn a_receiver_that_ends_with_the_daemon_is_told_and_one_that_does_not_goes_on() 
     assert_eq!(goes_on.try_answer(), None);
     to_other.done("send without a daemon");
     assert_eq!(Got::parse(&goes_on.answer()).text, "without a daemon");
+    goes_on.tell("receive");
+    wait_until("it sleeps though nobody is there to wake it", || goes_on.sleeps());
+    to_other.done("send again");
+    assert_eq!(Got::parse(&goes_on.answer()).text, "again");
     // Nothing of the one before is the new one's.
     daemon.restart(&[]);
     ends.refused("receive", "DaemonAway");
@@ -283,9 +287,10 @@ fn what_is_queued_when_the_daemon_goes_is_received_before_that_is_told() {
     for n in 0..2 {
         assert_eq!(receiver.receive().unwrap().into_bytes(), [n]);
     }
-    for n in 2..4 {
-        assert_eq!(receiver.try_receive().unwrap().into_bytes(), [n]);
-    }
+    assert_eq!(receiver.try_receive().unwrap().into_bytes(), [2]);
+    // Slowly, too: the quick way looks at nothing but messages.
+    let from_us = receiver.receive_from(std::process::id());
+    assert_eq!(from_us.unwrap().into_bytes(), [3]);
     let batch = receiver.receive_batch(8).unwrap();
     assert_eq!(batch.iter().map(|message| message.bytes()[0]).collect::<Vec<_>>(), [4, 5]);
     batch.acknowledge();
@@ -315,6 +320,7 @@ fn a_sender_that_ends_with_the_daemon_is_told_and_one_that_does_not_goes_on() {
     while goes_on.try_answer().is_none() {
         assert_eq!(from_other.got("receive").text, "sixteen.bytes..");
     }
+    wait_for_room(&mut goes_on);
 }
 
 /// Promise 35.
@@ -398,8 +404,12 @@ fn without_the_daemon_an_acknowledgement_has_its_time() {
     daemon.kill();
     wait_until("the hang-up is there", || client.daemon_is_away());
     receiver.tell("receive");
-    // A receiver that a busy machine keeps from running for 100 ms has not taken it.
-    wait_until("a receiver that is there acknowledges", || sender.send(b"still").is_ok());
+    // Some tries, for a busy machine may keep the receiver from running for 100 ms.
+    let met = (0..20).any(|_| {
+        wait_until("the receiver sleeps", || receiver.sleeps());
+        sender.send(b"still").is_ok()
+    });
+    assert!(met, "a receiver that is there acknowledges");
     assert_eq!(Got::parse(&receiver.answer()).text, "still");
     assert!(matches!(sender.send(b"nobody receives"), Err(SendError::DaemonAway)));
     assert!(matches!(sender.try_send(b"nobody receives"), Err(TrySendError::NotTaken)));
@@ -480,22 +490,6 @@ fn futures_tell_that_the_daemon_is_away() {
         sender.send(&[7; 16]).await
     });
     assert!(matches!(sent, Err(SendError::DaemonAway)), "{sent:?}");
-}
-
-/// Promise 35.
-#[test]
-fn a_ticket_waits_on_without_the_daemon() {
-    let mut daemon = TestDaemon::start(&[]);
-    let client = daemon.client_with("orders", &small());
-    let mut sender = client.sender("orders").unwrap();
-    let mut receiver = client.receiver("orders").unwrap();
-    sender.end_without_daemon();
-    let ticket = sender.send_tracked(b"x").unwrap();
-    daemon.kill();
-    wait_until("the hang-up is there", || client.daemon_is_away());
-    let waits = std::thread::spawn(move || ticket.wait());
-    receiver.receive().unwrap().acknowledge();
-    assert_eq!(waits.join().unwrap().unwrap(), TicketState::Done);
 }
 
 /// Promises 29 and 35.
