@@ -12,9 +12,10 @@
 //! signalled VALUE TEXT                                          send one, and await the signal of its ticket
 //! withdraw_numbered ID COUNT BYTES SEED LOG                     see completions.rs
 //! never_spin                                                    the ends sleep at once
+//! require_receiver PID | end_without_daemon                     what ends them
 //! send TEXT | try_send TEXT | send_within MS TEXT               send one message
 //! receive | try_receive | receive_within MS                     got ATTEMPTS PID UID GID TEXT
-//! receive_from PID | priority P                                 of one sender only; send at a priority
+//! receive_from PID | receive_batch | priority P                 of one sender only; of any; send at a priority
 //! hold                                                          as receive; then ack | return
 //! call TEXT | answer                                            ok ANSWER | ok answered PID: with `re: TEXT`
 //! send_numbered ID FIRST COUNT BYTES [PROGRESS]                 see tests::numbered
@@ -123,17 +124,15 @@ impl State {
             "close_sender" => self.sender = None,
             "close_receiver" => self.receiver = None,
             "create" => self.client.create(rest, &MailboxOptions::new()).map_err(said)?,
-            "create_for" => {
-                let (uid, name) = rest.split_once(' ').unwrap_or((rest, ""));
-                let options = MailboxOptions::new().owner(Some(number(Some(uid))?), None);
-                self.client.create(name, &options).map_err(said)?;
-            }
+            "create_for" => self.create_for(rest)?,
             "list" => {
                 let list = self.client.list().map_err(said)?;
                 let names: Vec<_> = list.iter().map(|mailbox| mailbox.name.as_str()).collect();
                 return Ok(names.join(" "));
             }
             "never_spin" => self.never_spin(),
+            "require_receiver" => self.sender()?.require_receiver(number(words.next())?),
+            "end_without_daemon" => self.end_without_daemon(),
             "delete" => drop(self.client.delete(rest).map_err(said)?),
             "status" => return Ok(self.client.status().map_err(said)?.pid.to_string()),
             "send" => self.sender()?.send(rest.as_bytes()).map_err(said)?,
@@ -158,6 +157,7 @@ impl State {
                 return Ok(take(self.receiver()?.receive_deadline(deadline).map_err(said)?));
             }
             "receive_from" => return self.receive_from(number(words.next())?),
+            "receive_batch" => return self.receive_batch(),
             "priority" => self.sender()?.set_priority(number(words.next())?).map_err(said)?,
             "answer" => return answer_call(self.receiver()?.receive().map_err(said)?),
             "call" => return self.call(rest),
@@ -196,6 +196,24 @@ impl State {
     fn never_spin(&mut self) {
         self.sender.iter_mut().for_each(|sender| sender.set_spin_max(Duration::ZERO));
         self.receiver.iter_mut().for_each(|receiver| receiver.set_spin_max(Duration::ZERO));
+    }
+
+    fn create_for(&self, rest: &str) -> Result<(), String> {
+        let (uid, name) = rest.split_once(' ').unwrap_or((rest, ""));
+        let options = MailboxOptions::new().owner(Some(number(Some(uid))?), None);
+        self.client.create(name, &options).map_err(said)
+    }
+
+    fn receive_batch(&mut self) -> Outcome {
+        let batch = self.receiver()?.receive_batch(8).map_err(said)?;
+        let len = batch.len();
+        batch.acknowledge();
+        Ok(len.to_string())
+    }
+
+    fn end_without_daemon(&mut self) {
+        self.sender.iter_mut().for_each(Sender::end_without_daemon);
+        self.receiver.iter_mut().for_each(Receiver::end_without_daemon);
     }
 
     fn call(&mut self, request: &str) -> Outcome {

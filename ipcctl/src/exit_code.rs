@@ -92,6 +92,8 @@ impl From<Failure> for Stop {
 
 /// What to do where a process's mailbox has gone with it.
 const OWNER_GONE: &str = "start the program that owns it again";
+/// What to do where the daemon is away.
+const DAEMON_AWAY: &str = "start ipcd again, or wait for its restart, and repeat the command";
 
 /// A failure as a person reads it: `ipcctl: what: why`, and a hint where there is one.
 #[derive(Debug)]
@@ -164,8 +166,9 @@ impl Failure {
     pub(crate) fn request(what: impl Into<String>, error: &RequestError) -> Self {
         match error {
             RequestError::Refused(refusal) => Self::refused(what, refusal),
-            RequestError::DaemonAway => Self::new(ExitCode::NoDaemon, what, error)
-                .hint("start ipcd again, or wait for its restart, and repeat the command"),
+            RequestError::DaemonAway => {
+                Self::new(ExitCode::NoDaemon, what, error).hint(DAEMON_AWAY)
+            }
             _ => Self::new(ExitCode::Failed, what, error),
         }
     }
@@ -187,6 +190,10 @@ impl Failure {
             SendError::NoReceivers => {
                 (ExitCode::NobodyThere, "start a receiver first (ipcctl receive NAME)")
             }
+            SendError::ReceiverGone => {
+                (ExitCode::NobodyThere, "look who receives (ipcctl show NAME)")
+            }
+            SendError::DaemonAway => (ExitCode::NoDaemon, DAEMON_AWAY),
             SendError::InHand(_) => {
                 (ExitCode::InHand, "the receiver may still finish: do not send it again unseen")
             }
@@ -210,6 +217,10 @@ impl Failure {
             CallError::ServerGone => {
                 (ExitCode::NobodyThere, "start a server first (ipcctl receive NAME --reply TEXT)")
             }
+            CallError::ReceiverGone => {
+                (ExitCode::NobodyThere, "look who receives (ipcctl show NAME)")
+            }
+            CallError::DaemonAway => (ExitCode::NoDaemon, DAEMON_AWAY),
             CallError::Deleted => (ExitCode::NoSuchMailbox, "create it again (ipcctl create NAME)"),
             CallError::OwnerGone => (ExitCode::NoSuchMailbox, OWNER_GONE),
             _ => return Self::new(ExitCode::Failed, what, error),
@@ -249,6 +260,7 @@ impl Failure {
             ReceiveError::SenderGone | ReceiveError::NoSenders => {
                 (ExitCode::NobodyThere, "look who sends (ipcctl show NAME)")
             }
+            ReceiveError::DaemonAway => (ExitCode::NoDaemon, DAEMON_AWAY),
             ReceiveError::OwnerGone => (ExitCode::NoSuchMailbox, OWNER_GONE),
             _ => return Self::new(ExitCode::Failed, what, error),
         };
@@ -260,6 +272,9 @@ impl Failure {
         match error {
             TryReceiveError::Deleted => Self::new(ExitCode::NoSuchMailbox, what, error)
                 .hint("create it again (ipcctl create NAME)"),
+            TryReceiveError::DaemonAway => {
+                Self::new(ExitCode::NoDaemon, what, error).hint(DAEMON_AWAY)
+            }
             TryReceiveError::OwnerGone => {
                 Self::new(ExitCode::NoSuchMailbox, what, error).hint(OWNER_GONE)
             }
@@ -323,6 +338,11 @@ mod tests {
         assert_eq!(Failure::send("x", &SendError::Deleted).code, ExitCode::NoSuchMailbox);
         assert_eq!(Failure::send("x", &SendError::OwnerGone).code, ExitCode::NoSuchMailbox);
         assert_eq!(Failure::send("x", &SendError::NoReceivers).code, ExitCode::NobodyThere);
+        assert_eq!(Failure::send("x", &SendError::ReceiverGone).code, ExitCode::NobodyThere);
+        assert_eq!(Failure::send("x", &SendError::DaemonAway).code, ExitCode::NoDaemon);
+        assert_eq!(Failure::call("x", &CallError::ReceiverGone).code, ExitCode::NobodyThere);
+        assert_eq!(Failure::call("x", &CallError::DaemonAway).code, ExitCode::NoDaemon);
+        assert_eq!(Failure::receive("x", &ReceiveError::DaemonAway).code, ExitCode::NoDaemon);
         assert_eq!(Failure::call("x", &CallError::TimedOut).code, ExitCode::TimedOut);
         assert_eq!(Failure::call("x", &CallError::ServerGone).code, ExitCode::NobodyThere);
         assert_eq!(Failure::reply("x", &ReplyError::CallerGone).code, ExitCode::NobodyThere);

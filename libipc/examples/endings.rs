@@ -3,6 +3,8 @@
 
 mod stage;
 
+use std::time::{Duration, Instant};
+
 use libipc::{Client, MailboxOptions, ReceiveError, SendError};
 use stage::{Outcome, check, fresh, part, start};
 
@@ -57,11 +59,36 @@ fn survive() -> Outcome {
     again.acknowledge();
     drop(work);
 
+    let holder = start("holder")?;
+    let pid = holder.pid();
+    let other = client.receiver(WORK)?;
+    let mut to_work = client.sender(WORK)?;
+    to_work.send(b"four")?;
+    ready.receive()?.acknowledge();
+    to_work.require_receiver(pid);
+    holder.kill()?;
+    let gone = loop {
+        if let Err(error) = to_work.send(b"are you there?") {
+            break error;
+        }
+    };
+    check("and of the one it cannot do without", matches!(gone, SendError::ReceiverGone))?;
+    drop(other);
+
+    let mut work = client.receiver(WORK)?;
+    while let Ok(left) = work.try_receive() {
+        left.acknowledge();
+    }
+    work.end_without_daemon();
+    let waited = work.receive_deadline(Instant::now() + Duration::from_millis(1)).map(drop);
+    check("with a daemon, it waits as ever", matches!(waited, Err(ReceiveError::TimedOut)))?;
+    drop(work);
+
     let waiter = start("waiter")?;
     ready.receive()?.acknowledge();
     client.delete(WORK)?;
     waiter.ends_well()?;
-    let sent = to_work.send(b"four");
+    let sent = to_work.send(b"five");
     check("a sender is told as well", matches!(sent, Err(SendError::Deleted)))?;
     client.delete(READY)?;
     Ok(())

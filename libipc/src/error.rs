@@ -134,11 +134,14 @@ pub enum TrySendError {
     /// Only where that is asked for: nobody has the mailbox open to receive.
     #[error("nobody has the mailbox open to receive")]
     NoReceivers,
+    /// Only where that is asked for: no receiver of the process that must receive has the mailbox open.
+    #[error("the process that must receive has not got the mailbox open")]
+    ReceiverGone,
     /// The daemon does not let the lane grow, or gives no further one: a quota, as a rule.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The lane would have to grow, and the daemon is away.
-    #[error("the lane is full, and ipcd is away and cannot let it grow")]
+    /// No room, and the daemon is away: the lane would have to grow, or the sender is to end with the daemon.
+    #[error("the lane is full, and ipcd is away")]
     DaemonAway,
     /// The kernel has no memory for the message.
     #[error(transparent)]
@@ -158,6 +161,7 @@ impl TrySendError {
             Self::Corrupt(corrupt) => SendError::Corrupt(corrupt),
             Self::Forked => SendError::Forked,
             Self::NoReceivers => SendError::NoReceivers,
+            Self::ReceiverGone => SendError::ReceiverGone,
             Self::Refused(refusal) => SendError::Refused(refusal),
             Self::DaemonAway => SendError::DaemonAway,
             Self::Fault(fault) => SendError::Fault(fault),
@@ -185,9 +189,9 @@ pub enum SendError {
         "the deadline passed before there was room for the message, or before a receiver took it"
     )]
     TimedOut,
-    /// Only where a send waits for the acknowledgement: the deadline passed, or the mailbox is gone, and a receiver
-    /// has the message and has not acknowledged it. It is not the caller's any more; the ticket tells what becomes
-    /// of it.
+    /// Only where a send waits for the acknowledgement: the deadline passed, or the mailbox, who must receive or the
+    /// daemon is gone, and a receiver has the message, or died with it, and it is not acknowledged. It is not the
+    /// caller's any more; the ticket tells what becomes of it.
     #[error("a receiver has the message, and has not acknowledged it yet")]
     InHand(Ticket),
     /// Longer than any message may be here.
@@ -216,11 +220,15 @@ pub enum SendError {
     /// Only where that is asked for: nobody has the mailbox open to receive.
     #[error("nobody has the mailbox open to receive")]
     NoReceivers,
+    /// Only where that is asked for: no receiver of the process that must receive has the mailbox open.
+    #[error("the process that must receive has not got the mailbox open")]
+    ReceiverGone,
     /// The daemon does not let the lane grow, or gives no further one: a quota, as a rule.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The lane would have to grow, and the daemon is away.
-    #[error("the lane is full, and ipcd is away and cannot let it grow")]
+    /// The daemon is away, and there is no room: the lane would have to grow, or the sender is to end with the daemon;
+    /// then also where a send waits for the acknowledgement, and no receiver has taken the message.
+    #[error("ipcd is away, and there is no room for the message or no receiver has taken it")]
     DaemonAway,
     /// The kernel has no memory for the message.
     #[error(transparent)]
@@ -241,7 +249,8 @@ pub enum SendToError {
 /// Why a reserved message was not sent. Nothing of it was, but for [`CommitError::InHand`].
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// Only in a rendezvous mailbox: it is gone, and a receiver has the message and has not acknowledged it.
+    /// Only in a rendezvous mailbox: it, who must receive or the daemon is gone, and a receiver has the message and has
+    /// not acknowledged it.
     #[error("a receiver has the message, and has not acknowledged it yet")]
     InHand(Ticket),
     /// The mailbox was closed to new sends meanwhile.
@@ -256,6 +265,13 @@ pub enum CommitError {
     /// Only where that is asked for: nobody has the mailbox open to receive.
     #[error("nobody has the mailbox open to receive")]
     NoReceivers,
+    /// Only where that is asked for: no receiver of the process that must receive has the mailbox open.
+    #[error("the process that must receive has not got the mailbox open")]
+    ReceiverGone,
+    /// Only in a rendezvous mailbox, and where the sender is to end with the daemon: it is away, and no receiver has
+    /// taken the message.
+    #[error("ipcd is away, and no receiver has taken the message")]
+    DaemonAway,
     /// This process is the child of a fork: open the mailbox for itself.
     #[error("this sender belongs to the parent process: open the mailbox anew after a fork")]
     Forked,
@@ -284,6 +300,14 @@ pub enum CallError {
     /// No server is left. If one had the request in hand, the next that comes may get it.
     #[error("the server is gone, and there is no other")]
     ServerGone,
+    /// Only where that is asked for: no receiver of the process that must receive has the mailbox open any more. If
+    /// the request was in hand another server may get it.
+    #[error("the process that must receive has not got the mailbox open")]
+    ReceiverGone,
+    /// Only where that is asked for: the daemon is away. A server that has the request in hand may still answer, but
+    /// nobody waits for that.
+    #[error("ipcd is away, and no answer has come")]
+    DaemonAway,
     /// A server has acknowledged the request and answered nothing.
     #[error("the request was acknowledged without an answer")]
     NotAnswered,
@@ -353,6 +377,9 @@ pub enum TryReceiveError {
     /// Only from a named sender: it is gone, and all it sent has been received.
     #[error("the sender is gone and all it sent is received")]
     SenderGone,
+    /// Only where asked for: nothing there, and the daemon is away.
+    #[error("nothing is there, and ipcd is away")]
+    DaemonAway,
     /// Only from a named sender: messages of so many others were given back, and nobody has taken them again, that
     /// there is no place for more. Receive those first, from anybody or from their senders.
     #[error("too many messages of other senders were given back and are to be received first")]
@@ -389,6 +416,9 @@ pub enum ReceiveError {
     /// Only from a named sender: it is gone, and all it sent has been received.
     #[error("the sender is gone and all it sent is received")]
     SenderGone,
+    /// Only where asked for: nothing there, and the daemon is away.
+    #[error("nothing is there, and ipcd is away")]
+    DaemonAway,
     /// Only from a named sender: messages of so many others were given back, and nobody has taken them again, that
     /// there is no place for more. Receive those first, from anybody or from their senders.
     #[error("too many messages of other senders were given back and are to be received first")]

@@ -42,6 +42,8 @@ mod direct;
 pub mod error;
 pub mod lane;
 #[cfg(not(loom))]
+mod lifeline;
+#[cfg(not(loom))]
 mod link;
 #[cfg(not(loom))]
 mod observer;

@@ -25,6 +25,7 @@ use crate::lane::order::LANES_WITHOUT_HINTS;
 use crate::lane::park::{self, Lull, SpinBudget, Woke};
 use crate::lane::ring::RecordHeader;
 use crate::lane::run::Reach;
+use crate::lifeline::Lifeline;
 use crate::link::{Link, Neighbours, map_roster};
 use crate::protocol::{
     Identity, LaneInfo, LaneTicket, MailboxAttributes, Opened, OpenedRole, Order, SlowGroup,
@@ -84,6 +85,8 @@ pub struct Receiver {
     wanted: Option<u32>,
     /// The end of the last sender ends receiving.
     ends_with_senders: bool,
+    /// The daemon, where receiving ends with it.
+    lifeline: Lifeline,
     /// The group loses messages rather than hold senders back: what is copied is let go at once.
     lossy: bool,
     /// What is in hand, where it was let go.
@@ -147,6 +150,7 @@ impl Receiver {
             senders: from::Senders::default(),
             wanted: None,
             ends_with_senders: false,
+            lifeline: Lifeline::default(),
             lossy: slow == Some(SlowGroup::DropOldest),
             let_go: None,
             batching: false,
@@ -519,6 +523,7 @@ impl Receiver {
     }
 
     fn try_slowly(&mut self) -> Result<(), TryReceiveError> {
+        self.ask_for_daemon();
         let taken = if !self.takes_turns() {
             self.take_or_arm()
         } else if self.try_turn()? {
@@ -565,6 +570,7 @@ impl Receiver {
             if self.spin(deadline).map_err(without_empty)? {
                 return Ok(());
             }
+            self.ask_for_daemon();
             if let Some(end) = self.take_the_last() {
                 return end;
             }
@@ -639,7 +645,7 @@ impl Drop for Receiver {
     }
 }
 
-fn is_over(deadline: Option<Instant>) -> bool {
+pub(crate) fn is_over(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|deadline| Instant::now() >= deadline)
 }
 
@@ -649,6 +655,7 @@ pub(crate) fn without_empty(error: TryReceiveError) -> ReceiveError {
         TryReceiveError::Empty | TryReceiveError::Closed => ReceiveError::Closed,
         TryReceiveError::NoSenders => ReceiveError::NoSenders,
         TryReceiveError::SenderGone => ReceiveError::SenderGone,
+        TryReceiveError::DaemonAway => ReceiveError::DaemonAway,
         TryReceiveError::HandsFull => ReceiveError::HandsFull,
         TryReceiveError::Deleted => ReceiveError::Deleted,
         TryReceiveError::OwnerGone => ReceiveError::OwnerGone,

@@ -10,6 +10,7 @@ use crate::lane::layout::{Limits, RosterHeader, SlotState, Traffic};
 use crate::lane::park::{self, Rung, SpinBudget, Woke};
 use crate::lane::position::record_granules;
 use crate::lane::ring::NoRoom;
+use crate::lifeline::Lifeline;
 use crate::link::{Link, map_roster};
 use crate::protocol::{Buffering, Group, MailboxAttributes, Opened, OpenedRole};
 use crate::regions::{Cursors, Doorstep, Roster};
@@ -22,6 +23,7 @@ use crate::sys::process::{self, ForkGuard};
 
 mod batch;
 mod call;
+mod ending;
 mod lanes;
 mod poll;
 mod rendezvous;
@@ -63,9 +65,12 @@ pub struct Sender {
     traffic: Traffic,
     /// Nothing keeps messages from being sent, as far as the roster tells, and nothing is to be done behind it.
     ready: bool,
-    requires_receivers: bool,
-    /// Receivers are required, and there are none.
-    lonely: bool,
+    /// Who must have the mailbox open to receive.
+    required: ending::Required,
+    /// Who of them has not.
+    missing: Option<ending::Missing>,
+    /// The daemon, where sends end with it.
+    lifeline: Lifeline,
     /// Nothing is buffered: a send waits for the acknowledgement.
     rendezvous: bool,
     message_bytes_max: usize,
@@ -117,8 +122,9 @@ impl Sender {
             seen_changes: 0,
             traffic: Traffic::Open,
             ready: false,
-            requires_receivers: false,
-            lonely: false,
+            required: ending::Required::default(),
+            missing: None,
+            lifeline: Lifeline::default(),
             rendezvous: attributes.buffering == Buffering::Rendezvous,
             message_bytes_max: usize::try_from(attributes.message_bytes_max())
                 .unwrap_or(usize::MAX),
@@ -137,13 +143,6 @@ impl Sender {
     #[must_use]
     pub fn message_bytes_max(&self) -> usize {
         self.message_bytes_max
-    }
-
-    /// Has every send fail with `NoReceivers` while nobody has the mailbox open to receive, also one that waits
-    /// when the last receiver goes. Otherwise messages wait for receivers to come.
-    pub fn require_receivers(&mut self) {
-        self.requires_receivers = true;
-        self.refresh();
     }
 
     /// How long a send may spin for room before it sleeps; zero never spins.
@@ -229,7 +228,13 @@ impl Sender {
             return Err(TrySendError::TooLong { len, max: self.message_bytes_max });
         }
         let granules = record_granules(len);
-        if self.lane.writer.has_room(granules) { Ok(()) } else { self.provide_room(granules) }
+        if self.lane.writer.has_room(granules) {
+            return Ok(());
+        }
+        match self.provide_room(granules) {
+            Err(TrySendError::Full) => Err(self.why_no_room()),
+            result => result,
+        }
     }
 
     #[inline]
@@ -269,8 +274,7 @@ impl Sender {
             self.refresh();
         }
         match self.traffic {
-            Traffic::Open if self.lonely => Err(TrySendError::NoReceivers),
-            Traffic::Open => Ok(()),
+            Traffic::Open => self.missing.map_or(Ok(()), |missing| Err(missing.into())),
             Traffic::Closed | Traffic::Draining => Err(TrySendError::Closed),
             Traffic::Deleted => Err(TrySendError::Deleted),
             Traffic::OwnerGone => Err(TrySendError::OwnerGone),
@@ -281,9 +285,8 @@ impl Sender {
     fn refresh(&mut self) {
         self.seen_changes = self.roster.header.changes.load(Acquire);
         self.traffic = Traffic::from_word(self.roster.header.traffic.load(Relaxed));
-        let receivers = self.roster.header.receivers.load(Relaxed);
-        self.lonely = self.requires_receivers && receivers == 0;
-        self.ready = self.traffic == Traffic::Open && !self.lonely && !self.rendezvous;
+        self.missing = self.required.missing(&self.roster, self.limits);
+        self.ready = self.traffic == Traffic::Open && self.missing.is_none() && !self.rendezvous;
     }
 
     #[cold]
@@ -363,7 +366,7 @@ impl Sender {
     fn sleep_for_room(&mut self, granules: u64, deadline: Option<Instant>, first: bool) -> Woke {
         self.elsewhere.disarm();
         let (wanted, at_most) = self.lane.wanted(granules, first);
-        let limits = (deadline, at_most);
+        let limits = (deadline, self.lifeline.bound(at_most));
         let header = self.lane.writer.shared_header();
         let freed = &self.doorstep.freed[usize::from(self.lane.writer.lane())];
         let (roster, lane, seen) = (&self.roster.header, &mut self.lane, self.seen_changes);

@@ -6,12 +6,15 @@
 //! waits on many. The protocol is that of [`crate::lane::park`] all the same.
 
 use std::fmt::Debug;
+use std::sync::Weak;
 use std::time::Duration;
 
 use crate::lane::layout::{Claim, LaneHeader, RosterHeader};
 use crate::lane::park;
 use crate::lane::position::Position;
+use crate::lifeline::LOOK_EVERY;
 use crate::regions::{Cursors, Doorstep, Roster};
+use crate::session::Session;
 use crate::sync::AtomicU32;
 use crate::sync::Ordering::{Acquire, Relaxed};
 use crate::sys::futex::Futex;
@@ -92,6 +95,8 @@ pub(crate) struct BellSleeper {
     pub(crate) seen_changes: u32,
     /// The handle has lanes to ask for again: it must be let to, soon.
     pub(crate) hurried: bool,
+    /// The session, where the handle ends with the daemon.
+    pub(crate) lifeline: Option<Weak<Session>>,
     /// The bells to listen to.
     pub(crate) bells: Vec<Shared<AtomicU32>>,
     /// A bell that every receiver of the mailbox listens to; none where there is no lane.
@@ -111,6 +116,22 @@ impl BellSleeper {
         // Relaxed: only a reason for the handle to look.
         self.cursors.header.offered.iter().any(|word| word.load(Relaxed) != 0)
             || self.lanes.iter().any(published)
+    }
+
+    fn news(&self) -> News {
+        if self.hurried || self.is_outdated() {
+            News::ForAll
+        } else if self.anything() {
+            News::ForOne
+        } else {
+            News::None
+        }
+    }
+
+    /// Whether the handle is to end, for the daemon is away.
+    fn has_lost_daemon(&self) -> bool {
+        let session = self.lifeline.as_ref().and_then(Weak::upgrade);
+        session.is_some_and(|session| session.is_away())
     }
 }
 
@@ -133,7 +154,8 @@ impl Sleeper for BellSleeper {
 
     fn at_most(&self) -> Option<Duration> {
         let strangers = self.roster.header.groups[self.group].receiver_uids.load(Relaxed) > 1;
-        (strangers || self.hurried).then_some(park::SLEEP_AMONG_STRANGERS)
+        let at_most = (strangers || self.hurried).then_some(park::SLEEP_AMONG_STRANGERS);
+        at_most.or(self.lifeline.is_some().then_some(LOOK_EVERY))
     }
 
     fn is_outdated(&self) -> bool {
@@ -142,13 +164,7 @@ impl Sleeper for BellSleeper {
     }
 
     fn look(&self) -> News {
-        if self.hurried || self.is_outdated() {
-            News::ForAll
-        } else if self.anything() {
-            News::ForOne
-        } else {
-            News::None
-        }
+        if self.has_lost_daemon() { News::ForAll } else { self.news() }
     }
 
     fn competes_in(&self) -> Option<u64> {
@@ -168,7 +184,7 @@ impl Sleeper for BellSleeper {
         if sleeps && let Some(bell) = &self.common_bell {
             // PAIR(sleep): as in `park::pass_on`.
             park::heavy_barrier(&self.roster.header, &Futex);
-            if self.look() != News::None {
+            if self.news() != News::None {
                 park::ring(bell, 1, &Futex);
             }
         }

@@ -13,6 +13,24 @@ impl Receiver {
         self.ends_with_senders = true;
     }
 
+    /// From now on this receiver ends with the daemon: a receive that finds nothing fails with `DaemonAway` instead of
+    /// waiting, and one that waits when the daemon goes, be it for a message or for its turn, does so within about
+    /// 100 ms. Otherwise it goes on waiting, for the senders need no daemon.
+    ///
+    /// What is there is still received. A [`Self::try_receive`] says `DaemonAway` instead of `Empty` (not where others
+    /// have the turn), and the descriptor, a [`crate::WaitSet`] and the future that wait for this receiver are told,
+    /// too. Once lost the daemon stays lost: connect anew to the one that comes after it.
+    pub fn end_without_daemon(&mut self) {
+        self.lifeline.keep();
+        // Whoever sleeps for this receiver sleeps too long.
+        self.elsewhere.disarm();
+    }
+
+    /// Learns whether the daemon is away, where receiving ends with it. Before a last look for messages.
+    pub(super) fn ask_for_daemon(&mut self) {
+        self.lifeline.ask(self.link.session());
+    }
+
     /// Why a receiver that finds nothing is not to wait: there will be nothing.
     pub(super) fn ending(&self) -> Option<TryReceiveError> {
         let header = &self.roster.header;
@@ -25,6 +43,8 @@ impl Receiver {
             Some(TryReceiveError::Closed)
         } else if self.ends_with_senders && no_senders() {
             Some(TryReceiveError::NoSenders)
+        } else if self.lifeline.is_lost() {
+            Some(TryReceiveError::DaemonAway)
         } else {
             None
         }

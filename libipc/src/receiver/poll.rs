@@ -70,6 +70,7 @@ impl Receiver {
     /// For the tokio adapter: as `try_receive`, but spins before it arms.
     #[cfg(feature = "tokio")]
     pub(crate) fn take_or_spin_or_arm(&mut self) -> Result<(), TryReceiveError> {
+        self.ask_for_daemon();
         if self.take_patiently(true)? { Ok(()) } else { Err(self.why_nothing()) }
     }
 
@@ -130,7 +131,9 @@ impl Receiver {
     fn bell_sleeper(&mut self) -> Arc<BellSleeper> {
         let known = self.elsewhere.sleeper.take();
         let fits = |sleeper: &Arc<BellSleeper>| {
-            sleeper.seen_changes == self.seen_changes && sleeper.hurried == self.stale
+            sleeper.seen_changes == self.seen_changes
+                && sleeper.hurried == self.stale
+                && sleeper.lifeline.is_some() == self.lifeline.is_kept()
         };
         let sleeper = known.filter(fits).unwrap_or_else(|| Arc::new(self.new_bell_sleeper()));
         self.elsewhere.sleeper = Some(sleeper.clone());
@@ -153,6 +156,7 @@ impl Receiver {
             sleeping_words: self.sleeping_words,
             seen_changes: self.seen_changes,
             hurried: self.stale,
+            lifeline: self.lifeline.is_kept().then(|| Arc::downgrade(self.link.session())),
             bells: bells.into_iter().take(WORDS_WATCHED_MAX).collect(),
             common_bell: first.and_then(|&lane| self.neighbours.doorstep_of(lane)).map(bell),
             lanes: lanes.collect(),
@@ -161,6 +165,7 @@ impl Receiver {
 
     /// For a [`crate::WaitSet`]: whether `try_receive` would have something to say.
     pub(crate) fn has_news(&mut self) -> bool {
+        self.ask_for_daemon();
         self.check().is_err()
             || self.ending().is_some()
             || self.claimant.has_run()

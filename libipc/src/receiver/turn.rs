@@ -30,6 +30,7 @@ impl Receiver {
         let slot = self.claimant.slot();
         turn::join(self.claimant.cursors(), slot);
         loop {
+            self.ask_for_daemon();
             // The words before the look: whoever wakes us after it changes one of them.
             let words = self.words_in_line();
             let words: Vec<_> = words.iter().map(|&word| (word, word.load(Acquire))).collect();
@@ -40,9 +41,10 @@ impl Receiver {
             }
             let group = &self.roster.header.groups[self.group];
             let strangers = group.receiver_uids.load(Relaxed) > 1;
-            let at_most = strangers.then_some(park::SLEEP_AMONG_STRANGERS);
+            let at_most = self.lifeline.bound(strangers.then_some(park::SLEEP_AMONG_STRANGERS));
+            let lost = self.lifeline.is_lost();
             let changed = self.roster.header.changes.load(Acquire) != self.seen_changes;
-            let woke = if changed {
+            let woke = if changed || lost {
                 Woke::Perhaps
             } else {
                 park::bounded_wait(&words, deadline, at_most, &Futex)
@@ -50,6 +52,7 @@ impl Receiver {
             drop(words);
             let over = match self.check() {
                 Err(error) => super::without_empty(error),
+                Ok(()) if lost => ReceiveError::DaemonAway,
                 Ok(()) if woke == Woke::TimedOut => ReceiveError::TimedOut,
                 Ok(()) => continue,
             };

@@ -31,7 +31,7 @@ impl Receiver {
         if self.wanted.is_some() {
             self.set_choosy(true);
         }
-        let limits = (deadline, at_most);
+        let limits = (deadline, self.lifeline.bound(at_most));
         let woke =
             park::sleep_on_bells(header, &cursors.header, slot, &bells, limits, &Futex, look);
         if self.wanted.is_some() {

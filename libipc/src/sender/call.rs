@@ -8,16 +8,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Sender;
+use super::{Sender, ending};
 use crate::error::{CallError, RequestError, SendError, TryReceiveError, TrySendError};
-use crate::lane::layout::Traffic;
+use crate::lane::layout::{Limits, Traffic};
 use crate::lane::ring::{CALL_NUMBER_BYTES, RecordHeader};
 use crate::lane::withdraw::Record;
 use crate::protocol::Identity;
-use crate::receiver::Receiver;
+use crate::receiver::{Receiver, is_over};
 use crate::regions::Roster;
 use crate::sleeper::Sleeper;
-use crate::sync::Ordering::Relaxed;
+use crate::sync::Ordering::{Acquire, Relaxed};
 use crate::ticket::{Returned, Ticket, TicketState};
 use crate::wait_set::{WaitError, WaitSet, Waitable, private::Source};
 
@@ -62,6 +62,11 @@ struct Unanswered {
     roster: Roster,
     /// Somebody has had the mailbox open to receive when the call was made, or since.
     served: bool,
+    required: ending::Required,
+    limits: Limits,
+    /// The roster's `changes` when it was last asked who is missing.
+    seen_changes: u32,
+    missing: Option<ending::Missing>,
 }
 
 impl Unanswered {
@@ -69,11 +74,18 @@ impl Unanswered {
     fn why(&mut self) -> Option<CallError> {
         let receivers = self.roster.header.receivers.load(Relaxed);
         self.served |= receivers > 0;
+        let changes = self.roster.header.changes.load(Acquire);
+        if changes != self.seen_changes {
+            self.seen_changes = changes;
+            self.missing = self.required.missing(&self.roster, self.limits);
+        }
+        let gone = self.missing == Some(ending::Missing::Process);
         match self.ticket.state() {
             Ok(TicketState::Done) => Some(CallError::NotAnswered),
             Ok(TicketState::Returned(Returned::OwnerGone)) => Some(CallError::OwnerGone),
             Ok(TicketState::Returned(_)) => Some(CallError::Deleted),
             Ok(TicketState::InHand) if self.is_over() => Some(CallError::Deleted),
+            Ok(TicketState::Queued | TicketState::InHand) if gone => Some(CallError::ReceiverGone),
             // In hand, and nobody there: whoever had it may have come and gone since we last looked.
             Ok(TicketState::InHand) if receivers == 0 => Some(CallError::ServerGone),
             Ok(TicketState::Queued) if self.served && receivers == 0 => Some(CallError::ServerGone),
@@ -150,9 +162,17 @@ impl Sender {
         let number = calls.last;
         let served = self.roster.header.receivers.load(Relaxed) > 0;
         let record = self.publish_numbered(RecordHeader::CALL, number, request, deadline)?;
-        let mut unanswered =
-            Unanswered { ticket: self.ticket(record), roster: self.roster.clone(), served };
+        let mut unanswered = Unanswered {
+            ticket: self.ticket(record),
+            roster: self.roster.clone(),
+            served,
+            required: self.required,
+            limits: self.limits,
+            seen_changes: self.seen_changes,
+            missing: self.missing,
+        };
         let mut set = WaitSet::new();
+        let mut lost = false;
         loop {
             if let Some(reply) = calls.answer_to(number)? {
                 return Ok(reply);
@@ -164,13 +184,18 @@ impl Sender {
                     None => Err(give_up(&unanswered.ticket, why)),
                 };
             }
+            if lost {
+                return Err(give_up(&unanswered.ticket, CallError::DaemonAway));
+            }
             let sources: &mut [&mut dyn Waitable] = &mut [&mut calls.replies, &mut unanswered];
-            let waited = match deadline {
+            let look = self.lifeline.bound(None).map(|at_most| Instant::now() + at_most);
+            let waited = match deadline.into_iter().chain(look).min() {
                 None => set.wait(sources),
                 Some(deadline) => set.wait_deadline(sources, deadline),
             };
             match waited.map(drop) {
                 Ok(()) => {}
+                Err(WaitError::TimedOut) if !is_over(deadline) => lost = self.has_lost_daemon(),
                 Err(WaitError::TimedOut) => {
                     let error = give_up(&unanswered.ticket, CallError::TimedOut);
                     // It may have been answered at the last moment.

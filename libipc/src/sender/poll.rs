@@ -96,7 +96,7 @@ impl Sender {
             lane: self.lane.writer.shared_header(),
             freed: self.doorstep.freed.element(index),
             wanted,
-            at_most,
+            at_most: self.lifeline.bound(at_most),
         })
     }
 
@@ -108,7 +108,7 @@ impl Sender {
     /// For a [`crate::WaitSet`]: whether `try_send` would have another answer than that the lane is full.
     pub(crate) fn has_news(&mut self) -> bool {
         let granules = self.waits_with();
-        self.check().is_err() || self.lane.may_have_room(granules)
+        self.has_lost_daemon() || self.check().is_err() || self.lane.may_have_room(granules)
     }
 
     /// For a [`crate::WaitSet`] that is about to sleep for this sender.

@@ -61,18 +61,19 @@ impl Sender {
             Err(SendError::Deleted) => Err(TrySendError::Deleted),
             Err(SendError::OwnerGone) => Err(TrySendError::OwnerGone),
             Err(SendError::NoReceivers) => Err(TrySendError::NoReceivers),
+            Err(SendError::ReceiverGone) => Err(TrySendError::ReceiverGone),
             Err(_) => Err(TrySendError::NotTaken),
         }
     }
 
-    /// Waits until every group has acknowledged a record. After the deadline, or if the mailbox is over, the
-    /// record is taken back, unless somebody has it.
+    /// Waits until every group has acknowledged a record. After the deadline, or if the mailbox is over or who must
+    /// receive is gone, the record is taken back, unless somebody has it.
     pub(super) fn await_acknowledgement(
         &mut self,
         record: Record,
         deadline: Option<Instant>,
     ) -> Result<(), SendError> {
-        let mut in_hand = false;
+        let (mut in_hand, mut lost) = (false, false);
         loop {
             if self.spin_for_acknowledgement(record, deadline) {
                 return Ok(());
@@ -90,14 +91,19 @@ impl Sender {
                         end => return end,
                     }
                 }
-                Traffic::Open if self.lonely => {
-                    return self.give_up(record, SendError::NoReceivers);
+                Traffic::Open | Traffic::Closed | Traffic::Draining => {
+                    if let Some(missing) = self.missing {
+                        return self.give_up(record, missing.into());
+                    }
                 }
-                Traffic::Open | Traffic::Closed | Traffic::Draining => {}
+            }
+            if lost {
+                return self.give_up(record, SendError::DaemonAway);
             }
             if self.sleep_for_acknowledgement(record, deadline) == Woke::TimedOut {
                 return self.give_up(record, SendError::TimedOut);
             }
+            lost = self.has_lost_daemon();
         }
     }
 
@@ -157,7 +163,7 @@ impl Sender {
         let (roster, writer, seen) = (&self.roster.header, &self.lane.writer, self.seen_changes);
         let look =
             || writer.progress(record) == Progress::Done || roster.changes.load(Acquire) != seen;
-        let (wanted, limits) = (record.end(), (deadline, None));
+        let (wanted, limits) = (record.end(), (deadline, self.lifeline.bound(None)));
         let woke = park::sleep_for_room(roster, &header, freed, wanted, limits, &Futex, look);
         self.note_processor();
         woke

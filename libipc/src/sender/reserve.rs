@@ -120,6 +120,8 @@ impl Reservation<'_> {
                 SendError::Closed => CommitError::Closed,
                 SendError::OwnerGone => CommitError::OwnerGone,
                 SendError::NoReceivers => CommitError::NoReceivers,
+                SendError::ReceiverGone => CommitError::ReceiverGone,
+                SendError::DaemonAway => CommitError::DaemonAway,
                 _ => CommitError::Deleted,
             });
         }
@@ -136,6 +138,7 @@ impl Sender {
             TrySendError::Closed => CommitError::Closed,
             TrySendError::OwnerGone => CommitError::OwnerGone,
             TrySendError::NoReceivers => CommitError::NoReceivers,
+            TrySendError::ReceiverGone => CommitError::ReceiverGone,
             _ => CommitError::Deleted,
         })
     }
