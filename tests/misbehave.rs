@@ -7,7 +7,7 @@
 //! ```text
 //! create NAME | create_for UID NAME | delete NAME               ask the daemon
 //! list | status                                                 the same
-//! sender NAME | receiver NAME | close_sender | close_receiver   open and close the ends
+//! sender NAME | receiver NAME [GROUP] | close_sender | close_receiver   open and close the ends
 //! send_sync TEXT | send_sync_within MS TEXT                     send one, and await the acknowledgement
 //! signalled VALUE TEXT                                          send one, and await the signal of its ticket
 //! withdraw_numbered ID COUNT BYTES SEED LOG                     see completions.rs
@@ -119,7 +119,13 @@ impl State {
         let mut words = rest.split(' ');
         match verb {
             "sender" => self.sender = Some(self.client.sender(rest).map_err(said)?),
-            "receiver" => self.receiver = Some(self.client.receiver(rest).map_err(said)?),
+            "receiver" => {
+                let receiver = match rest.split_once(' ') {
+                    Some((name, group)) => self.client.receiver_in_group(name, group),
+                    None => self.client.receiver(rest),
+                };
+                self.receiver = Some(receiver.map_err(said)?);
+            }
             "observer" => drop(self.client.observer(rest).map_err(said)?),
             "close_sender" => self.sender = None,
             "close_receiver" => self.receiver = None,

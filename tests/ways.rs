@@ -7,7 +7,7 @@ use libipc::{
     Buffering, Client, MailboxOptions, Owner, ReceiveError, Receiver, Receivers, Refusal,
     RequestError, SendError, SendToError, Sender, SlowGroup, TryReceiveError, TrySendError,
 };
-use tests::{Dice, TestDaemon, descriptors_of, patience, seed, wait_until};
+use tests::{Child, Dice, TestDaemon, descriptors_of, patience, seed, wait_until};
 
 fn small() -> MailboxOptions {
     MailboxOptions::new().capacity_bytes(4096).receivers_max(4).lanes_max(64)
@@ -277,6 +277,26 @@ fn every_group_gets_every_message_and_its_members_compete() {
     assert!(matches!(nameless, Refusal::NoSuchGroup { .. }), "{nameless}");
     let wrong = refused(client.receiver_in_group("orders", "nobody"));
     assert!(wrong.to_string().contains("audit"), "{wrong}");
+}
+
+#[test]
+fn of_every_group_somebody_who_sleeps_is_woken() {
+    let daemon = TestDaemon::start(&[]);
+    let client = daemon.client_with("orders", &audited(SlowGroup::Block));
+    let mut sender = client.sender("orders").unwrap();
+    let mut receivers = ["work", "audit"].map(|group| {
+        let mut child = daemon.child();
+        child.done(&format!("receiver orders {group}"));
+        child
+    });
+    for round in 0..5 {
+        receivers.iter_mut().for_each(|child| child.tell("receive"));
+        wait_until("both sleep", || receivers.iter().all(Child::sleeps));
+        sender.send(format!("round {round}").as_bytes()).unwrap();
+        for child in &mut receivers {
+            assert!(child.answer().ends_with(&format!("round {round}")));
+        }
+    }
 }
 
 #[test]
