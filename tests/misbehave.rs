@@ -119,13 +119,7 @@ impl State {
         let mut words = rest.split(' ');
         match verb {
             "sender" => self.sender = Some(self.client.sender(rest).map_err(said)?),
-            "receiver" => {
-                let receiver = match rest.split_once(' ') {
-                    Some((name, group)) => self.client.receiver_in_group(name, group),
-                    None => self.client.receiver(rest),
-                };
-                self.receiver = Some(receiver.map_err(said)?);
-            }
+            "receiver" => self.open_receiver(rest)?,
             "observer" => drop(self.client.observer(rest).map_err(said)?),
             "close_sender" => self.sender = None,
             "close_receiver" => self.receiver = None,
@@ -202,6 +196,16 @@ impl State {
     fn never_spin(&mut self) {
         self.sender.iter_mut().for_each(|sender| sender.set_spin_max(Duration::ZERO));
         self.receiver.iter_mut().for_each(|receiver| receiver.set_spin_max(Duration::ZERO));
+    }
+
+    /// NAME [GROUP]
+    fn open_receiver(&mut self, rest: &str) -> Result<(), String> {
+        let receiver = match rest.split_once(' ') {
+            Some((name, group)) => self.client.receiver_in_group(name, group),
+            None => self.client.receiver(rest),
+        };
+        self.receiver = Some(receiver.map_err(said)?);
+        Ok(())
     }
 
     fn create_for(&self, rest: &str) -> Result<(), String> {
