@@ -198,7 +198,7 @@ impl State {
         self.receiver.iter_mut().for_each(|receiver| receiver.set_spin_max(Duration::ZERO));
     }
 
-    /// NAME [GROUP]
+    /// Opens the receiving end of what follows: a name, and a group of receivers if there is one.
     fn open_receiver(&mut self, rest: &str) -> Result<(), String> {
         let receiver = match rest.split_once(' ') {
             Some((name, group)) => self.client.receiver_in_group(name, group),
