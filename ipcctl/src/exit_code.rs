@@ -92,6 +92,8 @@ impl From<Failure> for Stop {
 
 /// What to do where a process's mailbox has gone with it.
 const OWNER_GONE: &str = "start the program that owns it again";
+/// What to do where a process that must receive does not.
+const RECEIVER_GONE: &str = "look who receives (ipcctl show NAME)";
 /// What to do where the daemon is away.
 const DAEMON_AWAY: &str = "start ipcd again, or wait for its restart, and repeat the command";
 
@@ -190,9 +192,7 @@ impl Failure {
             SendError::NoReceivers => {
                 (ExitCode::NobodyThere, "start a receiver first (ipcctl receive NAME)")
             }
-            SendError::ReceiverGone => {
-                (ExitCode::NobodyThere, "look who receives (ipcctl show NAME)")
-            }
+            SendError::ReceiverGone => (ExitCode::NobodyThere, RECEIVER_GONE),
             SendError::DaemonAway => (ExitCode::NoDaemon, DAEMON_AWAY),
             SendError::InHand(_) => {
                 (ExitCode::InHand, "the receiver may still finish: do not send it again unseen")
@@ -217,9 +217,7 @@ impl Failure {
             CallError::ServerGone => {
                 (ExitCode::NobodyThere, "start a server first (ipcctl receive NAME --reply TEXT)")
             }
-            CallError::ReceiverGone => {
-                (ExitCode::NobodyThere, "look who receives (ipcctl show NAME)")
-            }
+            CallError::ReceiverGone => (ExitCode::NobodyThere, RECEIVER_GONE),
             CallError::DaemonAway => (ExitCode::NoDaemon, DAEMON_AWAY),
             CallError::Deleted => (ExitCode::NoSuchMailbox, "create it again (ipcctl create NAME)"),
             CallError::OwnerGone => (ExitCode::NoSuchMailbox, OWNER_GONE),

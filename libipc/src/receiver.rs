@@ -35,6 +35,7 @@ use crate::sender::Sender;
 use crate::session::Session;
 use crate::sync::Ordering::{Acquire, Relaxed};
 use crate::sync::spin_hint;
+use crate::sys::clock::has_passed;
 use crate::sys::mapping::Access;
 use crate::sys::process::ForkGuard;
 
@@ -582,7 +583,7 @@ impl Receiver {
             if self.take(true).map_err(without_empty)? {
                 return Ok(());
             }
-            if woke == Woke::TimedOut || is_over(deadline) {
+            if woke == Woke::TimedOut || has_passed(deadline) {
                 return Err(ReceiveError::TimedOut);
             }
         }
@@ -643,10 +644,6 @@ impl Drop for Receiver {
             self.claimant.leave();
         }
     }
-}
-
-pub(crate) fn is_over(deadline: Option<Instant>) -> bool {
-    deadline.is_some_and(|deadline| Instant::now() >= deadline)
 }
 
 pub(crate) fn without_empty(error: TryReceiveError) -> ReceiveError {

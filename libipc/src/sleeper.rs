@@ -114,8 +114,8 @@ impl BellSleeper {
             Position::new(header.tail.load(Acquire)) != Claim::from_word(claim).position
         };
         // Relaxed: only a reason for the handle to look.
-        self.cursors.header.offered.iter().any(|word| word.load(Relaxed) != 0)
-            || self.lanes.iter().any(published)
+        let offered = &self.cursors.header.offered;
+        park::any_bit(offered, offered.len()) || self.lanes.iter().any(published)
     }
 
     fn news(&self) -> News {

@@ -9,6 +9,7 @@ use crate::sender::Sender;
 use crate::sleeper::Sleeper;
 use crate::sync::Ordering::Acquire;
 use crate::sync::spin_hint;
+use crate::sys::clock::has_passed;
 use crate::sys::futex::{Futex, WORDS_MAX};
 
 /// Pauses between two looks at all sources: a look reads what others write.
@@ -206,7 +207,7 @@ impl WaitSet {
             match sleep(sources, deadline) {
                 Ok(woke) => {
                     slept = true;
-                    let over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+                    let over = has_passed(deadline);
                     if !self.find_ready(sources) && (woke == Woke::TimedOut || over) {
                         break Err(WaitError::TimedOut);
                     }

@@ -193,7 +193,6 @@ impl<S: Storage> Claimant<S> {
         let received = mine.received.load(Relaxed);
         let offered_words = cursors.slots.len().div_ceil(64);
         Self {
-            offered_words,
             roster,
             cursors,
             slot,
@@ -208,6 +207,7 @@ impl<S: Storage> Claimant<S> {
             run: Run::default(),
             returned,
             received,
+            offered_words,
             unreported: None,
         }
     }

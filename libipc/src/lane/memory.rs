@@ -416,7 +416,7 @@ unsafe fn copy_in(source: *const u8, target: *mut u8, len: usize) {
     }
 }
 
-/// Copies `len` bytes rounded up to granules.
+/// Copies `len` bytes, short ones with what pads them to a granule.
 ///
 /// # Safety
 /// `source` is readable and `target` writable for `len` rounded up to granules, and they do not overlap.

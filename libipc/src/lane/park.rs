@@ -167,7 +167,7 @@ pub fn announce(
 /// of them wait for one sender's messages only and would leave it.
 pub fn sleepers_to_wake(cursors: &CursorsHeader, words: usize) -> u32 {
     // PAIR(sleep): Relaxed, ordered by the light barrier in front.
-    let choosy = cursors.choosy[..words].iter().any(|word| word.load(Relaxed) != 0);
+    let choosy = any_bit(&cursors.choosy, words);
     if choosy { u32::MAX } else { 1 }
 }
 

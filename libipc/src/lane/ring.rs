@@ -381,9 +381,7 @@ impl<S: Storage> LaneWriter<S> {
     pub fn publish_plainly(&mut self, payload: &[u8]) {
         debug_assert!(self.plain, "what is not plain is published with all that belongs to it");
         let header = RecordHeader { len: payload.len() as u32, ..RecordHeader::default() };
-        self.storage.write(self.tail, header, payload);
-        self.tail = self.tail.advance(header.granules());
-        self.sent += 1;
+        self.write(header, payload);
         // Relaxed: a counter for people.
         self.header.sent.store(self.sent, Relaxed);
         self.store_tail();
@@ -399,8 +397,18 @@ impl<S: Storage> LaneWriter<S> {
     /// Writes a message, to be published later. There must be room ([`Self::has_room`]).
     #[inline]
     pub fn append(&mut self, payload: &[u8]) {
-        let header = self.header_of(payload.len());
+        self.write(self.header_of(payload.len()), payload);
+    }
+
+    #[inline]
+    fn write(&mut self, header: RecordHeader, payload: &[u8]) {
         self.storage.write(self.tail, header, payload);
+        self.step_over(header);
+    }
+
+    /// A record was written: the next lies behind it.
+    #[inline]
+    fn step_over(&mut self, header: RecordHeader) {
         self.tail = self.tail.advance(header.granules());
         self.sent += 1;
     }
@@ -411,8 +419,7 @@ impl<S: Storage> LaneWriter<S> {
     pub fn append_written(&mut self, kind: u8, len: usize) {
         let header = RecordHeader { kind, ..self.header_of(len) };
         self.storage.write_header(self.tail, header);
-        self.tail = self.tail.advance(header.granules());
-        self.sent += 1;
+        self.step_over(header);
     }
 
     #[inline]

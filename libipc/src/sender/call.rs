@@ -14,10 +14,11 @@ use crate::lane::layout::{Limits, Traffic};
 use crate::lane::ring::{CALL_NUMBER_BYTES, RecordHeader};
 use crate::lane::withdraw::Record;
 use crate::protocol::Identity;
-use crate::receiver::{Receiver, is_over};
+use crate::receiver::Receiver;
 use crate::regions::Roster;
 use crate::sleeper::Sleeper;
 use crate::sync::Ordering::{Acquire, Relaxed};
+use crate::sys::clock::has_passed;
 use crate::ticket::{Returned, Ticket, TicketState};
 use crate::wait_set::{WaitError, WaitSet, Waitable, private::Source};
 
@@ -195,7 +196,7 @@ impl Sender {
             };
             match waited.map(drop) {
                 Ok(()) => {}
-                Err(WaitError::TimedOut) if !is_over(deadline) => lost = self.has_lost_daemon(),
+                Err(WaitError::TimedOut) if !has_passed(deadline) => lost = self.has_lost_daemon(),
                 Err(WaitError::TimedOut) => {
                     let error = give_up(&unanswered.ticket, CallError::TimedOut);
                     // It may have been answered at the last moment.

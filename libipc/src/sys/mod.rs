@@ -1,7 +1,7 @@
 //! The homes of system calls and, with `lane::memory`, of all unsafe code.
 //!
 //! [`mapping`] regions in this process's address space, [`futex`] sleeping, waking and the
-//! asymmetric barrier, [`clock`] the time of a message, [`socket`] control messages with descriptors and credentials, [`process`] who
+//! asymmetric barrier, [`clock`] the time of a message and deadlines, [`socket`] control messages with descriptors and credentials, [`process`] who
 //! we are, on which processor, and whether we are a fork's child; `registration` (with the feature
 //! `tokio`) descriptors that a runtime waits on.
 
