@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use libipc::{Buffering, DirectAddress, Group, GroupName, MailboxName, Order, Owner, Receivers};
+use libipc::{
+    Buffering, DirectAddress, Group, GroupName, MailboxName, OnDeath, Order, Owner, Receivers,
+};
 
 use crate::exit_code::ExitCode;
 use crate::parse;
@@ -65,6 +67,9 @@ pub(crate) enum Command {
     Peek(Peek),
     /// Receive and throw away all that is queued in a mailbox now
     Purge(Purge),
+    /// List, inspect, put back or throw away the dead letters of a mailbox
+    #[command(subcommand)]
+    Dead(Dead),
     /// Measure mailboxes and the kernel's own message passing on this machine
     Bench(Bench),
     /// Tell what is wrong on this machine, and what to do about it
@@ -115,6 +120,12 @@ pub(crate) struct Create {
     /// In which order messages are received: each sender's own, or also across senders
     #[arg(long, value_name = "ORDER", default_value = "sender", value_parser = parse::word(Order::ALL, Order::as_str))]
     pub(crate) order: Order,
+    /// What becomes of what a receiver had in hand when it died: others get it, it is dropped, or a dead letter
+    #[arg(long, value_name = "WHAT", default_value = "redeliver", value_parser = parse::word(OnDeath::ALL, OnDeath::as_str))]
+    pub(crate) on_death: OnDeath,
+    /// How often a message is handed out before it is a dead letter; 0: as often as need be [default: 16]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_attempts: Option<u32>,
     /// How long it lives; "process" is for programs, which create their own
     #[arg(long, value_name = "OWNER", default_value = "system", value_parser = parse::lifetime)]
     pub(crate) lifetime: Owner,
@@ -195,6 +206,9 @@ pub(crate) struct Receive {
     /// Reply with this text to what is a call
     #[arg(long, value_name = "TEXT")]
     pub(crate) reply: Option<OsString>,
+    /// Reject each message in place of acknowledging it: it becomes a dead letter
+    #[arg(long, conflicts_with = "reply")]
+    pub(crate) reject: bool,
     /// Receive so many messages
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "follow")]
     pub(crate) count: u64,
@@ -232,6 +246,46 @@ pub(crate) struct Purge {
     /// What is queued for this group of the mailbox
     #[arg(long, value_name = "NAME", value_parser = parse::mailbox_name)]
     pub(crate) group: Option<GroupName>,
+}
+
+/// `dead`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Dead {
+    /// List the dead letters: why each is one, how often it was handed out, who sent it
+    List(Named),
+    /// Print a dead letter as it is
+    Show(Letter),
+    /// Put dead letters back into the mailbox, as if they had just been sent
+    Requeue(Letters),
+    /// Throw dead letters away
+    Discard(Letters),
+}
+
+/// `dead show`
+#[derive(Debug, Args)]
+pub(crate) struct Letter {
+    /// The mailbox
+    #[arg(value_parser = parse::mailbox_name)]
+    pub(crate) name: MailboxName,
+    /// The dead letter's number, as dead list tells it
+    pub(crate) number: u64,
+    /// Print it without a newline behind
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) raw: bool,
+}
+
+/// `dead requeue`, `dead discard`
+#[derive(Debug, Args)]
+pub(crate) struct Letters {
+    /// The mailbox
+    #[arg(value_parser = parse::mailbox_name)]
+    pub(crate) name: MailboxName,
+    /// The dead letters' numbers, as dead list tells them
+    #[arg(required_unless_present = "all")]
+    pub(crate) numbers: Vec<u64>,
+    /// All of them
+    #[arg(long, conflicts_with = "numbers")]
+    pub(crate) all: bool,
 }
 
 /// `bench`
@@ -324,6 +378,12 @@ mod tests {
             "ipcctl receive prices --group audit --from 4711",
             "ipcctl peek prices --group audit",
             "ipcctl purge prices --group audit",
+            "ipcctl create orders --on-death dead-letter --max-attempts 3",
+            "ipcctl receive orders --reject",
+            "ipcctl dead list orders --json",
+            "ipcctl dead show orders 7 --raw",
+            "ipcctl dead requeue orders 1 2 3",
+            "ipcctl dead discard orders --all",
             "ipcctl delete orders --drain",
             "ipcctl send orders text",
             "ipcctl send orders text --priority 31",
@@ -361,6 +421,11 @@ mod tests {
             "ipcctl send orders text --sync --tracked",
             "ipcctl receive orders --follow --count 3",
             "ipcctl receive orders --raw --json",
+            "ipcctl receive orders --reject --reply no",
+            "ipcctl create orders --on-death never",
+            "ipcctl dead",
+            "ipcctl dead requeue orders",
+            "ipcctl dead discard orders 1 --all",
             "ipcctl bench --quick --runs 3",
         ] {
             let error = parse(line).expect_err(line);

@@ -29,11 +29,13 @@ pub(crate) enum ExitCode {
     NobodyThere = 7,
     /// A receiver has the message, and has not said that its work is done.
     InHand = 8,
+    /// No receiver could deal with the message: it is a dead letter, or dropped with a receiver that died.
+    Undeliverable = 9,
 }
 
 impl ExitCode {
     /// Every code, in order.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Done,
         Self::Failed,
         Self::Usage,
@@ -43,6 +45,7 @@ impl ExitCode {
         Self::NoSuchMailbox,
         Self::NobodyThere,
         Self::InHand,
+        Self::Undeliverable,
     ];
 
     /// The number that the shell sees.
@@ -62,6 +65,7 @@ impl ExitCode {
             Self::NoSuchMailbox => "no such mailbox",
             Self::NobodyThere => "nobody is there to send, to receive or to answer",
             Self::InHand => "a receiver has the message and has not acknowledged it",
+            Self::Undeliverable => "no receiver could deal with the message",
         }
     }
 }
@@ -94,6 +98,10 @@ impl From<Failure> for Stop {
 const OWNER_GONE: &str = "start the program that owns it again";
 /// What to do where a process that must receive does not.
 const RECEIVER_GONE: &str = "look who receives (ipcctl show NAME)";
+/// What to do with a dead letter.
+const DEAD_LETTERED: &str = "see why (ipcctl dead list NAME), mend the receiver, and put it back";
+/// What to do where a message went with a receiver.
+const DROPPED: &str = "send it again, or create the mailbox with --on-death redeliver";
 /// What to do where the daemon is away.
 const DAEMON_AWAY: &str = "start ipcd again, or wait for its restart, and repeat the command";
 
@@ -197,6 +205,8 @@ impl Failure {
             SendError::InHand(_) => {
                 (ExitCode::InHand, "the receiver may still finish: do not send it again unseen")
             }
+            SendError::DeadLettered => (ExitCode::Undeliverable, DEAD_LETTERED),
+            SendError::Dropped => (ExitCode::Undeliverable, DROPPED),
             SendError::Refused(refusal) => return Self::refused(what, refusal),
             _ => return Self::new(ExitCode::Failed, what, error),
         };
@@ -217,6 +227,8 @@ impl Failure {
             CallError::ServerGone => {
                 (ExitCode::NobodyThere, "start a server first (ipcctl receive NAME --reply TEXT)")
             }
+            CallError::DeadLettered => (ExitCode::Undeliverable, DEAD_LETTERED),
+            CallError::Dropped => (ExitCode::Undeliverable, DROPPED),
             CallError::ReceiverGone => (ExitCode::NobodyThere, RECEIVER_GONE),
             CallError::DaemonAway => (ExitCode::NoDaemon, DAEMON_AWAY),
             CallError::Deleted => (ExitCode::NoSuchMailbox, "create it again (ipcctl create NAME)"),
@@ -288,13 +300,14 @@ mod tests {
     #[test]
     fn exit_codes_are_the_documented_numbers() {
         let numbers: Vec<u8> = ExitCode::ALL.iter().map(|code| code.number()).collect();
-        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
         assert_eq!(ExitCode::NoDaemon.number(), 3);
         assert_eq!(ExitCode::PermissionDenied.number(), 4);
         assert_eq!(ExitCode::TimedOut.number(), 5);
         assert_eq!(ExitCode::NoSuchMailbox.number(), 6);
         assert_eq!(ExitCode::NobodyThere.number(), 7);
         assert_eq!(ExitCode::InHand.number(), 8);
+        assert_eq!(ExitCode::Undeliverable.number(), 9);
     }
 
     #[test]
@@ -341,6 +354,8 @@ mod tests {
         assert_eq!(Failure::call("x", &CallError::ReceiverGone).code, ExitCode::NobodyThere);
         assert_eq!(Failure::call("x", &CallError::DaemonAway).code, ExitCode::NoDaemon);
         assert_eq!(Failure::receive("x", &ReceiveError::DaemonAway).code, ExitCode::NoDaemon);
+        assert_eq!(Failure::send("x", &SendError::Dropped).code, ExitCode::Undeliverable);
+        assert_eq!(Failure::call("x", &CallError::DeadLettered).code, ExitCode::Undeliverable);
         assert_eq!(Failure::call("x", &CallError::TimedOut).code, ExitCode::TimedOut);
         assert_eq!(Failure::call("x", &CallError::ServerGone).code, ExitCode::NobodyThere);
         assert_eq!(Failure::reply("x", &ReplyError::CallerGone).code, ExitCode::NobodyThere);

@@ -1,7 +1,7 @@
 //! The one JSON schema of `--json`; `docs/json.md` documents it for people.
 
 use libipc::{GroupReport, Identity, MailboxDetail, MailboxSummary, MemberInfo, Role};
-use libipc::{Returned, TicketState};
+use libipc::{Peeked, Returned, TicketState};
 use serde::Serialize;
 
 /// Something was done to a mailbox, or sent to a process.
@@ -41,6 +41,8 @@ pub(crate) fn state(state: TicketState) -> &'static str {
         TicketState::Queued => "queued",
         TicketState::InHand => "in hand",
         TicketState::Done => "done",
+        TicketState::DeadLettered => "dead-lettered",
+        TicketState::Dropped => "dropped",
         TicketState::Returned(Returned::Withdrawn) => "withdrawn",
         TicketState::Returned(Returned::Deleted) => "lost with its mailbox",
         TicketState::Returned(Returned::OwnerGone) => "lost with its mailbox's owner",
@@ -70,11 +72,14 @@ pub(crate) struct Mailbox {
     who_receives: &'static str,
     lifetime: &'static str,
     order: &'static str,
+    on_death: &'static str,
+    max_attempts: u32,
     senders: u32,
     receivers: u32,
     queued_messages: u64,
     queued_bytes: u64,
     sent_messages: u64,
+    dead_letters: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -100,11 +105,14 @@ impl From<&MailboxSummary> for Mailbox {
             who_receives: attributes.receivers.as_str(),
             lifetime: attributes.owner.as_str(),
             order: attributes.order.as_str(),
+            on_death: attributes.on_death.as_str(),
+            max_attempts: attributes.max_attempts,
             senders: summary.senders,
             receivers: summary.receivers,
             queued_messages: summary.queued_messages,
             queued_bytes: summary.queued_bytes,
             sent_messages: summary.sent_messages,
+            dead_letters: summary.dead_letters,
         }
     }
 }
@@ -116,6 +124,8 @@ pub(crate) struct Detail {
     mailbox: Mailbox,
     reserved_bytes: u64,
     fences: bool,
+    dropped_messages: u64,
+    dead_lettered_messages: u64,
     groups: Vec<Group>,
     members: Vec<Member>,
 }
@@ -126,6 +136,8 @@ impl From<&MailboxDetail> for Detail {
             mailbox: (&detail.summary).into(),
             reserved_bytes: detail.reserved_bytes,
             fences: detail.fences,
+            dropped_messages: detail.dropped_messages,
+            dead_lettered_messages: detail.dead_lettered_messages,
             groups: detail.groups.iter().map(Group::from).collect(),
             members: detail.members.iter().map(Member::from).collect(),
         }
@@ -243,6 +255,43 @@ impl<'a> Message<'a> {
     ) -> Self {
         let content = Content::of(bytes);
         Self { mailbox, sender: sender.into(), attempts, length: bytes.len(), content }
+    }
+}
+
+/// The answer to `dead list`.
+#[derive(Debug, Serialize)]
+pub(crate) struct DeadLetters<'a> {
+    pub(crate) mailbox: &'a str,
+    /// Those that nobody has in hand, the oldest first.
+    pub(crate) dead_letters: Vec<DeadLetter<'a>>,
+}
+
+/// A dead letter, in `dead list` and `dead show`.
+#[derive(Debug, Serialize)]
+pub(crate) struct DeadLetter<'a> {
+    number: u64,
+    reason: &'static str,
+    attempts: u32,
+    group: u8,
+    sender: Person,
+    length: usize,
+    #[serde(flatten)]
+    content: Content<'a>,
+}
+
+impl<'a> DeadLetter<'a> {
+    /// A message that was looked at, if it is a dead letter.
+    pub(crate) fn new(peeked: &'a Peeked) -> Option<Self> {
+        let letter = peeked.dead_letter?;
+        Some(Self {
+            number: letter.number,
+            reason: letter.reason.as_str(),
+            attempts: letter.attempts,
+            group: letter.group,
+            sender: peeked.sender.into(),
+            length: peeked.bytes.len(),
+            content: Content::of(&peeked.bytes),
+        })
     }
 }
 

@@ -46,6 +46,9 @@ pub struct Arguments {
     /// Bytes that one uid's mailboxes and lanes may reserve, such as 4GiB
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub bytes_max: Option<u64>,
+    /// Dead letters that one uid's mailboxes may have
+    #[arg(long, value_name = "COUNT")]
+    pub dead_letters_max: Option<u64>,
     /// Log this much: error, warn, info, debug, trace, or a filter as in RUST_LOG
     #[arg(long, value_name = "LEVEL", env = "RUST_LOG", default_value = "info")]
     pub log: String,
@@ -112,6 +115,7 @@ impl Settings {
             lanes: arguments.lanes_max,
             sessions: arguments.sessions_max,
             bytes: arguments.bytes_max.map(Bytes),
+            dead_letters: arguments.dead_letters_max,
         };
         let socket = match &arguments.socket {
             Some(path) => path.clone(),
@@ -157,6 +161,7 @@ struct FileLimits {
     lanes: Option<u64>,
     sessions: Option<u64>,
     bytes: Option<Bytes>,
+    dead_letters: Option<u64>,
 }
 
 /// A number of bytes, written as a number or with a unit.
@@ -187,6 +192,7 @@ fn override_limits(base: Usage, changes: &FileLimits) -> Usage {
         lanes: changes.lanes.unwrap_or(base.lanes),
         sessions: changes.sessions.unwrap_or(base.sessions),
         bytes: changes.bytes.map_or(base.bytes, |bytes| bytes.0),
+        dead_letters: changes.dead_letters.unwrap_or(base.dead_letters),
     }
 }
 

@@ -7,16 +7,19 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 
+use libipc::lane::fate::{self, Fate};
+use libipc::lane::hints;
 use libipc::lane::layout::{
-    CURSORS_MAGIC, Claim, DOORSTEP_MAGIC, LANE_MAGIC, LAYOUT_VERSION, LaneHeader, LaneStatus,
-    Limits, Marked, ROSTER_MAGIC, SlotCell, SlotState, Traffic, cursors_map, doorstep_map,
-    lane_file_bytes, roster_map,
+    CURSORS_MAGIC, Claim, DOORSTEP_MAGIC, LANE_HEADER_BYTES, LANE_MAGIC, LAYOUT_VERSION,
+    LaneHeader, LaneStatus, Limits, Marked, ROSTER_MAGIC, SlotCell, SlotState, Traffic,
+    cursors_map, doorstep_map, lane_data_offset, lane_file_bytes, roster_map,
 };
-use libipc::lane::position::Position;
+use libipc::lane::position::{GRANULE_BYTES, Position};
 use libipc::lane::repair::leave_line;
+use libipc::lane::ring::RecordHeader;
 use libipc::protocol::{Identity, LaneInfo, Receivers};
 use libipc::regions::{Cursors, Doorstep, Roster};
-use libipc::sync::{AtomicU32, Ordering};
+use libipc::sync::{AtomicU32, AtomicU64, Ordering};
 use libipc::sys::futex;
 use libipc::sys::mapping::{Access, MapError};
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
@@ -78,6 +81,11 @@ impl Region {
         }
     }
 
+    fn get(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        let read = pread(&self.fd, bytes, offset as i64)?;
+        if read == bytes.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+
     fn set(&self, offset: usize, bytes: &[u8]) -> io::Result<()> {
         let written = pwrite(&self.fd, bytes, offset as i64)?;
         if written == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
@@ -105,6 +113,7 @@ fn memfd(kind: &str) -> io::Result<OwnedFd> {
 pub struct LaneRegion {
     region: Region,
     doorstep: u16,
+    capacity_bytes: u64,
     /// The tail when its sender was gone: read once, since a stranger may write it still.
     pub last_tail: Option<Position>,
 }
@@ -127,6 +136,68 @@ impl LaneRegion {
     #[must_use]
     pub fn region(&self) -> &Region {
         &self.region
+    }
+
+    /// The header of the record that is alleged to begin at a position.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn header(&self, at: Position) -> io::Result<RecordHeader> {
+        let mut words = [0; GRANULE_BYTES];
+        self.region.get(self.offset_of(at), &mut words)?;
+        let (first, second) = words.split_at(8);
+        let word = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_ne_bytes);
+        Ok(RecordHeader::from_words([word(first), word(second)]))
+    }
+
+    /// The first `len` bytes of the payload of the record at a position; it is no longer than the lane.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn payload(&self, at: Position, len: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        let begin = self.offset_of(at.advance(1));
+        let to_end = self.end().saturating_sub(begin) as usize;
+        let (front, back) = bytes.split_at_mut(len.min(to_end));
+        self.region.get(begin, front)?;
+        self.region.get(lane_data_offset(self.capacity_bytes), back)?;
+        Ok(bytes)
+    }
+
+    /// Makes a message the only one of a lane that nobody knows of yet, and that begins at `first`.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn write_only(&self, first: Position, stamp: u64, message: &[u8]) -> io::Result<()> {
+        let header = RecordHeader { len: message.len() as u32, stamp, ..RecordHeader::default() };
+        let [word, stamp] = header.to_words().map(u64::to_ne_bytes);
+        let begin = self.offset_of(first) as usize;
+        self.region.set(begin, &word)?;
+        self.region.set(begin + word.len(), &stamp)?;
+        let begin = self.offset_of(first.advance(1));
+        let to_end = self.end().saturating_sub(begin) as usize;
+        let (front, back) = message.split_at(message.len().min(to_end));
+        self.region.set(begin as usize, front)?;
+        self.region.set(lane_data_offset(self.capacity_bytes) as usize, back)?;
+        self.region.set(std::mem::offset_of!(LaneHeader, sent), &1u64.to_ne_bytes())?;
+        let tail = first.advance(header.granules()).get();
+        self.region.set(std::mem::offset_of!(LaneHeader, tail), &tail.to_ne_bytes())
+    }
+
+    /// Where a granule lies in the file.
+    fn offset_of(&self, at: Position) -> u64 {
+        let index = at.get() & (self.capacity_bytes / GRANULE_BYTES as u64 - 1);
+        lane_data_offset(self.capacity_bytes) + index * GRANULE_BYTES as u64
+    }
+
+    /// Behind the last byte.
+    fn end(&self) -> u64 {
+        lane_file_bytes(self.capacity_bytes)
+    }
+
+    fn set_fate(&self, at: Position, fate: Fate) -> io::Result<()> {
+        let granules = self.capacity_bytes as usize / GRANULE_BYTES;
+        self.region.set(LANE_HEADER_BYTES + fate::index(at, granules), &[fate as u8])
     }
 }
 
@@ -213,17 +284,23 @@ impl MailboxRegions {
             let tail = std::mem::offset_of!(LaneHeader, tail);
             region.set(tail, &lane.first_position.to_ne_bytes()).map_err(words)?;
         }
-        let made = LaneRegion { region, doorstep: lane.doorstep, last_tail: None };
+        let LaneInfo { doorstep, capacity_bytes, .. } = *lane;
+        let made = LaneRegion { region, doorstep, capacity_bytes, last_tail: None };
         self.lanes.insert(lane.ticket.index, made);
         Ok(())
     }
 
     /// Lets the members see a lane: its claim and entry first, its status last.
     pub fn publish_lane(&self, lane: &LaneInfo) {
+        self.publish_lane_from(lane, |_| Position::new(lane.first_position));
+    }
+
+    /// The same, where each group begins to receive from it at a position of its own.
+    pub fn publish_lane_from(&self, lane: &LaneInfo, begin: impl Fn(u8) -> Position) {
         let index = usize::from(lane.ticket.index);
-        for cursors in self.all_cursors() {
+        for (group, cursors) in (0u8..).zip(self.all_cursors()) {
             if let Some(cell) = cursors.claims.get(index) {
-                let claim = Claim { position: Position::new(lane.first_position), winner: None };
+                let claim = Claim { position: begin(group), winner: None };
                 cell.claim.store(claim.to_word(), Ordering::Release);
             }
         }
@@ -245,6 +322,35 @@ impl MailboxRegions {
             // PAIR(lanes): Release here, Acquire in libipc's `claim::Claimant::claim_from`; whoever sees the status
             // sees the entry and the claim written before it.
             entry.status.store(status.to_word(), Ordering::Release);
+        }
+    }
+
+    /// Says how a record ended that is about to be freed without having been acknowledged.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn set_fate(&self, lane: u16, at: Position, fate: Fate) -> io::Result<()> {
+        if let Some(file) = self.lanes.get(&lane) {
+            file.set_fate(at, fate)?;
+        }
+        if let Some(entry) = self.roster().lanes.get(usize::from(lane)) {
+            // PAIR(fate): Release here, Acquire in libipc's `ticket::fate_in`; whoever sees the count sees the fate.
+            entry.fates.fetch_add(1, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// The verdict on what the sender of a lane wants back.
+    #[must_use]
+    pub fn verdict(&self, lane: u16) -> Option<&AtomicU64> {
+        let doorstep = self.lanes.get(&lane)?.doorstep;
+        self.doorsteps.get(usize::from(doorstep))?.1.verdicts.get(usize::from(lane))
+    }
+
+    /// Says that something is in a lane.
+    pub fn give_hint(&self, lane: &LaneInfo) {
+        if let Some((_, doorstep)) = self.doorsteps.get(usize::from(lane.doorstep)) {
+            hints::give_surely(&doorstep.hints, lane.ticket.index);
         }
     }
 
@@ -385,12 +491,17 @@ impl MailboxRegions {
         for group in 0..self.limits.groups {
             self.ring_line(group);
         }
-        for (&index, lane) in &self.lanes {
-            let doorstep = self.doorsteps.get(usize::from(lane.doorstep));
-            if let Some(word) = doorstep.and_then(|(_, words)| words.freed.get(usize::from(index)))
-            {
-                ring_word(word);
-            }
+        for &index in self.lanes.keys() {
+            self.ring_freed(index);
+        }
+    }
+
+    /// Wakes the sender of a lane.
+    pub fn ring_freed(&self, lane: u16) {
+        let doorstep = self.lanes.get(&lane).map(|lane| usize::from(lane.doorstep));
+        let doorstep = doorstep.and_then(|index| self.doorsteps.get(index));
+        if let Some(word) = doorstep.and_then(|(_, words)| words.freed.get(usize::from(lane))) {
+            ring_word(word);
         }
     }
 

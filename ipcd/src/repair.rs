@@ -154,5 +154,11 @@ fn drained(regions: &MailboxRegions, lane: &LaneInfo) -> Drained {
 #[must_use]
 pub fn queued_granules(tail: Position, claimed: Position, capacity_bytes: u64) -> Option<u64> {
     let queued = u64::try_from(tail.since(claimed)).ok()?;
-    (queued <= capacity_bytes / GRANULE_BYTES as u64).then_some(queued)
+    (queued <= granules_of(capacity_bytes)).then_some(queued)
+}
+
+/// Granules of a lane's data.
+#[must_use]
+pub fn granules_of(capacity_bytes: u64) -> u64 {
+    capacity_bytes / GRANULE_BYTES as u64
 }

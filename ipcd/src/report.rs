@@ -14,6 +14,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use crate::regions::MailboxRegions;
 use crate::registry::mailbox::{LaneSlot, Mailbox};
 use crate::repair::queued_granules;
+use crate::service::dead_letter::count_letters;
 use crate::service::{Asker, Service, is_member};
 
 /// Mailboxes in one page of a list: each takes at most some 300 bytes of the message.
@@ -52,7 +53,7 @@ pub fn count(mailbox: &Mailbox, regions: &MailboxRegions) -> Counts {
         let received = slots.fold(table.retired_received, |sum, (slot, _)| {
             sum.saturating_add(regions.received(group, slot))
         });
-        let done = received.saturating_add(table.dropped);
+        let done = received.saturating_add(table.dropped).saturating_add(table.dead_lettered);
         let queued = counts.sent_messages.saturating_sub(done);
         counts.queued_messages = counts.queued_messages.max(queued);
         counts.queued_of_groups.push(queued);
@@ -71,7 +72,7 @@ fn count_lane(slot: &LaneSlot, regions: &MailboxRegions) -> (u64, u64) {
     (lane.sent(), queued.max().unwrap_or(0) * GRANULE_BYTES as u64)
 }
 
-fn summary(mailbox: &Mailbox, counts: &Counts) -> MailboxSummary {
+fn summary(service: &Service, mailbox: &Mailbox, counts: &Counts) -> MailboxSummary {
     MailboxSummary {
         name: mailbox.name.clone(),
         mailbox_id: mailbox.id,
@@ -82,6 +83,7 @@ fn summary(mailbox: &Mailbox, counts: &Counts) -> MailboxSummary {
         queued_messages: counts.queued_messages,
         queued_bytes: counts.queued_bytes,
         sent_messages: counts.sent_messages,
+        dead_letters: count_letters(service, mailbox),
     }
 }
 
@@ -94,14 +96,20 @@ pub fn list(service: &Service, asker: &Asker<'_>, after: Option<&MailboxName>) -
         let Some(mailbox) = visible.next() else { break };
         lanes += mailbox.lanes().len();
         let regions = service.regions(mailbox.id);
-        mailboxes.extend(regions.map(|regions| summary(mailbox, &count(mailbox, regions))));
+        mailboxes
+            .extend(regions.map(|regions| summary(service, mailbox, &count(mailbox, regions))));
     }
     Answer::Listed { mailboxes, more: visible.peek().is_some() }
 }
 
 /// One mailbox, and a page of its members.
 #[must_use]
-pub fn show(mailbox: &Mailbox, regions: &MailboxRegions, skip: u32) -> MailboxDetail {
+pub fn show(
+    service: &Service,
+    mailbox: &Mailbox,
+    regions: &MailboxRegions,
+    skip: u32,
+) -> MailboxDetail {
     let lanes = mailbox.lanes().iter().filter(|slot| is_member(slot.state)).map(|slot| {
         let (messages, queued_bytes) = count_lane(slot, regions);
         let (index, identity) = (slot.info.ticket.index, slot.info.sender);
@@ -148,9 +156,11 @@ pub fn show(mailbox: &Mailbox, regions: &MailboxRegions, skip: u32) -> MailboxDe
         dropped_messages: table.dropped,
     });
     MailboxDetail {
-        summary: summary(mailbox, &counts),
+        summary: summary(service, mailbox, &counts),
         reserved_bytes: mailbox.reserved_bytes(),
         fences: mailbox.fences,
+        dropped_messages: mailbox.groups().iter().map(|group| group.dropped).sum(),
+        dead_lettered_messages: mailbox.groups().iter().map(|group| group.dead_lettered).sum(),
         groups: groups.collect(),
         members,
         more: rest.peek().is_some(),

@@ -86,7 +86,7 @@ fn a_grown_lane_takes_the_place_of_the_old_one_which_goes_when_it_is_drained() {
     assert_eq!(status(&roster, 1), (1, SlotState::Active));
     assert_eq!(roster.lanes[1].capacity_bytes.load(Ordering::Relaxed), 16384);
     let after = client.status().usage;
-    assert_eq!((after.lanes, after.bytes), (before.lanes + 1, before.bytes + 4096 + 16384));
+    assert_eq!((after.lanes, after.bytes), (before.lanes + 1, before.bytes + 2 * 4096 + 16384));
     let shown = client.show("orders").summary;
     assert_eq!((shown.senders, shown.queued_messages, shown.queued_bytes), (1, 128, 4096));
     // What its sender does to it from here on counts no more.

@@ -9,8 +9,8 @@ use ipcd::registry::quota::DEFAULT_LIMITS;
 use libipc::lane::layout::{Hold, LAYOUT_VERSION, LaneStatus, SlotState, Traffic};
 use libipc::lane::position::Position;
 use libipc::protocol::{
-    Answer, Buffering, LaneTicket, MailboxAttributes, OpenedRole, Order, Owner, PROTOCOL_VERSION,
-    Receivers, Refresh, Refusal, Request, Role, Usage, encode,
+    Answer, Buffering, LaneTicket, MailboxAttributes, OnDeath, OpenedRole, Order, Owner,
+    PROTOCOL_VERSION, Receivers, Refresh, Refusal, Request, Role, Usage, encode,
 };
 use libipc::regions::{Cursors, Doorstep, LaneWords, Roster};
 use libipc::sync::Ordering;
@@ -27,6 +27,8 @@ const SMALL: MailboxAttributes = MailboxAttributes {
     receivers: Receivers::Any,
     owner: Owner::System,
     order: Order::Sender,
+    on_death: OnDeath::Redeliver,
+    max_attempts: 0,
 };
 
 #[test]

@@ -225,6 +225,44 @@ impl Client {
         }
     }
 
+    /// Puts dead letters of a mailbox back into it, the one of this number or all that nobody has in hand: as if they
+    /// had just been sent, by who sent them. Returns how many.
+    ///
+    /// # Errors
+    /// [`RequestError::Refused`]: no such mailbox, not its owner, no such dead letter, no room for another lane.
+    pub fn requeue(&self, name: &str, number: Option<u64>) -> Result<u64, RequestError> {
+        let name = MailboxName::new(name)?;
+        self.move_dead_letters(&Request::Requeue { name, number })
+    }
+
+    /// Throws dead letters of a mailbox away, the one of this number or all that nobody has in hand. Returns how many.
+    ///
+    /// # Errors
+    /// [`RequestError::Refused`]: no such mailbox, not its owner, no such dead letter.
+    pub fn discard_dead_letters(
+        &self,
+        name: &str,
+        number: Option<u64>,
+    ) -> Result<u64, RequestError> {
+        let name = MailboxName::new(name)?;
+        self.move_dead_letters(&Request::Discard { name, number })
+    }
+
+    fn move_dead_letters(&self, request: &Request) -> Result<u64, RequestError> {
+        let mut all = 0;
+        loop {
+            match self.session.request(request)?.0 {
+                Answer::Moved { moved, more } => {
+                    all += moved;
+                    if !more || moved == 0 {
+                        return Ok(all);
+                    }
+                }
+                other => return Err(unexpected(&other)),
+            }
+        }
+    }
+
     /// Lets traffic into a mailbox again.
     ///
     /// # Errors

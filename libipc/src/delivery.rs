@@ -1,6 +1,7 @@
 //! A message in hand.
 
-use crate::protocol::Identity;
+use crate::error::RequestError;
+use crate::protocol::{DeadLetter, Identity, Reason};
 use crate::receiver::Receiver;
 
 /// A message in a receiver's hand: acknowledge it when the work is done. Dropped without that, it goes
@@ -66,14 +67,36 @@ impl<'a> Delivery<'a> {
         bytes
     }
 
-    /// Gives the message back: whoever receives next gets it, with its attempts counted.
+    /// Gives the message back: whoever receives next gets it, with its attempts counted. If that was the last time
+    /// that it may be handed out ([`crate::MailboxOptions::max_attempts`]) it becomes a dead letter instead.
     pub fn return_to_queue(self) {
         drop(self);
+    }
+
+    /// Nobody will ever be able to deal with the message: it becomes a dead letter, in the mailbox `dead/NAME`, which
+    /// whoever may receive from this one may receive from. Its sender, if it waits or has a ticket, hears of it. The
+    /// daemon does this.
+    ///
+    /// # Errors
+    /// The message is given back then. [`RequestError::Refused`]: this is a dead letter, or was received from a group
+    /// that drops the oldest; it is longer than 16 MiB; a quota of the mailbox's owner.
+    pub fn reject(self) -> Result<(), RequestError> {
+        let rejected = self.receiver.reject(Reason::Rejected);
+        if rejected.is_ok() {
+            std::mem::forget(self);
+        }
+        rejected
+    }
+
+    /// What is known of a dead letter: `None` if this is none. [`Self::sender`] is who sent the message at first.
+    #[must_use]
+    pub fn dead_letter(&self) -> Option<DeadLetter> {
+        self.receiver.dead_letter()
     }
 }
 
 impl Drop for Delivery<'_> {
     fn drop(&mut self) {
-        self.receiver.return_to_queue();
+        self.receiver.give_back();
     }
 }

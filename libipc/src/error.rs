@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use crate::lane::fate::Fate;
 use crate::protocol::{Identity, Refusal};
 use crate::ticket::Ticket;
 
@@ -108,6 +109,13 @@ pub enum TrySendError {
     /// any more; the ticket tells what becomes of it.
     #[error("a receiver has the message, and has not acknowledged it yet")]
     InHand(Ticket),
+    /// Only in a rendezvous mailbox: a receiver rejected it, or it was handed out as often as that may be. It is among
+    /// the mailbox's dead letters.
+    #[error("the message is among the mailbox's dead letters")]
+    DeadLettered,
+    /// Only in a rendezvous mailbox: a receiver died with it, and the mailbox drops what a dead receiver had in hand.
+    #[error("a receiver died with the message, and the mailbox drops it")]
+    Dropped,
     /// Longer than any message may be here.
     #[error("the message has {len} bytes, this mailbox takes at most {max}")]
     TooLong {
@@ -154,6 +162,8 @@ impl TrySendError {
         Some(match self {
             Self::Full | Self::NotTaken => return None,
             Self::InHand(ticket) => SendError::InHand(ticket),
+            Self::DeadLettered => SendError::DeadLettered,
+            Self::Dropped => SendError::Dropped,
             Self::TooLong { len, max } => SendError::TooLong { len, max },
             Self::Closed => SendError::Closed,
             Self::Deleted => SendError::Deleted,
@@ -166,6 +176,15 @@ impl TrySendError {
             Self::DaemonAway => SendError::DaemonAway,
             Self::Fault(fault) => SendError::Fault(fault),
         })
+    }
+}
+
+impl From<Fate> for SendError {
+    fn from(fate: Fate) -> Self {
+        match fate {
+            Fate::DeadLettered => Self::DeadLettered,
+            Fate::Dropped => Self::Dropped,
+        }
     }
 }
 
@@ -194,6 +213,13 @@ pub enum SendError {
     /// caller's any more; the ticket tells what becomes of it.
     #[error("a receiver has the message, and has not acknowledged it yet")]
     InHand(Ticket),
+    /// Only where a send waits for the acknowledgement: a receiver rejected it, or it was handed out as often as that may be. It is among
+    /// the mailbox's dead letters.
+    #[error("the message is among the mailbox's dead letters")]
+    DeadLettered,
+    /// Only where a send waits for the acknowledgement: a receiver died with it, and the mailbox drops what a dead receiver had in hand.
+    #[error("a receiver died with the message, and the mailbox drops it")]
+    Dropped,
     /// Longer than any message may be here.
     #[error("the message has {len} bytes, this mailbox takes at most {max}")]
     TooLong {
@@ -253,6 +279,13 @@ pub enum CommitError {
     /// not acknowledged it.
     #[error("a receiver has the message, and has not acknowledged it yet")]
     InHand(Ticket),
+    /// Only in a rendezvous mailbox: a receiver rejected it, or it was handed out as often as that may be. It is among
+    /// the mailbox's dead letters.
+    #[error("the message is among the mailbox's dead letters")]
+    DeadLettered,
+    /// Only in a rendezvous mailbox: a receiver died with it, and the mailbox drops what a dead receiver had in hand.
+    #[error("a receiver died with the message, and the mailbox drops it")]
+    Dropped,
     /// The mailbox was closed to new sends meanwhile.
     #[error("the mailbox is closed to new sends")]
     Closed,
@@ -311,6 +344,13 @@ pub enum CallError {
     /// A server has acknowledged the request and answered nothing.
     #[error("the request was acknowledged without an answer")]
     NotAnswered,
+    /// A server rejected the request, or it was handed out as often as that may be. It is among the mailbox's dead
+    /// letters.
+    #[error("the request is among the mailbox's dead letters")]
+    DeadLettered,
+    /// A server died with the request, and the mailbox drops what a dead receiver had in hand.
+    #[error("a server died with the request, and the mailbox drops it")]
+    Dropped,
     /// The mailbox is gone.
     #[error("the mailbox was deleted")]
     Deleted,

@@ -25,6 +25,7 @@
 //! - [`Reservation`], [`TrustedSenders`]: messages written and read in place. [`Batch`]: several at once.
 //! - [`WaitSet`]: waiting on many. [`Receiver::poll_fd`], [`Sender::poll_fd`]: descriptors for event loops. With
 //!   the feature `tokio`, the module of that name: futures and a stream.
+//! - [`Delivery::reject`], [`DeadLetter`]: messages that nobody can deal with.
 //! - [`Ticket`]: what has become of a message, told by [`Sender::send_tracked`].
 //! - [`Sender::call`], [`Delivery::reply`]: request and reply. [`Client::register`], [`Client::send_to`]: processes that name
 //!   each other. [`Sender::set_priority`], [`MailboxOptions::group`], [`Receiver::receive_from`]: who gets what, and when.
@@ -88,9 +89,9 @@ pub use observer::{Observer, Peeked};
 #[cfg(not(loom))]
 pub use options::MailboxOptions;
 pub use protocol::{
-    Buffering, DirectAddress, Group, GroupName, GroupReport, Identity, MailboxAttributes,
-    MailboxDetail, MailboxName, MailboxSummary, MemberInfo, Order, Owner, Queued, Receivers,
-    Refusal, Role, ServerStatus, SlowGroup, Usage,
+    Buffering, DeadLetter, DirectAddress, Group, GroupName, GroupReport, Identity,
+    MailboxAttributes, MailboxDetail, MailboxName, MailboxSummary, MemberInfo, OnDeath, Order,
+    Owner, Queued, Reason, Receivers, Refusal, Role, ServerStatus, SlowGroup, Usage,
 };
 #[cfg(not(loom))]
 pub use receiver::{Batch, BatchMessage, Receiver};

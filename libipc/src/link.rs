@@ -12,7 +12,7 @@ use crate::lane::memory::RingMemory;
 use crate::lane::order::{LaneId, Standing};
 use crate::lane::position::Position;
 use crate::lane::ring::Oldest;
-use crate::protocol::{Answer, Fetched, LaneInfo, LaneTicket, Opened, Refresh, Request};
+use crate::protocol::{Answer, Fetched, LaneInfo, LaneTicket, Opened, Reason, Refresh, Request};
 use crate::regions::{Doorstep, LaneWords, Roster};
 use crate::session::{Session, unexpected};
 use crate::sync::Ordering::Acquire;
@@ -95,6 +95,20 @@ impl Link {
             .0
         {
             Answer::Dropped { done } => Ok(done),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Has the daemon make a dead letter of the message in hand, which lies at a position of a lane.
+    pub(crate) fn reject(
+        &self,
+        lane: LaneTicket,
+        position: Position,
+        reason: Reason,
+    ) -> Result<(), RequestError> {
+        let (link, position) = (self.number, position.get());
+        match self.session.request(&Request::Reject { link, lane, position, reason })?.0 {
+            Answer::Done => Ok(()),
             other => Err(unexpected(&other)),
         }
     }

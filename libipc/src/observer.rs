@@ -10,7 +10,7 @@ use crate::lane::memory::{Payload, RingMemory};
 use crate::lane::position::Position;
 use crate::lane::ring::Storage;
 use crate::link::{Link, Neighbours, map_roster};
-use crate::protocol::{Identity, LaneInfo, Opened, OpenedRole};
+use crate::protocol::{DeadLetter, Identity, LaneInfo, Opened, OpenedRole};
 use crate::regions::{Cursors, Roster};
 use crate::session::Session;
 use crate::sync::Ordering::Acquire;
@@ -24,6 +24,8 @@ pub struct Peeked {
     pub sender: Identity,
     /// Its bytes.
     pub bytes: Vec<u8>,
+    /// What is known of it, if it is a dead letter.
+    pub dead_letter: Option<DeadLetter>,
 }
 
 /// Looks at a mailbox: maps everything read-only, takes nothing, is no receiver.
@@ -86,7 +88,7 @@ impl Observer {
         for (index, lane) in (0u16..).zip(&self.lanes) {
             let known = self.neighbours.status(&self.roster, index).is_some();
             if let (Some(lane), Some(info), true) = (lane, self.neighbours.lane(index), known) {
-                self.peek_lane(index, lane, info.sender, count, &mut peeked);
+                self.peek_lane(lane, info, count, &mut peeked);
             }
         }
         Ok(peeked)
@@ -94,15 +96,15 @@ impl Observer {
 
     fn peek_lane(
         &self,
-        index: u16,
         lane: &LaneReader<RingMemory>,
-        sender: Identity,
+        info: &LaneInfo,
         count: usize,
         peeked: &mut Vec<Peeked>,
     ) {
         let claim = || {
             // PAIR(claim): Acquire.
-            let word = self.cursors.claims[usize::from(index)].claim.load(Acquire);
+            let index = usize::from(info.ticket.index);
+            let word = self.cursors.claims[index].claim.load(Acquire);
             Claim::from_word(word).position
         };
         let mut at: Position = claim();
@@ -115,7 +117,8 @@ impl Observer {
             // sender write there again.
             std::sync::atomic::fence(Acquire);
             if claim().since(at) <= 0 && !lane.is_withdrawn(at, header) {
-                peeked.push(Peeked { sender, bytes: payload.take() });
+                let LaneInfo { sender, dead_letter, .. } = *info;
+                peeked.push(Peeked { sender, bytes: payload.take(), dead_letter });
             }
             at = at.advance(header.granules());
             left -= header.granules();

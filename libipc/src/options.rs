@@ -1,7 +1,8 @@
 //! A mailbox's attributes, as one sets them at its creation.
 
 use crate::protocol::{
-    Buffering, Group, GroupName, MailboxAttributes, Order, Owner, Receivers, Refusal, SlowGroup,
+    Buffering, Group, GroupName, MailboxAttributes, OnDeath, Order, Owner, Receivers, Refusal,
+    SlowGroup,
 };
 
 /// Attributes of a mailbox to create. What is not set has the value that `Default` says.
@@ -89,6 +90,21 @@ impl MailboxOptions {
     #[must_use]
     pub fn order(mut self, order: Order) -> Self {
         self.attributes.order = order;
+        self
+    }
+
+    /// What becomes of the messages that a receiver had in hand when it died. Others receive them, by default.
+    #[must_use]
+    pub fn on_death(mut self, on_death: OnDeath) -> Self {
+        self.attributes.on_death = on_death;
+        self
+    }
+
+    /// How often a message is handed out, 1 to 1,000,000, before it becomes a dead letter: 16 times by default; 0:
+    /// as often as need be.
+    #[must_use]
+    pub fn max_attempts(mut self, count: u32) -> Self {
+        self.attributes.max_attempts = count;
         self
     }
 

@@ -2,6 +2,7 @@
 
 mod answer;
 mod batch;
+mod dead_letter;
 mod ending;
 mod from;
 mod loss;
@@ -28,7 +29,8 @@ use crate::lane::run::Reach;
 use crate::lifeline::Lifeline;
 use crate::link::{Link, Neighbours, map_roster};
 use crate::protocol::{
-    Identity, LaneInfo, LaneTicket, MailboxAttributes, Opened, OpenedRole, Order, SlowGroup,
+    Identity, LaneInfo, LaneTicket, MailboxAttributes, OnDeath, Opened, OpenedRole, Order,
+    SlowGroup,
 };
 use crate::regions::{Cursors, Roster};
 use crate::sender::Sender;
@@ -488,6 +490,9 @@ impl Receiver {
         // What others are to have is not claimed in advance.
         let alone = self.alone && !self.lossy && !self.takes_turns();
         let alone = alone && !self.claimant.is_prioritised() && !self.claimant.is_by_arrival();
+        // Nor what a death would end, though nobody has seen it.
+        let alone = alone && self.attributes.on_death == OnDeath::Redeliver;
+        let alone = alone && self.attributes.max_attempts != 1;
         self.claimant.set_reach(if alone { Reach::alone(in_place) } else { Reach::ONE });
     }
 

@@ -12,8 +12,12 @@ use crate::lane::layout::{
     SlotCell,
 };
 #[cfg(not(loom))]
-use crate::lane::layout::{LANE_HEADER_BYTES, cursors_map, doorstep_map, hint_words, roster_map};
-use crate::sync::{AtomicU32, AtomicU64};
+use crate::lane::layout::{
+    LANE_HEADER_BYTES, cursors_map, doorstep_map, hint_words, lane_data_offset, roster_map,
+};
+#[cfg(not(loom))]
+use crate::lane::position::GRANULE_BYTES;
+use crate::sync::{AtomicU8, AtomicU32, AtomicU64};
 use crate::sys::mapping::Shared;
 #[cfg(not(loom))]
 use crate::sys::mapping::{Access, MapError, Mapping, view, view_slice};
@@ -69,11 +73,13 @@ pub struct Doorstep {
     pub verdicts: Shared<[AtomicU64]>,
 }
 
-/// A lane's header; its data is in `lane::memory`.
+/// What lies before a lane's data; that is in `lane::memory`.
 #[derive(Clone, Debug)]
 pub struct LaneWords {
     /// The sender's words.
     pub header: Shared<LaneHeader>,
+    /// One a granule of the data: a [`crate::lane::fate::Fate`] of the record that begins there.
+    pub fates: Shared<[AtomicU8]>,
 }
 
 #[cfg(not(loom))]
@@ -130,7 +136,7 @@ impl Doorstep {
 
 #[cfg(not(loom))]
 impl LaneWords {
-    /// Maps a lane, header and data, the data twice.
+    /// Maps a lane, the data twice.
     ///
     /// # Errors
     /// [`MapError`].
@@ -141,7 +147,9 @@ impl LaneWords {
     ) -> Result<(Self, Arc<Mapping>), MapError> {
         let capacity = usize::try_from(capacity_bytes)
             .map_err(|_| MapError::Size { len: capacity_bytes, expected: usize::MAX as u64 })?;
-        let mapping = Mapping::map_ring(fd, LANE_HEADER_BYTES, capacity, access)?;
-        Ok((Self { header: view(&mapping, 0) }, mapping))
+        let offset = lane_data_offset(capacity_bytes) as usize;
+        let mapping = Mapping::map_ring(fd, offset, capacity, access)?;
+        let fates = view_slice(&mapping, LANE_HEADER_BYTES, capacity / GRANULE_BYTES);
+        Ok((Self { header: view(&mapping, 0), fates }, mapping))
     }
 }

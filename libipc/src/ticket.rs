@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use crate::error::Fault;
+use crate::lane::fate::Fate;
 use crate::lane::layout::{RosterHeader, Traffic};
 use crate::lane::park;
 use crate::lane::withdraw::{Progress, Record, Withdrawal};
@@ -18,7 +19,7 @@ use crate::wait_set::{Waitable, private::Source};
 mod lane;
 mod notice;
 
-pub(crate) use lane::{LaneView, SentLane};
+pub(crate) use lane::{LaneView, SentLane, fate_in};
 use notice::Notice;
 
 /// What has become of a message.
@@ -31,6 +32,11 @@ pub enum TicketState {
     InHand,
     /// It was received and acknowledged; in a mailbox with groups: by every group.
     Done,
+    /// It is among the dead letters of its mailbox, or was: a receiver rejected it, or it was handed out as often as
+    /// that may be; in a mailbox with groups: in one of them at least, and all are done with it.
+    DeadLettered,
+    /// A receiver died with it, and the mailbox drops what a dead receiver had in hand.
+    Dropped,
     /// Nobody has received it, and nobody will.
     Returned(Returned),
 }
@@ -50,7 +56,7 @@ impl TicketState {
     /// Whether this is the end: it will not change any more.
     #[must_use]
     pub fn is_settled(self) -> bool {
-        matches!(self, Self::Done | Self::Returned(_))
+        !matches!(self, Self::Queued | Self::InHand)
     }
 }
 
@@ -106,7 +112,7 @@ impl Sent {
             Progress::Done => {
                 // Skipped, perhaps: whoever withdraws it at this moment says so before the lock is free.
                 drop(self.lane.lock());
-                TicketState::Done
+                self.ended()
             }
             Progress::InHand => TicketState::InHand,
             Progress::Queued => match self.lane.why_over() {
@@ -116,6 +122,15 @@ impl Sent {
             },
         };
         self.settle(state)
+    }
+
+    /// How it ended, now that nobody has it any more.
+    fn ended(&self) -> TicketState {
+        match self.lane.fate(self.record.at) {
+            None => TicketState::Done,
+            Some(Fate::DeadLettered) => TicketState::DeadLettered,
+            Some(Fate::Dropped) => TicketState::Dropped,
+        }
     }
 
     fn settle(&self, state: TicketState) -> TicketState {
@@ -129,7 +144,7 @@ impl Sent {
             Withdrawal::Withdrawn => TicketState::Returned(why),
             Withdrawal::Refused => TicketState::Queued,
             Withdrawal::Taken => match self.lane.progress(self.record) {
-                Progress::Done => TicketState::Done,
+                Progress::Done => self.ended(),
                 Progress::Queued | Progress::InHand => TicketState::InHand,
             },
         }
@@ -148,7 +163,9 @@ impl Sent {
 impl Ticket {
     pub(crate) fn new(lane: Arc<SentLane>, record: Record) -> Self {
         let (settled, descriptor) = (OnceLock::new(), OnceLock::new());
-        Self { sent: Arc::new(Sent { lane, record, settled, descriptor }) }
+        let sent = Arc::new(Sent { lane, record, settled, descriptor });
+        sent.lane.expect_questions(&sent);
+        Self { sent }
     }
 
     /// What has become of the message, as of now.
@@ -181,7 +198,7 @@ impl Ticket {
     }
 
     /// Takes the message back if no receiver has it yet. The answer is how that ended:
-    /// [`Returned::Withdrawn`], nobody receives it; [`TicketState::InHand`] or [`TicketState::Done`], too late.
+    /// [`Returned::Withdrawn`], nobody receives it; [`TicketState::InHand`], [`TicketState::Done`] and the like, too late.
     /// [`TicketState::Queued`] only where the kernel refuses this process the barrier that it takes.
     ///
     /// A withdrawn message keeps its room in the lane until a receiver comes past it.

@@ -10,8 +10,8 @@ use std::path::Path;
 
 use libipc::Role;
 use libipc::lane::layout::{
-    ClaimCell, CursorsHeader, DoorstepHeader, LANE_HEADER_BYTES, LaneHeader, SlotCell, cursors_map,
-    doorstep_map,
+    ClaimCell, CursorsHeader, DoorstepHeader, LaneHeader, SlotCell, cursors_map, doorstep_map,
+    lane_data_offset, lane_file_bytes,
 };
 use libipc::lane::position::GRANULE_BYTES;
 use libipc::protocol::OpenedRole;
@@ -35,7 +35,7 @@ pub(crate) fn scribble(socket: &Path, rest: &str) -> Result<Kept, String> {
     let tail = |position: u64| put(lane_file, offset_of!(LaneHeader, tail), position);
     let record = |len: u32| {
         let index = (first % granules) as usize * GRANULE_BYTES;
-        put(lane_file, LANE_HEADER_BYTES + index, len.into())
+        put(lane_file, lane_data_offset(capacity) as usize + index, len.into())
     };
     match what {
         "tail_too_far" => tail(first.wrapping_add(granules + 1)),
@@ -44,7 +44,7 @@ pub(crate) fn scribble(socket: &Path, rest: &str) -> Result<Kept, String> {
         "record_longer_than_the_lane" => record(u32::MAX).and_then(|()| tail(first + 2)),
         "record_longer_than_published" => record(4000).and_then(|()| tail(first + 2)),
         "lane_full_of_ones" => {
-            let ones = vec![0xff; LANE_HEADER_BYTES + capacity as usize];
+            let ones = vec![0xff; lane_file_bytes(capacity) as usize];
             lane_file.write_all_at(&ones, 0)
         }
         "doorstep_full_of_ones" => {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::HumanBytes;
-use libipc::{Buffering, Order, Owner, Receivers};
+use libipc::{Buffering, OnDeath, Order, Owner, Receivers};
 use libipc::{Client, MailboxDetail, MailboxName, MailboxOptions, MailboxSummary};
 use libipc::{GroupReport, MailboxAttributes, MemberInfo, Refusal, RequestError, Role};
 use nix::unistd::{Gid, Group, Uid, User};
@@ -33,6 +33,7 @@ fn options(args: &Create) -> Result<MailboxOptions, Refusal> {
         .buffering(args.buffering)
         .receivers(args.receivers)
         .order(args.order)
+        .on_death(args.on_death)
         .lifetime(args.lifetime);
     if let Some(bytes) = args.capacity {
         options = options.capacity_bytes(bytes);
@@ -45,6 +46,9 @@ fn options(args: &Create) -> Result<MailboxOptions, Refusal> {
     }
     if let Some(count) = args.max_receivers {
         options = options.receivers_max(count);
+    }
+    if let Some(count) = args.max_attempts {
+        options = options.max_attempts(count);
     }
     if let Some(count) = args.max_lanes {
         options = options.lanes_max(count);
@@ -158,12 +162,13 @@ fn list_row(mailbox: &MailboxSummary) -> Vec<String> {
 
 /// In what a mailbox differs from one that was created without a word: `unbounded,arrival`.
 fn kind(attributes: &MailboxAttributes) -> String {
-    let MailboxAttributes { buffering, receivers, owner, order, .. } = *attributes;
+    let MailboxAttributes { buffering, receivers, owner, order, on_death, .. } = *attributes;
     let words = [
         (buffering != Buffering::default()).then_some(buffering.as_str()),
         (receivers != Receivers::default()).then_some(receivers.as_str()),
         (owner != Owner::default()).then_some(owner.as_str()),
         (order != Order::default()).then_some(order.as_str()),
+        (on_death != OnDeath::default()).then_some(on_death.as_str()),
     ];
     let words: Vec<_> = words.into_iter().flatten().collect();
     if words.is_empty() { "plain".to_owned() } else { words.join(",") }
@@ -235,6 +240,8 @@ fn attributes_table(detail: &MailboxDetail) -> Table {
     let senders = format!("{} of {}", summary.senders, attributes.lanes_max);
     let receivers = format!("{} of {}", summary.receivers, attributes.receivers_max);
     let queued = format!("{} messages, {} bytes", summary.queued_messages, summary.queued_bytes);
+    let ever = detail.dead_lettered_messages;
+    let dead_letters = format!("{} now, {ever} ever", summary.dead_letters);
     let fence = if detail.fences { "a fence a message" } else { "no fence a message" };
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -248,12 +255,16 @@ fn attributes_table(detail: &MailboxDetail) -> Table {
         ("who receives", attributes.receivers.to_string()),
         ("lifetime", attributes.owner.to_string()),
         ("order", attributes.order.to_string()),
+        ("on death", attributes.on_death.to_string()),
+        ("max attempts", max_attempts(attributes)),
         ("lane capacity", format!("{} bytes", attributes.capacity_bytes)),
         ("longest message", format!("{} bytes", attributes.message_bytes_max())),
         ("senders", senders),
         ("receivers", receivers),
         ("queued", queued),
         ("sent", format!("{} messages", summary.sent_messages)),
+        ("dropped", format!("{} messages", detail.dropped_messages)),
+        ("dead letters", dead_letters),
         ("reserved", format!("{} bytes", detail.reserved_bytes)),
         ("barrier", fence.to_owned()),
     ] {
@@ -262,19 +273,30 @@ fn attributes_table(detail: &MailboxDetail) -> Table {
     table
 }
 
+fn max_attempts(attributes: &MailboxAttributes) -> String {
+    match attributes.max_attempts {
+        0 => "as many as need be".to_owned(),
+        count => count.to_string(),
+    }
+}
+
 fn state(mailbox: &MailboxSummary) -> &'static str {
     if mailbox.open { "open" } else { "closed" }
 }
 
 /// A table without lines, for reading and for `awk` alike.
-fn plain_table(header: &[&str]) -> Table {
+pub(super) fn plain_table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header.to_vec());
     table
 }
 
 /// Prints a table, numbers to the right, columns two blanks apart.
-fn show_table(mut table: Table, numbers: Range<usize>, output: &mut Output) -> Result<(), Stop> {
+pub(super) fn show_table(
+    mut table: Table,
+    numbers: Range<usize>,
+    output: &mut Output,
+) -> Result<(), Stop> {
     for (index, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, 2));
         if numbers.contains(&index) {
@@ -290,7 +312,7 @@ fn owner(uid: Option<u32>, gid: Option<u32>) -> String {
     format!("{user}:{group}")
 }
 
-fn user_name(uid: u32) -> String {
+pub(super) fn user_name(uid: u32) -> String {
     let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
     user.map_or(uid.to_string(), |user| user.name)
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod call;
+mod dead;
 mod doctor;
 mod generate;
 mod mailbox;
@@ -37,6 +38,7 @@ fn run_with_daemon(command: &Command, client: &Client, output: &mut Output) -> O
         Command::Receive(args) => receive::receive(client, args, output),
         Command::Peek(args) => receive::peek(client, args, output),
         Command::Purge(args) => receive::purge(client, args, output),
+        Command::Dead(what) => dead::run(client, what, output),
         Command::Bench(args) => bench::run(client, args, output),
         Command::Doctor | Command::Generate(_) | Command::BenchPeer(_) => {
             unreachable!("these need no daemon: run() has done them")

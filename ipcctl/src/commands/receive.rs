@@ -85,11 +85,14 @@ fn wait<'a>(
     }
 }
 
-/// Replies to a call where there is a reply, and acknowledges everything else.
+/// Replies to a call where there is a reply, rejects where that is asked for, and acknowledges everything else.
 fn end(args: &Receive, delivery: Delivery<'_>) -> Result<(), Stop> {
     match &args.reply {
         Some(text) if delivery.is_call() => delivery.reply(text.as_bytes()).map_err(|error| {
             Failure::reply(format!("cannot reply from {}", args.name), &error).into()
+        }),
+        _ if args.reject => delivery.reject().map_err(|error| {
+            Failure::request(format!("cannot reject a message of {}", args.name), &error).into()
         }),
         _ => {
             delivery.acknowledge();

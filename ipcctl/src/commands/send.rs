@@ -8,8 +8,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use libipc::TicketState;
 use libipc::lane::layout::LANE_CAPACITY_BYTES_MAX;
-use libipc::{Client, DirectAddress, MailboxName, Sender, Ticket, TicketError, TicketState};
+use libipc::{Client, DirectAddress, MailboxName, SendError, Sender, Ticket, TicketError};
 
 use crate::cli::Send;
 use crate::exit_code::{ExitCode, Failure, Outcome, Stop};
@@ -328,7 +329,9 @@ fn follow(
             let why = format!("the message is {}: nobody has received it", json::state(state));
             Err(Failure::new(ExitCode::NoSuchMailbox, what, why).into())
         }
-        _ => Ok(()),
+        TicketState::DeadLettered => Err(Failure::send(what, &SendError::DeadLettered).into()),
+        TicketState::Dropped => Err(Failure::send(what, &SendError::Dropped).into()),
+        TicketState::Done | TicketState::Queued | TicketState::InHand => Ok(()),
     }
 }
 

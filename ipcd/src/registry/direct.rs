@@ -21,8 +21,9 @@ const SHOWN: usize = 64;
 /// # Errors
 /// [`Refusal::InvalidName`].
 pub fn check_free_name(name: &MailboxName) -> Result<(), Refusal> {
-    if [PROCESS, REPLY].iter().any(|kept| name.as_str().starts_with(kept)) {
-        let reason = format!("names that begin with {PROCESS} or {REPLY} are given by ipcd");
+    let kept = [PROCESS, REPLY, MailboxName::DEAD_LETTERS];
+    if kept.iter().any(|kept| name.as_str().starts_with(kept)) {
+        let reason = format!("names that begin with {} are given by ipcd", kept.join(", "));
         return Err(Refusal::InvalidName { name: name.to_string(), reason });
     }
     Ok(())
@@ -174,7 +175,8 @@ impl Registry {
         }
         let called = self.mailbox(found.mailbox_id).ok_or_else(no_session)?;
         // A lane that its sender has replaced names its link still.
-        let (caller, number) = called.lane(lane).ok_or(Refusal::CallerGone)?.link;
+        let caller = called.lane(lane).and_then(|lane| lane.link);
+        let (caller, number) = caller.ok_or(Refusal::CallerGone)?;
         let replies = self.link(caller, number, "be answered").ok().and_then(|link| link.replies);
         replies.filter(|id| self.mailboxes.contains_key(id)).ok_or(Refusal::CallerGone)
     }

@@ -20,8 +20,10 @@ pub struct ReceiverSlot {
 pub struct ReceiverGroup {
     /// Messages acknowledged through slots that are free again.
     pub retired_received: u64,
-    /// Messages dropped because the group was slow.
+    /// Messages dropped because the group was slow, or because a receiver died with them.
     pub dropped: u64,
+    /// Messages that became dead letters.
+    pub dead_lettered: u64,
     slots: Vec<ReceiverSlot>,
     gone: Rotation,
 }

@@ -7,7 +7,8 @@ use libipc::protocol::{Buffering, LaneInfo, LaneTicket, Refusal};
 
 use super::link::{LinkKey, LinkRole};
 use super::mailbox::{LaneWish, Mailbox};
-use super::{Registry, lane_usage, no_session};
+use super::quota::lane_usage;
+use super::{Registry, no_session};
 
 impl Registry {
     /// The mailbox to which a link sends.

@@ -9,16 +9,21 @@ use libipc::lane::layout::{
     roster_map,
 };
 use libipc::protocol::{
-    Group, GroupName, Identity, LaneInfo, LaneTicket, MailboxAttributes, MailboxName, Receivers,
-    Refusal,
+    DeadLetter, Group, GroupName, Identity, LaneInfo, LaneTicket, MailboxAttributes, MailboxName,
+    Receivers, Refusal, Usage,
 };
 
 use super::group::{ReceiverGroup, Rotation};
 use super::link::{LinkKey, SessionId};
 use super::permission::Ownership;
+use super::quota::lane_usage;
 
 /// Uid of the home doorstep, which no sender maps.
 pub const HOME_UID: u32 = u32::MAX;
+/// Its index.
+const HOME_DOORSTEP: u16 = 0;
+/// Of a lane that has no slot yet.
+const NO_TICKET: LaneTicket = LaneTicket { index: 0, generation: 0 };
 
 /// One lane slot.
 #[derive(Clone, Debug)]
@@ -27,14 +32,16 @@ pub struct LaneSlot {
     pub state: SlotState,
     /// The lane that it has, or had last.
     pub info: LaneInfo,
-    /// The link that it was made for.
-    pub link: LinkKey,
+    /// The link that it was made for; none, where `ipcd` has written what is in it.
+    pub link: Option<LinkKey>,
+    /// Whose quota it is charged to, and what.
+    pub charged: (u32, Usage),
     attached: u64,
     next_position: u64,
 }
 
 impl LaneSlot {
-    /// Bytes of its lane, charged to the sender.
+    /// Bytes of its lane.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         lane_file_bytes(self.info.capacity_bytes)
@@ -59,6 +66,19 @@ pub struct OwnerProcess {
     pub session: SessionId,
     /// Its process id.
     pub pid: u32,
+}
+
+/// A lane that `ipcd` writes itself: one message, whose sender may be long gone.
+#[derive(Clone, Copy, Debug)]
+pub struct Letter {
+    /// Who sent it.
+    pub sender: Identity,
+    /// Its priority.
+    pub priority: u8,
+    /// Bytes of the lane's data.
+    pub capacity_bytes: u64,
+    /// What is known of it, if it is a dead one.
+    pub dead_letter: Option<DeadLetter>,
 }
 
 /// What a further lane is to be.
@@ -117,6 +137,12 @@ pub struct Mailbox {
     pub inbox: bool,
     /// Senders that have held it open, ever.
     pub senders_ever: u32,
+    /// The mailbox in which its dead letters are, once there was one.
+    pub dead_letters: Option<u64>,
+    /// The mailbox whose dead letters are in this one.
+    pub dead_letters_of: Option<u64>,
+    /// The number of its last dead letter.
+    pub last_dead_letter: u64,
     /// Session and number of each link.
     pub links: BTreeSet<LinkKey>,
     named_groups: Vec<Group>,
@@ -158,6 +184,9 @@ impl Mailbox {
             owner_process: None,
             inbox: false,
             senders_ever: 0,
+            dead_letters: None,
+            dead_letters_of: None,
+            last_dead_letter: 0,
             links: BTreeSet::new(),
             named_groups: groups.to_vec(),
             groups: vec![ReceiverGroup::default(); groups.len().max(1)],
@@ -349,54 +378,97 @@ impl Mailbox {
         self.senders_ever = self.senders_ever.saturating_add(1);
     }
 
-    /// Gives the lowest free lane slot to a sender; `None` if there is none, or no such sender.
+    /// Gives the lowest free lane slot to a sender, which is charged for it; `None` if there is none, or no such
+    /// sender.
     pub fn add_lane(&mut self, link: LinkKey, wish: LaneWish) -> Option<LaneInfo> {
         let sender = self.senders.get(&link)?;
         let (identity, doorstep) = (sender.identity, sender.doorstep);
+        let charged = (identity.uid, lane_usage(lane_file_bytes(wish.capacity_bytes)));
+        let info = LaneInfo {
+            ticket: NO_TICKET,
+            capacity_bytes: wish.capacity_bytes,
+            first_position: 0,
+            doorstep,
+            sender: identity,
+            priority: wish.priority,
+            predecessor: wish.predecessor,
+            dead_letter: None,
+        };
+        let info = self.place_lane(Some(link), charged, info)?;
+        self.senders.get_mut(&link)?.lanes.push(info.ticket);
+        Some(info)
+    }
+
+    /// Gives the lowest free lane slot to a message that `ipcd` writes itself: the lane of a sender that is gone. A
+    /// uid is charged for it. `None` if there is none.
+    pub fn add_letter(&mut self, letter: Letter, charged: (u32, Usage)) -> Option<LaneInfo> {
+        let info = LaneInfo {
+            ticket: NO_TICKET,
+            capacity_bytes: letter.capacity_bytes,
+            first_position: 0,
+            // Nobody waits for room in it.
+            doorstep: HOME_DOORSTEP,
+            sender: letter.sender,
+            priority: letter.priority,
+            predecessor: None,
+            dead_letter: letter.dead_letter,
+        };
+        let info = self.place_lane(None, charged, info)?;
+        self.mark_gone(info.ticket.index);
+        Some(info)
+    }
+
+    fn place_lane(
+        &mut self,
+        link: Option<LinkKey>,
+        charged: (u32, Usage),
+        info: LaneInfo,
+    ) -> Option<LaneInfo> {
         let index = match self.free_lanes.pop_first() {
             Some(index) => index,
             None if self.lanes.len() < usize::from(self.attributes.lanes_max) => {
-                self.lanes.push(self.blank_lane(link));
+                self.lanes.push(self.blank_lane());
                 (self.lanes.len() - 1) as u16
             }
             None => return None,
         };
         let attached = self.attach(Attachment::Lane(index));
         let slot = self.lanes.get_mut(usize::from(index))?;
-        let ticket = LaneTicket { index, generation: slot.info.ticket.generation.wrapping_add(1) };
+        let generation = slot.info.ticket.generation.wrapping_add(1);
         slot.state = SlotState::Active;
-        slot.link = link;
-        slot.attached = attached;
+        (slot.link, slot.charged, slot.attached) = (link, charged, attached);
         slot.info = LaneInfo {
-            ticket,
-            capacity_bytes: wish.capacity_bytes,
+            ticket: LaneTicket { index, generation },
             first_position: slot.next_position,
-            doorstep,
-            sender: identity,
-            priority: wish.priority,
-            predecessor: wish.predecessor,
+            ..info
         };
-        let info = slot.info;
-        self.senders.get_mut(&link)?.lanes.push(ticket);
-        Some(info)
+        Some(slot.info)
     }
 
-    fn blank_lane(&self, link: LinkKey) -> LaneSlot {
+    fn blank_lane(&self) -> LaneSlot {
         LaneSlot {
             state: SlotState::Free,
             info: LaneInfo {
-                ticket: LaneTicket { index: 0, generation: 0 },
+                ticket: NO_TICKET,
                 capacity_bytes: 0,
                 first_position: 0,
-                doorstep: 0,
+                doorstep: HOME_DOORSTEP,
                 sender: Identity { pid: 0, uid: 0, gid: 0 },
                 priority: 0,
                 predecessor: None,
+                dead_letter: None,
             },
-            link,
+            link: None,
+            charged: (0, Usage::default()),
             attached: 0,
             next_position: self.first_position,
         }
+    }
+
+    /// How many lanes there are, of senders that are there and of those that are gone.
+    #[must_use]
+    pub fn lane_count(&self) -> u64 {
+        (self.lanes.len() - self.free_lanes.len()) as u64
     }
 
     /// The lane that a ticket names: in whatever state, but not another one of its slot.
@@ -445,15 +517,10 @@ impl Mailbox {
         }
     }
 
-    /// Frees a lane whose sender is gone; says whose it was, and its bytes. The slot's next lane begins at
+    /// Frees a lane whose sender is gone; says who was charged for it, and what. The slot's next lane begins at
     /// `next_position`: where this one ended, so that a receiver that still has the old lane mapped
     /// finds nothing new in it, whatever it reads.
-    pub fn free_lane(
-        &mut self,
-        index: u16,
-        next_position: u64,
-        sent: u64,
-    ) -> Option<(Identity, u64)> {
+    pub fn free_lane(&mut self, index: u16, next_position: u64, sent: u64) -> Option<(u32, Usage)> {
         if !self.gone_lanes.remove(index) {
             return None;
         }
@@ -461,10 +528,10 @@ impl Mailbox {
         slot.state = SlotState::Free;
         slot.next_position = next_position;
         self.attachments.remove(&slot.attached);
-        let freed = (slot.info.sender, slot.bytes());
+        let charged = slot.charged;
         self.free_lanes.insert(index);
         self.retired_sent = self.retired_sent.saturating_add(sent);
-        Some(freed)
+        Some(charged)
     }
 
     /// Gives a slot of a group to a receiver; true with what the one before it has left there.

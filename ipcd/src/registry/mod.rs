@@ -2,12 +2,13 @@
 //! all of it can be tested by throwing operations at it.
 //!
 //! [`mailbox`] one mailbox, [`group`] its receivers, [`lane`] further lanes of a sender, [`direct`] processes
-//! that are reached by name and answers to calls, [`link`] sessions and links, [`permission`] mode bits,
-//! [`quota`] limits.
+//! that are reached by name and answers to calls, [`dead_letter`] messages that nobody can deal with, [`link`] sessions
+//! and links, [`permission`] mode bits, [`quota`] limits.
 //!
 //! **Invariant:** a quota's use is what counting mailboxes, lanes, sessions and bytes anew would give.
 //! **Invariant:** a link that is not marked deleted names a mailbox that is there and that knows it.
 
+pub mod dead_letter;
 pub mod direct;
 pub mod group;
 pub mod lane;
@@ -30,7 +31,7 @@ use libipc::protocol::{
 use link::{Link, LinkKey, LinkRole, SessionEntry, SessionId};
 use mailbox::{LaneWish, Mailbox, OwnerProcess};
 use permission::{Caller, Ownership};
-use quota::Quotas;
+use quota::{Quotas, lane_usage};
 
 /// What an open has given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -221,17 +222,34 @@ impl Registry {
         if self.names.contains_key(name) {
             return Err(Refusal::AlreadyExists { name: name.to_string() });
         }
-        let entry = self.sessions.get_mut(&session).ok_or_else(no_session)?;
+        if !self.sessions.contains_key(&session) {
+            return Err(no_session());
+        }
+        let id = self.insert(name, attributes, ownership, groups)?;
+        if attributes.owner == Owner::Process
+            && let Some(mailbox) = self.mailboxes.get_mut(&id)
+            && let Some(entry) = self.sessions.get_mut(&session)
+        {
+            mailbox.owner_process = Some(OwnerProcess { session, pid: caller.identity.pid });
+            entry.owned.insert(id);
+        }
+        Ok(id)
+    }
+
+    /// Charges a new mailbox to its owner, and lets it in.
+    fn insert(
+        &mut self,
+        name: &MailboxName,
+        attributes: &MailboxAttributes,
+        ownership: Ownership,
+        groups: &[Group],
+    ) -> Result<u64, Refusal> {
         let bytes = Mailbox::empty_bytes(attributes, groups.len());
         self.quotas.charge(ownership.uid, Usage { mailboxes: 1, bytes, ..Usage::default() })?;
         self.last_id += 1;
         let id = self.last_id;
         let first = self.first_position;
-        let mut mailbox = Mailbox::new(id, name.clone(), *attributes, ownership, groups, first);
-        if attributes.owner == Owner::Process {
-            mailbox.owner_process = Some(OwnerProcess { session, pid: caller.identity.pid });
-            entry.owned.insert(id);
-        }
+        let mailbox = Mailbox::new(id, name.clone(), *attributes, ownership, groups, first);
         self.names.insert(name.clone(), id);
         self.mailboxes.insert(id, mailbox);
         Ok(id)
@@ -254,10 +272,14 @@ impl Registry {
         Ok(mailbox.id)
     }
 
-    /// Takes a mailbox out with all that it has; its links are dead from now on.
+    /// Takes a mailbox out with all that it has; its links are dead from now on. Its dead letters are to be removed
+    /// first.
     pub fn remove(&mut self, id: u64) -> Option<Mailbox> {
         let mailbox = self.mailboxes.remove(&id)?;
         self.names.remove(&mailbox.name);
+        if let Some(of) = mailbox.dead_letters_of.and_then(|of| self.mailboxes.get_mut(&of)) {
+            of.dead_letters = None;
+        }
         for (session, link) in &mailbox.links {
             if let Some(session) = self.sessions.get_mut(session) {
                 session.mark_deleted(*link);
@@ -272,7 +294,7 @@ impl Registry {
             }
         }
         for lane in mailbox.lanes().iter().filter(|lane| lane.state != SlotState::Free) {
-            self.quotas.release(lane.info.sender.uid, lane_usage(lane.bytes()));
+            self.quotas.release(lane.charged.0, lane.charged.1);
         }
         let bytes = mailbox.owner_bytes();
         let owner = mailbox.ownership.uid;
@@ -387,8 +409,8 @@ impl Registry {
     /// Frees a lane whose sender is gone, and its quota.
     pub fn free_lane(&mut self, mailbox_id: u64, index: u16, next_position: u64, sent: u64) {
         let Some(mailbox) = self.mailboxes.get_mut(&mailbox_id) else { return };
-        if let Some((sender, bytes)) = mailbox.free_lane(index, next_position, sent) {
-            self.quotas.release(sender.uid, lane_usage(bytes));
+        if let Some((uid, usage)) = mailbox.free_lane(index, next_position, sent) {
+            self.quotas.release(uid, usage);
         }
     }
 
@@ -399,6 +421,9 @@ impl Registry {
         sender: Identity,
     ) -> Result<Got, Refusal> {
         let mailbox = self.mailboxes.get_mut(&mailbox_id).ok_or_else(no_session)?;
+        if mailbox.dead_letters_of.is_some() {
+            return Err(Refusal::DeadLetters { name: mailbox.name.to_string() });
+        }
         mailbox.check_sender_room(link.0, sender)?;
         let capacity_bytes = mailbox.attributes.capacity_bytes;
         let lane = lane_usage(lane_file_bytes(capacity_bytes));
@@ -438,10 +463,6 @@ impl Registry {
         }
         Some(Ended { mailbox_id: link.mailbox_id, role: link.role, lanes })
     }
-}
-
-fn lane_usage(bytes: u64) -> Usage {
-    Usage { lanes: 1, bytes, ..Usage::default() }
 }
 
 /// The caller's bug, not the client's: sessions are begun before they may ask.

@@ -6,7 +6,13 @@ use libipc::protocol::{Refusal, Usage};
 
 /// What a uid may use where nobody said otherwise.
 pub const DEFAULT_LIMITS: Usage =
-    Usage { mailboxes: 4096, lanes: 4096, sessions: 1024, bytes: 64 << 30 };
+    Usage { mailboxes: 4096, lanes: 4096, sessions: 1024, bytes: 64 << 30, dead_letters: 4096 };
+
+/// What a sender is charged for a lane whose file has so many bytes.
+#[must_use]
+pub fn lane_usage(bytes: u64) -> Usage {
+    Usage { lanes: 1, bytes, ..Usage::default() }
+}
 
 /// Limits, and use so far.
 #[derive(Clone, Debug)]
@@ -51,6 +57,7 @@ impl Quotas {
             ("lanes", used.lanes, asked.lanes, limits.lanes),
             ("sessions", used.sessions, asked.sessions, limits.sessions),
             ("bytes", used.bytes, asked.bytes, limits.bytes),
+            ("dead letters", used.dead_letters, asked.dead_letters, limits.dead_letters),
         ] {
             if asked > 0 && used.saturating_add(asked) > limit {
                 return Err(Refusal::QuotaExceeded { uid, what: what.into(), used, asked, limit });
@@ -61,6 +68,7 @@ impl Quotas {
         entry.lanes += asked.lanes;
         entry.sessions += asked.sessions;
         entry.bytes += asked.bytes;
+        entry.dead_letters += asked.dead_letters;
         Ok(())
     }
 
@@ -71,6 +79,7 @@ impl Quotas {
         entry.lanes = entry.lanes.saturating_sub(returned.lanes);
         entry.sessions = entry.sessions.saturating_sub(returned.sessions);
         entry.bytes = entry.bytes.saturating_sub(returned.bytes);
+        entry.dead_letters = entry.dead_letters.saturating_sub(returned.dead_letters);
         if *entry == Usage::default() {
             self.used.remove(&uid);
         }
@@ -83,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_charge_beyond_a_limit_charges_nothing_and_names_the_limit() {
-        let limits = Usage { mailboxes: 2, lanes: 9, sessions: 9, bytes: 100 };
+        let limits = Usage { mailboxes: 2, lanes: 9, sessions: 9, bytes: 100, dead_letters: 9 };
         let mut quotas = Quotas::new(limits, HashMap::from([(7, DEFAULT_LIMITS)]));
         let one = Usage { mailboxes: 1, bytes: 60, ..Usage::default() };
         quotas.charge(1, one).unwrap();

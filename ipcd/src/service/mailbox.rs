@@ -104,6 +104,6 @@ impl Service {
         // It may have been there only until it was drained.
         let mailbox = self.registry.find(name)?;
         let regions = self.regions.get(&id).ok_or_else(missing)?;
-        Ok(Answer::Shown(Box::new(report::show(mailbox, regions, skip))).into())
+        Ok(Answer::Shown(Box::new(report::show(self, mailbox, regions, skip))).into())
     }
 }

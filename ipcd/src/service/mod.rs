@@ -1,7 +1,8 @@
 //! What each request does: the registry decides, the regions follow. One function a request, no socket
 //! in here. `mailbox` what is asked of a mailbox by its name, `open` links, `lane` what members ask of
-//! their links, `direct` processes and answers.
+//! their links, `direct` processes and answers, `dead_letter` what nobody can deal with.
 
+pub mod dead_letter;
 mod direct;
 mod lane;
 mod mailbox;
@@ -24,6 +25,7 @@ use crate::registry::permission::Caller;
 use crate::registry::{Departure, Registry};
 use crate::repair;
 use crate::report;
+use dead_letter::Move;
 
 /// An answer with its descriptors.
 #[derive(Debug)]
@@ -122,6 +124,15 @@ impl Service {
             Request::Find { of } => self.find(asker, &of),
             Request::OpenReplies { link } => self.open_replies(asker, link),
             Request::OpenReply { link, lane } => self.open_reply(asker, link, lane),
+            Request::Reject { link, lane, position, reason } => {
+                self.reject(asker, link, lane, position, reason)
+            }
+            Request::Requeue { name, number } => {
+                self.move_letters(asker, &name, number, Move::Requeue)
+            }
+            Request::Discard { name, number } => {
+                self.move_letters(asker, &name, number, Move::Discard)
+            }
         }
     }
 
@@ -164,6 +175,9 @@ impl Service {
         let mut touched = BTreeSet::new();
         for ended in &departure.ended {
             let id = ended.mailbox_id;
+            if let LinkRole::Receive { group, slot } = ended.role {
+                self.settle_in_hand(id, group, slot);
+            }
             let mailbox = self.registry.mailbox_mut(id);
             let (Some(mailbox), Some(regions)) = (mailbox, self.regions.get_mut(&id)) else {
                 continue;
@@ -210,15 +224,17 @@ impl Service {
         }
     }
 
-    /// Removes a mailbox, and tells its members why; says how many messages went with it.
+    /// Removes a mailbox and its dead letters, and tells the members why; says how many messages went with it.
     fn remove(&mut self, mailbox_id: u64, why: Traffic) -> u64 {
+        let dead = self.registry.mailbox(mailbox_id).and_then(|mailbox| mailbox.dead_letters);
+        let dead = dead.map_or(0, |dead| self.remove(dead, why));
         let Some(mailbox) = self.registry.remove(mailbox_id) else { return 0 };
         let Some(regions) = self.regions.remove(&mailbox_id) else { return 0 };
         regions.set_traffic(why);
         regions.ring();
         let discarded = report::count(&mailbox, &regions).queued_messages;
         info!(mailbox = %mailbox.name, id = mailbox_id, ?why, discarded, "removed");
-        discarded
+        discarded + dead
     }
 
     /// Tells a mailbox's members that something has changed, and wakes them.

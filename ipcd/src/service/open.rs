@@ -25,6 +25,9 @@ impl Service {
             let id = mailbox.id;
             self.sweep(id);
         }
+        if let Some(of) = self.registry.wants_dead_letters(&asker.caller, name, role) {
+            self.dead_letters_for(of)?;
+        }
         let admission = self.registry.open(asker.session, &asker.caller, name, role, group)?;
         let reply = self.give(asker, &admission)?;
         debug!(mailbox = %name, %role, link = admission.link, by = %asker.caller.identity, "opened");

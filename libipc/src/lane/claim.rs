@@ -398,6 +398,11 @@ impl<S: Storage> Claimant<S> {
         self.has_in_hand().then_some(Taken { lane, attempts })
     }
 
+    /// Where the message in hand lies; the first, if there are several.
+    pub fn position_in_hand(&self) -> Option<Position> {
+        self.has_in_hand().then_some(self.run.next)
+    }
+
     /// Whether anything is offered that could be taken over.
     #[inline]
     pub fn anything_offered(&self) -> bool {

@@ -25,14 +25,15 @@
 //!
 //! lane     (its sender writes, receivers and ipcd read)
 //!   0      LaneHeader            4096 bytes
-//!   4096   data                  capacity bytes, mapped twice back to back
+//!   4096   fates u8[capacity / 16]  (ipcd writes; a fate is a [`super::fate::Fate`])
+//!   ...    data                  capacity bytes, from a page's beginning on, mapped twice back to back
 //! ```
 
 use crate::lane::position::Position;
 use crate::sync::{AtomicU32, AtomicU64, Padding};
 
 /// Version of everything in this file; a member of another version is refused by `ipcd`.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// First word of every region: "ipcd" and a letter for the kind.
 pub const ROSTER_MAGIC: u64 = u64::from_le_bytes(*b"ipcdROST");
@@ -61,7 +62,7 @@ pub const PRIORITIES: u8 = 32;
 pub const SPARES_MIN: usize = if cfg!(loom) { 1 } else { 7 };
 /// Words of bits, one bit a receiver slot.
 pub const RECEIVER_WORDS: usize = RECEIVERS_MAX as usize / 64;
-/// Bytes before a lane's data.
+/// Bytes before a lane's fates.
 pub const LANE_HEADER_BYTES: usize = 4096;
 
 /// The head of a roster. Written by `ipcd` alone.
@@ -210,7 +211,8 @@ pub struct LaneEntry {
     pub doorstep: AtomicU32,
     /// Priority of the lane, 0 to 31.
     pub priority: AtomicU32,
-    lane_padding: AtomicU32,
+    /// Grows whenever a fate is written in a lane of this slot; never set back.
+    pub fates: AtomicU32,
     reserved: Padding<2>,
 }
 
@@ -589,10 +591,16 @@ pub const fn hint_words(lanes_max: u16) -> usize {
     (lanes_max as usize).div_ceil(64)
 }
 
+/// Bytes before a lane's data: the header's page, and a fate for each of the data's granules.
+#[must_use]
+pub const fn lane_data_offset(capacity_bytes: u64) -> u64 {
+    LANE_HEADER_BYTES as u64 + (capacity_bytes / 16).next_multiple_of(4096)
+}
+
 /// Bytes of the file behind a lane.
 #[must_use]
 pub const fn lane_file_bytes(capacity_bytes: u64) -> u64 {
-    LANE_HEADER_BYTES as u64 + capacity_bytes
+    lane_data_offset(capacity_bytes) + capacity_bytes
 }
 
 const fn region_map(
@@ -621,6 +629,7 @@ const _: () = {
     assert!(size_of::<ReceiverEntry>() == 32);
     assert!(size_of::<LaneEntry>() == 64);
     assert!(offset_of!(LaneEntry, priority) == 32);
+    assert!(offset_of!(LaneEntry, fates) == 36);
     assert!(size_of::<CursorsHeader>() == 512);
     assert!(offset_of!(CursorsHeader, sleeping) == 128);
     assert!(offset_of!(CursorsHeader, sleep_changes) == 192);

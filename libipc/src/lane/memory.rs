@@ -12,7 +12,7 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::lane::layout::LANE_HEADER_BYTES;
+use crate::lane::layout::lane_data_offset;
 use crate::lane::position::{GRANULE_BYTES, Position, record_granules};
 use crate::lane::ring::{Marks, RecordHeader, Storage};
 use crate::sync::AtomicU64;
@@ -27,6 +27,8 @@ pub struct RingMemory {
     data: NonNull<u8>,
     /// A power of two.
     capacity: u64,
+    /// Where the data begins in the mapping.
+    offset: usize,
     keeper: Arc<Mapping>,
 }
 
@@ -43,10 +45,12 @@ impl RingMemory {
     pub fn new(mapping: &Arc<Mapping>, capacity_bytes: u64) -> Self {
         let capacity = capacity_bytes as usize;
         assert!(capacity.is_power_of_two() && capacity >= GRANULE_BYTES, "not a lane's capacity");
-        assert_eq!(mapping.len(), LANE_HEADER_BYTES + 2 * capacity, "not a lane's mapping");
-        // SAFETY: the mapping is longer than its header, checked one line above.
-        let data = unsafe { mapping.base().add(LANE_HEADER_BYTES) };
-        Self { data, capacity: (capacity / GRANULE_BYTES) as u64, keeper: mapping.clone() }
+        let offset = lane_data_offset(capacity_bytes) as usize;
+        assert_eq!(mapping.len(), offset + 2 * capacity, "not a lane's mapping");
+        // SAFETY: the mapping is longer than what lies before the data, checked one line above.
+        let data = unsafe { mapping.base().add(offset) };
+        let capacity = (capacity / GRANULE_BYTES) as u64;
+        Self { data, capacity, offset, keeper: mapping.clone() }
     }
 
     /// The first byte of the granule at a position; a whole capacity lies mapped behind it.
@@ -60,7 +64,7 @@ impl RingMemory {
     /// The records' headers, to be marked.
     #[must_use]
     pub fn marks(&self) -> RecordMarks {
-        let Self { data, capacity, keeper } = self;
+        let Self { data, capacity, keeper, .. } = self;
         RecordMarks { data: *data, capacity: *capacity, _keeper: keeper.clone() }
     }
 
@@ -74,7 +78,8 @@ impl RingMemory {
         let pointer = self.granule(at).as_ptr().wrapping_add(GRANULE_BYTES);
         // SAFETY: header and payload take at most a capacity (asserted), mapped behind the granule, and any
         // byte is a value. Nobody else writes there: only this mapping of the lane is writable (its descriptor
-        // is closed, receivers get read-only ones, `ipcd` maps none), this storage alone reaches into it, the
+        // is closed, receivers get read-only ones, `ipcd` maps none and writes there only before it hands the lane to
+        // anybody), this storage alone reaches into it, the
         // second showing of the same bytes included, and it is borrowed as long as the slice. Nobody here reads
         // there either: it lies behind the tail and before the limit up to which `ring::LaneWriter` found room.
         // A late claim reads headers there through a mapping of its own, as atomics, and fails.
@@ -164,7 +169,7 @@ impl Storage for RingMemory {
 
     fn prepare(&self, at: Position, granules: u64) -> std::io::Result<()> {
         let index = (at.get() & (self.capacity - 1)) as usize;
-        let offset = LANE_HEADER_BYTES + index * GRANULE_BYTES;
+        let offset = self.offset + index * GRANULE_BYTES;
         self.keeper.populate(offset, granules as usize * GRANULE_BYTES)
     }
 }

@@ -14,10 +14,12 @@
 //! - [`hints`] which of many lanes may have something
 //! - [`park`] who sleeps and who wakes whom
 //! - [`withdraw`] how a message is taken back, and how far it has come
+//! - [`fate`] what became of a message that was freed without having been acknowledged
 //! - `memory` records in mapped memory
 //! - `models` every interleaving of small cases, under loom; the same on threads elsewhere
 
 pub mod claim;
+pub mod fate;
 pub mod hints;
 pub mod layout;
 #[cfg(not(loom))]

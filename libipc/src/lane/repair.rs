@@ -36,6 +36,67 @@ pub fn mend_slot(cursors: &Cursors, slot: u16) -> Mended {
     }
 }
 
+/// Records of one lane that a slot holds for certain, and that are not offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The lane.
+    pub lane: u16,
+    /// The first of them.
+    pub from: Position,
+    /// Behind the last.
+    pub end: Position,
+    /// Those before have been handed out.
+    pub handed_out_end: Position,
+    /// How often those have been handed out.
+    pub hand_outs: u32,
+}
+
+/// What a receiver that is gone has won and not acknowledged, before it is offered by [`mend_slot`]. Called by
+/// `ipcd` alone, once nobody acts in that slot's name any more.
+pub fn held_by_gone(cursors: &Cursors, slot: u16) -> Option<Held> {
+    (left_in(cursors, slot) == Left::Owned).then(|| held_by(cursors, slot)).flatten()
+}
+
+/// What a receiver has in hand, that waits for `ipcd` meanwhile. The words are its own: an allegation, but for
+/// that the slot has won it.
+pub fn held_by(cursors: &Cursors, slot: u16) -> Option<Held> {
+    let cell = cursors.slots.get(usize::from(slot))?;
+    if is_offered(cursors, slot) || cell.taker.load(Acquire) != 0 {
+        return None;
+    }
+    let hold = owned_hold(cursors, slot, cell)?;
+    let end = Position::new(cell.end.load(Acquire));
+    let handed_out_end = Marked::end_of(cell.marked.load(Relaxed), hold.position, end);
+    let hand_outs = cell.attempts.load(Relaxed).wrapping_add(1);
+    let possible = end.since(hold.position) > 0;
+    possible.then_some(Held {
+        lane: hold.lane,
+        from: hold.position,
+        end,
+        handed_out_end,
+        hand_outs,
+    })
+}
+
+/// Frees the first record of what a slot holds, which ends at `next`, on its receiver's behalf: as if that had
+/// acknowledged it. Called by `ipcd` alone. A receiver that is there counts attempts itself; for one that is
+/// `gone` it is seen to here that what it never handed out does not count.
+pub fn free_first(cursors: &Cursors, slot: u16, held: &Held, next: Position, gone: bool) {
+    let Some(cell) = cursors.slots.get(usize::from(slot)) else { return };
+    if next.since(held.end) >= 0 {
+        // PAIR(free), PAIR(fate)
+        overwrite(&cell.hold, Hold::IDLE);
+        return;
+    }
+    if gone && next.since(held.handed_out_end) >= 0 {
+        // Those behind were never handed out.
+        cell.attempts.store(0u32.wrapping_sub(1), Relaxed);
+        cell.marked.store(Marked::FIRST, Relaxed);
+    }
+    // PAIR(free), PAIR(fate)
+    overwrite(&cell.hold, Hold { confirmed: true, lane: held.lane, position: next }.to_word());
+}
+
 /// As [`mend_slot`], in a group that hands out nothing twice: what the slot owned is nobody's any more.
 /// Says whether it owned anything.
 pub fn discard_slot(cursors: &Cursors, slot: u16) -> bool {
@@ -65,22 +126,26 @@ fn left_in(cursors: &Cursors, slot: u16) -> Left {
     if is_offered(cursors, slot) || mine.taker.load(Acquire) != 0 {
         return Left::Offer;
     }
-    let Some(hold) = Hold::from_word(mine.hold.load(Acquire)) else { return Left::Nothing };
-    let Some(cell) = cursors.claims.get(usize::from(hold.lane)) else {
+    if owned_hold(cursors, slot, mine).is_some() {
+        return Left::Owned;
+    }
+    if mine.hold.load(Acquire) != Hold::IDLE {
+        // Only an intent: the claim never came to it.
         overwrite(&mine.hold, Hold::IDLE);
-        return Left::Nothing;
-    };
+    }
+    Left::Nothing
+}
+
+/// A slot's hold, if it has won what that names.
+fn owned_hold(cursors: &Cursors, slot: u16, mine: &SlotCell) -> Option<Hold> {
+    let hold = Hold::from_word(mine.hold.load(Acquire))?;
+    let cell = cursors.claims.get(usize::from(hold.lane))?;
     // The claim first, then the hold again: whoever moved the claim on had confirmed the hold before, so
     // if the claim no longer names this slot, the mark is there to be seen. PAIR(claim), PAIR(hold).
     let claim = Claim::from_word(cell.claim.load(Acquire));
     let hold = Hold::from_word(mine.hold.load(Acquire)).unwrap_or(hold);
     let won_last = claim.winner == Some(slot) && claim.position.since(hold.position) > 0;
-    if hold.confirmed || won_last {
-        return Left::Owned;
-    }
-    // Only an intent: the claim never came to it.
-    overwrite(&mine.hold, Hold::IDLE);
-    Left::Nothing
+    (hold.confirmed || won_last).then_some(hold)
 }
 
 /// Drops what lies in a lane from `from`, which must be the claim, to `through`: nobody gets it. False if the

@@ -257,6 +257,11 @@ impl<S: Storage> LaneWriter<S> {
         withdraw::progress(cursors.zip(&self.roster.header.groups), self.lane, record)
     }
 
+    /// The mailbox's roster.
+    pub fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
     /// The lane's slot.
     pub fn lane(&self) -> u16 {
         self.lane
@@ -275,6 +280,11 @@ impl<S: Storage> LaneWriter<S> {
     /// The lane's header, to be kept while the writer is busy.
     pub fn shared_header(&self) -> Shared<LaneHeader> {
         self.header.clone()
+    }
+
+    /// Every record before it is freed by every group, as of the last look.
+    pub fn limit(&self) -> Position {
+        self.limit
     }
 
     /// Behind the last published record.

@@ -153,8 +153,9 @@ impl Run {
     ) -> Result<usize, NotHandedOut> {
         let (word, end) = self.look(storage).ok_or(NotHandedOut::Malformed)?;
         // PAIR(withdraw): the word was read behind the claim and its barrier.
+        let at = self.in_hand;
         if RecordHeader::is_marked(word)
-            && !is_to_be_handed_out(storage, verdict, self.in_hand, word)
+            && !is_to_be_handed_out(verdict, at, word, || storage.first_word(at))
         {
             return Err(NotHandedOut::Withdrawn(end));
         }

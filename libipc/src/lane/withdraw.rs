@@ -33,7 +33,7 @@ use crate::lane::layout::{Claim, GroupEntry, Hold, RosterHeader, SlotCell, Verdi
 use crate::lane::park::{Park, heavy_barrier};
 use crate::lane::position::{Position, record_granules};
 use crate::lane::repair::owned_holds;
-use crate::lane::ring::{Marks, RecordHeader, Storage};
+use crate::lane::ring::{Marks, RecordHeader};
 use crate::regions::Cursors;
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire};
@@ -122,13 +122,13 @@ pub fn withdraw(
 }
 
 /// Whether a receiver that has claimed the marked record at `at` is to hand it out: false says that its sender
-/// has it back. `word` is the first of its header, read behind the claim and the barrier.
+/// has it back. `word` is the first of its header, read behind the claim and the barrier; `again` reads it again.
 #[cold]
 pub fn is_to_be_handed_out(
-    storage: &impl Storage,
     verdict: Option<&AtomicU64>,
     at: Position,
     word: u64,
+    again: impl Fn() -> u64,
 ) -> bool {
     // PAIR(mark): Acquire, behind the load of the word; the verdict is seen.
     fence(Acquire);
@@ -149,7 +149,7 @@ pub fn is_to_be_handed_out(
             if now.position == at {
                 now.state != VerdictState::Withdrawn
             } else {
-                let header = RecordHeader::from_words([storage.first_word(at), 0]);
+                let header = RecordHeader::from_words([again(), 0]);
                 header.flags & RecordHeader::WITHDRAWN == 0
             }
         }

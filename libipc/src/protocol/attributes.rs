@@ -114,6 +114,45 @@ words! {
     }
 }
 
+words! {
+    /// What becomes of the messages that a receiver had in hand when it died.
+    OnDeath, "what becomes of what a dead receiver had in hand" {
+        /// Others receive them, marked, until they have been handed out as often as that may be.
+        #[default]
+        Redeliver = "redeliver",
+        /// They are dropped, and counted.
+        Drop = "drop",
+        /// They are put among the mailbox's dead letters at once.
+        DeadLetter = "dead-letter",
+    }
+}
+
+words! {
+    /// Why a message is a dead letter.
+    Reason, "the reason" {
+        /// A receiver rejected it.
+        #[default]
+        Rejected = "rejected",
+        /// It was handed out as often as that may be, and nobody acknowledged it.
+        Attempts = "attempts",
+        /// A receiver died with it, where that is enough.
+        Death = "death",
+    }
+}
+
+/// What is known of a dead letter, besides who sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// Its number: no other dead letter of the mailbox has it, or will.
+    pub number: u64,
+    /// Why it is one.
+    pub reason: Reason,
+    /// How often it was handed out.
+    pub attempts: u32,
+    /// The group of receivers for which it is one: its index, 0 where there are no groups.
+    pub group: u8,
+}
+
 /// A group's name: the same rules as for a mailbox.
 pub type GroupName = MailboxName;
 
@@ -125,6 +164,13 @@ pub struct Group {
     /// What it does to the senders when it is slow.
     pub slow: SlowGroup,
 }
+
+/// How often a message is handed out where nobody said otherwise.
+const ATTEMPTS_DEFAULT: u32 = 16;
+/// Largest value of `max_attempts`.
+const ATTEMPTS_MAX: u32 = 1_000_000;
+/// Longest message that can become a dead letter, in bytes: `ipcd` copies it.
+pub const DEAD_LETTER_BYTES_MAX: u64 = 16 << 20;
 
 /// The attributes of a mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,6 +195,10 @@ pub struct MailboxAttributes {
     pub owner: Owner,
     /// In which order messages are received.
     pub order: Order,
+    /// What becomes of what a receiver had in hand when it died.
+    pub on_death: OnDeath,
+    /// How often a message is handed out before it becomes a dead letter, 1 to 1,000,000; 0: as often as need be.
+    pub max_attempts: u32,
 }
 
 impl Default for MailboxAttributes {
@@ -164,6 +214,8 @@ impl Default for MailboxAttributes {
             receivers: Receivers::Any,
             owner: Owner::System,
             order: Order::Sender,
+            on_death: OnDeath::Redeliver,
+            max_attempts: ATTEMPTS_DEFAULT,
         }
     }
 }
@@ -243,6 +295,10 @@ impl MailboxAttributes {
         }
         if let Some(group) = groups.iter().find(|group| group.slow == SlowGroup::DropOldest) {
             let group = format!("group {:?} that drops the oldest", group.name.as_str());
+            if self.on_death != OnDeath::Redeliver {
+                let why = "what its receivers get they get at most once";
+                return refuse(group, &format!("on death {}", self.on_death), why);
+            }
             match self.buffering {
                 Buffering::Bounded => {}
                 Buffering::Rendezvous => {
@@ -287,6 +343,10 @@ impl MailboxAttributes {
                 format!("1 to {}", layout::LANES_MAX),
             );
         }
+        if self.max_attempts > ATTEMPTS_MAX {
+            let allowed = format!("0 to {ATTEMPTS_MAX}");
+            return refuse("max attempts", self.max_attempts.into(), allowed);
+        }
         Ok(())
     }
 }
@@ -309,6 +369,7 @@ mod tests {
         assert!(wrong(|a| a.mode = 0o1000).contains("mode"));
         assert!(wrong(|a| a.receivers_max = 0).contains("max receivers"));
         assert!(wrong(|a| a.lanes_max = 0).contains("max lanes"));
+        assert!(wrong(|a| a.max_attempts = 1_000_001).contains("max attempts"));
     }
 
     #[test]
@@ -332,6 +393,8 @@ mod tests {
         assert!(why(|a| a.owner = Owner::Process, std::slice::from_ref(&block)).contains("owner"));
         let rendezvous = |a: &mut MailboxAttributes| a.buffering = Buffering::Rendezvous;
         assert!(why(rendezvous, std::slice::from_ref(&drops)).contains("every group"));
+        let drop = |a: &mut MailboxAttributes| a.on_death = OnDeath::Drop;
+        assert!(why(drop, std::slice::from_ref(&drops)).contains("at most once"));
         let unbounded = |a: &mut MailboxAttributes| a.buffering = Buffering::Unbounded;
         assert!(why(unbounded, std::slice::from_ref(&drops)).contains("never full"));
         assert!(why(|_| (), &[block.clone(), drops.clone()]).contains("name"));

@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::attributes::{Group, GroupName, MailboxAttributes, Queued};
+use super::attributes::{DeadLetter, Group, GroupName, MailboxAttributes, Queued, Reason};
 use super::refusal::Refusal;
 
 /// What a client asks. Every request but `Hello` needs a `Hello` before it.
@@ -144,6 +144,31 @@ pub enum Request {
         /// The caller's lane.
         lane: LaneTicket,
     },
+    /// What a receiver has in hand is a dead letter: it is freed on its behalf. Answer: `Done`.
+    Reject {
+        /// The receiver's link.
+        link: u32,
+        /// The lane.
+        lane: LaneTicket,
+        /// Where the message lies.
+        position: u64,
+        /// `Rejected` or `Attempts`.
+        reason: Reason,
+    },
+    /// Puts dead letters back into their mailbox, some at a time. Answer: `Moved`.
+    Requeue {
+        /// The mailbox.
+        name: MailboxName,
+        /// Which; `None`: any.
+        number: Option<u64>,
+    },
+    /// Throws dead letters away, some at a time. Answer: `Moved`.
+    Discard {
+        /// The mailbox.
+        name: MailboxName,
+        /// Which; `None`: any.
+        number: Option<u64>,
+    },
 }
 
 /// Names a process that has registered.
@@ -222,6 +247,13 @@ pub enum Answer {
     Found {
         /// The process.
         identity: Identity,
+    },
+    /// To `Requeue` and `Discard`.
+    Moved {
+        /// Dead letters that are gone from among them.
+        moved: u64,
+        /// There were more than one answer deals with: ask again.
+        more: bool,
     },
 }
 
@@ -333,6 +365,8 @@ pub struct LaneInfo {
     pub priority: u8,
     /// The lane that it goes on from: that one is to be emptied first.
     pub predecessor: Option<LaneTicket>,
+    /// It holds one dead letter, and `sender` is who sent that; `ipcd` has written it.
+    pub dead_letter: Option<DeadLetter>,
 }
 
 /// Who a process is: attested by the kernel, never by the process.
@@ -362,6 +396,21 @@ impl MailboxName {
     /// Longest name in bytes.
     pub const BYTES_MAX: usize = 200;
 
+    /// The name of the mailbox in which another's dead letters are begins so; the rest is that other's name.
+    pub const DEAD_LETTERS: &str = "dead/";
+
+    /// The name of the mailbox in which this one's dead letters are.
+    #[must_use]
+    pub fn of_dead_letters(&self) -> Self {
+        Self(format!("{}{}", Self::DEAD_LETTERS, self.0))
+    }
+
+    /// The name of the mailbox whose dead letters are in the one of this name.
+    #[must_use]
+    pub fn whose_dead_letters(&self) -> Option<Self> {
+        Self::new(self.0.strip_prefix(Self::DEAD_LETTERS)?).ok()
+    }
+
     /// Checks a name.
     ///
     /// # Errors
@@ -373,7 +422,7 @@ impl MailboxName {
         if name.is_empty() {
             return refuse("it is empty".into());
         }
-        if name.len() > Self::BYTES_MAX {
+        if name.strip_prefix(Self::DEAD_LETTERS).unwrap_or(name).len() > Self::BYTES_MAX {
             return refuse(format!(
                 "it has {} bytes, at most {} are allowed",
                 name.len(),
@@ -438,6 +487,8 @@ pub struct MailboxSummary {
     pub queued_bytes: u64,
     /// Messages sent since it was created, as far as members' counters tell.
     pub sent_messages: u64,
+    /// Its dead letters.
+    pub dead_letters: u64,
 }
 
 /// All about one mailbox.
@@ -449,6 +500,10 @@ pub struct MailboxDetail {
     pub reserved_bytes: u64,
     /// Members keep the fence on the fast side, since one of them may not call the barrier.
     pub fences: bool,
+    /// Messages that were dropped: a group was slow, or a receiver died with them.
+    pub dropped_messages: u64,
+    /// Messages that became dead letters, ever.
+    pub dead_lettered_messages: u64,
     /// Its groups, if it has any.
     pub groups: Vec<GroupReport>,
     /// A page of its members: senders (also those gone whose lane still holds messages), then receivers.
@@ -466,7 +521,7 @@ pub struct GroupReport {
     pub receivers: u32,
     /// Messages sent and not yet acknowledged by it, as far as members' counters tell.
     pub queued_messages: u64,
-    /// Messages dropped because it was slow.
+    /// Messages dropped because it was slow, or because a receiver died with them.
     pub dropped_messages: u64,
 }
 
@@ -502,6 +557,8 @@ pub struct Usage {
     pub sessions: u64,
     /// Bytes reserved by mailboxes and lanes.
     pub bytes: u64,
+    /// Dead letters of mailboxes owned.
+    pub dead_letters: u64,
 }
 
 /// All about the daemon.
@@ -543,6 +600,10 @@ mod tests {
         for good in ["a", "orders", "/mq/x", "a.b:c@d_e-f"] {
             assert_eq!(MailboxName::new(good).unwrap().as_str(), good);
         }
+        let longest = MailboxName::new(&"x".repeat(200)).unwrap();
+        let dead = longest.of_dead_letters();
+        assert_eq!(MailboxName::new(dead.as_str()), Ok(dead.clone()));
+        assert_eq!(dead.whose_dead_letters(), Some(longest));
         let long = "x".repeat(201);
         for bad in ["", ".hidden", "-dash", "sp ace", "new\nline", "ü", &long] {
             assert!(MailboxName::new(bad).is_err(), "accepted {bad:?}");

@@ -10,7 +10,8 @@ pub mod message;
 pub mod refusal;
 
 pub use attributes::{
-    Buffering, Group, GroupName, MailboxAttributes, Order, Owner, Queued, Receivers, SlowGroup,
+    Buffering, DEAD_LETTER_BYTES_MAX, DeadLetter, Group, GroupName, MailboxAttributes, OnDeath,
+    Order, Owner, Queued, Reason, Receivers, SlowGroup,
 };
 pub use frame::{Frame, FrameError, decode, encode};
 pub use message::{
@@ -21,7 +22,7 @@ pub use message::{
 pub use refusal::Refusal;
 
 /// Version of the messages; `Hello` agrees on one.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 /// Largest datagram either side accepts, header included.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 10;
 /// Most descriptors that one message may carry (the kernel's own limit is 253).

@@ -187,6 +187,23 @@ pub enum Refusal {
         /// Who asked.
         pid: u32,
     },
+    /// What is to become a dead letter is not in that receiver's hand.
+    #[error("the message is not in hand any more: in a group that drops the oldest it never is")]
+    NotInHand,
+    /// Dead letters are there to be received, put back or thrown away.
+    #[error("{name:?} holds dead letters: ipcd alone puts them there, and they become none again")]
+    DeadLetters {
+        /// The mailbox.
+        name: String,
+    },
+    /// No dead letter has that number, or somebody has it in hand.
+    #[error("mailbox {name:?} has no dead letter {number} that nobody has in hand")]
+    NoSuchDeadLetter {
+        /// The mailbox.
+        name: String,
+        /// The number.
+        number: u64,
+    },
     /// Whoever called is gone, or waits for no answer.
     #[error("the caller is gone: nobody waits for this answer")]
     CallerGone,
@@ -224,6 +241,9 @@ impl Refusal {
             Self::NoSuchGroup { .. } => "name one of its groups (ipcctl show NAME lists them)",
             Self::NoSuchProcess { .. } => "start it first, or see which there are (ipcctl list)",
             Self::AlreadyLinked { .. } => "use the link that is there",
+            Self::NotInHand => "acknowledge it, or let it be received again",
+            Self::DeadLetters { .. } => "receive them, or see ipcctl dead",
+            Self::NoSuchDeadLetter { .. } => "see which there are (ipcctl dead list NAME)",
             Self::CallerGone => "nothing is to be done: acknowledge the message",
         }
     }

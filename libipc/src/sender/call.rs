@@ -83,6 +83,8 @@ impl Unanswered {
         let gone = self.missing == Some(ending::Missing::Process);
         match self.ticket.state() {
             Ok(TicketState::Done) => Some(CallError::NotAnswered),
+            Ok(TicketState::DeadLettered) => Some(CallError::DeadLettered),
+            Ok(TicketState::Dropped) => Some(CallError::Dropped),
             Ok(TicketState::Returned(Returned::OwnerGone)) => Some(CallError::OwnerGone),
             Ok(TicketState::Returned(_)) => Some(CallError::Deleted),
             Ok(TicketState::InHand) if self.is_over() => Some(CallError::Deleted),
@@ -234,6 +236,7 @@ impl Sender {
 
     fn write_numbered(&mut self, kind: u8, number: u64, message: &[u8]) -> Record {
         let len = message.len() + CALL_NUMBER_BYTES;
+        self.lane.expect_fate();
         let (memory, at) = self.lane.writer.next_record();
         let (front, back) = memory.reserved(at, len).split_at_mut(message.len());
         front.copy_from_slice(message);
@@ -256,6 +259,8 @@ fn give_up(ticket: &Ticket, why: CallError) -> CallError {
     match (ticket.withdraw(), why) {
         (Ok(TicketState::InHand), CallError::TimedOut) => CallError::InHand(ticket.clone()),
         (Ok(TicketState::Done), CallError::TimedOut) => CallError::NotAnswered,
+        (Ok(TicketState::DeadLettered), CallError::TimedOut) => CallError::DeadLettered,
+        (Ok(TicketState::Dropped), CallError::TimedOut) => CallError::Dropped,
         (_, why) => why,
     }
 }

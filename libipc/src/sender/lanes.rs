@@ -8,17 +8,20 @@ use std::time::Duration;
 
 use super::Sender;
 use crate::error::{Fault, RequestError, TrySendError};
+use crate::lane::fate::{self, Fate};
 use crate::lane::layout::{LANE_CAPACITY_BYTES_MAX, Limits, PRIORITIES};
 use crate::lane::memory::RingMemory;
 use crate::lane::position::{GRANULE_BYTES, Position};
 use crate::lane::ring::{LaneWriter, NoRoom};
+use crate::lane::withdraw::Record;
 use crate::protocol::{Buffering, LaneInfo, LaneTicket, Order, Refusal, SlowGroup};
 use crate::regions::{Cursors, LaneWords, Roster};
+use crate::sync::AtomicU8;
 use crate::sync::Ordering::Relaxed;
 use crate::sys::clock::monotonic_nanos;
-use crate::sys::mapping::Access;
+use crate::sys::mapping::{Access, Shared};
 use crate::sys::process;
-use crate::ticket::SentLane;
+use crate::ticket::{SentLane, fate_in};
 
 /// A lane grows no further than this, in bytes, but for a longer message: a backlog that is larger takes
 /// several, each of which goes back when it has drained.
@@ -36,6 +39,8 @@ const SLEEP_FOR_PLENTY: Duration = Duration::from_millis(10);
 pub(super) struct SendLane {
     pub(super) info: LaneInfo,
     pub(super) writer: LaneWriter<RingMemory>,
+    /// What became of its records that were not acknowledged.
+    pub(super) fates: Shared<[AtomicU8]>,
     /// What it shares with tickets, once there was one.
     pub(super) shared: Option<Arc<SentLane>>,
 }
@@ -65,14 +70,28 @@ impl SendLane {
         if order == Order::Arrival {
             writer.stamp_with(monotonic_nanos);
         }
-        Ok(Self { info, writer, shared: None })
+        Ok(Self { info, writer, fates: words.fates, shared: None })
     }
 
     /// Looks at what receivers have done, with withdrawals kept out: what is being withdrawn keeps its room until
-    /// that is settled.
+    /// that is settled. What is to be remembered of the room that is free now is remembered.
     fn look<T>(&mut self, look: impl FnOnce(&mut LaneWriter<RingMemory>) -> T) -> T {
-        let _lock = self.shared.as_ref().map(|lane| lane.lock());
-        look(&mut self.writer)
+        let Some(shared) = &self.shared else { return look(&mut self.writer) };
+        let lock = shared.lock();
+        let seen = look(&mut self.writer);
+        drop(lock);
+        shared.settle_before(self.writer.limit());
+        seen
+    }
+
+    /// The next record is one of which its sender wants to hear.
+    pub(super) fn expect_fate(&self) {
+        fate::clear(&self.fates, self.writer.tail());
+    }
+
+    /// What became of a record that is freed, where it was not acknowledged.
+    pub(super) fn fate(&self, record: Record) -> Option<Fate> {
+        fate_in(self.writer.roster(), self.writer.lane(), &self.fates, record.at)
     }
 
     /// Looks for room for a record of so many granules.

@@ -62,6 +62,8 @@ impl Sender {
             Err(SendError::OwnerGone) => Err(TrySendError::OwnerGone),
             Err(SendError::NoReceivers) => Err(TrySendError::NoReceivers),
             Err(SendError::ReceiverGone) => Err(TrySendError::ReceiverGone),
+            Err(SendError::DeadLettered) => Err(TrySendError::DeadLettered),
+            Err(SendError::Dropped) => Err(TrySendError::Dropped),
             Err(_) => Err(TrySendError::NotTaken),
         }
     }
@@ -76,7 +78,7 @@ impl Sender {
         let (mut in_hand, mut lost) = (false, false);
         loop {
             if self.spin_for_acknowledgement(record, deadline) {
-                return Ok(());
+                return self.lane.fate(record).map_or(Ok(()), |fate| Err(fate.into()));
             }
             if self.roster.header.changes.load(Acquire) != self.seen_changes {
                 self.refresh();
@@ -113,6 +115,8 @@ impl Sender {
         let ticket = self.ticket(record);
         match ticket.withdraw() {
             Ok(TicketState::Done) => Ok(()),
+            Ok(TicketState::DeadLettered) => Err(SendError::DeadLettered),
+            Ok(TicketState::Dropped) => Err(SendError::Dropped),
             Ok(TicketState::Returned(_)) => Err(otherwise),
             Ok(TicketState::Queued | TicketState::InHand) => Err(SendError::InHand(ticket)),
             Err(_) => Err(SendError::Forked),

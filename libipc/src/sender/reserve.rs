@@ -111,12 +111,17 @@ impl Reservation<'_> {
             sender.check_again()?;
         }
         let record = Record::message(sender.lane.writer.tail(), len);
+        if sender.rendezvous {
+            sender.lane.expect_fate();
+        }
         sender.lane.writer.append_written(RecordHeader::MESSAGE, len);
         sender.lane.writer.publish_appended();
         sender.announce();
         if sender.rendezvous {
             return sender.await_acknowledgement(record, None).map_err(|error| match error {
                 SendError::InHand(ticket) => CommitError::InHand(ticket),
+                SendError::DeadLettered => CommitError::DeadLettered,
+                SendError::Dropped => CommitError::Dropped,
                 SendError::Closed => CommitError::Closed,
                 SendError::OwnerGone => CommitError::OwnerGone,
                 SendError::NoReceivers => CommitError::NoReceivers,

@@ -77,6 +77,7 @@ impl Sender {
 
     /// Publishes a message, and says where it lies.
     pub(super) fn publish_record(&mut self, message: &[u8]) -> Record {
+        self.lane.expect_fate();
         let record = Record::message(self.lane.writer.tail(), message.len());
         self.publish(message);
         record
@@ -101,6 +102,7 @@ impl Sender {
             header: self.lane.writer.shared_header(),
             freed: self.doorstep.freed.element(lane.into()),
             verdict: self.doorstep.verdicts.element(lane.into()),
+            fates: self.lane.fates.clone(),
         };
         self.lane.writer.expect_withdrawals();
         let marks = self.lane.writer.storage().marks();

@@ -29,6 +29,7 @@ macro_rules! shared_words {
 }
 
 shared_words!(
+    crate::sync::AtomicU8,
     crate::sync::AtomicU32,
     crate::sync::AtomicU64,
     crate::lane::layout::RosterHeader,

@@ -1,17 +1,19 @@
 //! What a sender and its tickets share of their lane.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use super::notice::Notices;
-use super::{Returned, TicketState};
+use super::{Returned, Sent, TicketState};
+use crate::lane::fate::{self, Fate};
 use crate::lane::layout::{LaneHeader, RosterHeader};
 use crate::lane::memory::RecordMarks;
 use crate::lane::park;
 use crate::lane::position::Position;
 use crate::lane::withdraw::{self, Progress, Record, Withdrawal};
 use crate::regions::{Cursors, Roster};
-use crate::sync::Ordering::Relaxed;
-use crate::sync::{AtomicU32, AtomicU64};
+use crate::sync::Ordering::{Acquire, Relaxed};
+use crate::sync::{AtomicU8, AtomicU32, AtomicU64};
 use crate::sys::futex::Futex;
 use crate::sys::mapping::Shared;
 use crate::sys::process::ForkGuard;
@@ -27,6 +29,8 @@ pub(crate) struct SentLane {
     marks: Mutex<RecordMarks>,
     /// The positions of the records that are watched, each as often as it is.
     watched: Mutex<Vec<Position>>,
+    /// Those of its messages of which somebody may still ask.
+    outstanding: Mutex<Outstanding>,
     pub(super) notices: Notices,
     guard: ForkGuard,
 }
@@ -41,6 +45,26 @@ pub(crate) struct LaneView {
     pub(crate) header: Shared<LaneHeader>,
     pub(crate) freed: Shared<AtomicU32>,
     pub(crate) verdict: Shared<AtomicU64>,
+    pub(crate) fates: Shared<[AtomicU8]>,
+}
+
+impl LaneView {
+    /// What became of a record that is freed, where it was not acknowledged.
+    pub(crate) fn fate(&self, at: Position) -> Option<Fate> {
+        fate_in(&self.roster, self.lane, &self.fates, at)
+    }
+}
+
+/// What became of a record that is freed, where it was not acknowledged, from the words of its lane.
+pub(crate) fn fate_in(
+    roster: &Roster,
+    lane: u16,
+    fates: &[AtomicU8],
+    at: Position,
+) -> Option<Fate> {
+    // PAIR(fate): Acquire here, Release in `ipcd` behind the fate.
+    let any = roster.lanes[usize::from(lane)].fates.load(Acquire) != 0;
+    any.then(|| fate::read(fates, at)).flatten()
 }
 
 impl SentLane {
@@ -49,6 +73,7 @@ impl SentLane {
             words,
             marks: Mutex::new(marks),
             watched: Mutex::default(),
+            outstanding: Mutex::default(),
             notices: Notices::new(watchers),
             guard: ForkGuard::get(),
         }
@@ -61,6 +86,24 @@ impl SentLane {
 
     pub(crate) fn roster(&self) -> &RosterHeader {
         &self.words.roster.header
+    }
+
+    /// What became of a record that is freed, where it was not acknowledged.
+    pub(super) fn fate(&self, at: Position) -> Option<Fate> {
+        self.words.fate(at)
+    }
+
+    /// Notes a message of which somebody may ask.
+    pub(super) fn expect_questions(&self, sent: &Arc<Sent>) {
+        let mut outstanding = self.outstanding.lock().unwrap_or_else(PoisonError::into_inner);
+        outstanding.add(sent.record.at, sent);
+    }
+
+    /// Before the room up to `limit` is taken up again: has every message there of which somebody may ask remember
+    /// how it ended, while that can still be told.
+    pub(crate) fn settle_before(&self, limit: Position) {
+        let mut outstanding = self.outstanding.lock().unwrap_or_else(PoisonError::into_inner);
+        outstanding.settle_before(limit);
     }
 
     /// The word that whoever waits for acknowledgements sleeps on.
@@ -134,6 +177,38 @@ impl SentLane {
         change(&mut watched);
         let earlier = |a: Position, b: Position| if b.since(a) < 0 { b } else { a };
         park::watch(&self.words.header, watched.iter().copied().reduce(earlier));
+    }
+}
+
+/// Messages of which somebody may ask, in the order in which they lie in the lane. Those of which nobody can ask any
+/// more are forgotten from time to time.
+#[derive(Debug, Default)]
+struct Outstanding {
+    messages: VecDeque<(Position, Weak<Sent>)>,
+    /// How many there may be before those to forget are looked for.
+    room: usize,
+}
+
+impl Outstanding {
+    const ROOM_MIN: usize = 64;
+
+    fn add(&mut self, at: Position, sent: &Arc<Sent>) {
+        if self.messages.len() >= self.room {
+            self.messages.retain(|(_, sent)| sent.strong_count() > 0);
+            self.room = (2 * self.messages.len()).max(Self::ROOM_MIN);
+        }
+        // Nearly always the last: of a send that waits one hears later.
+        let behind = self.messages.iter().rev().take_while(|(other, _)| other.since(at) > 0);
+        let index = self.messages.len() - behind.count();
+        self.messages.insert(index, (at, Arc::downgrade(sent)));
+    }
+
+    fn settle_before(&mut self, limit: Position) {
+        while let Some((_, sent)) = self.messages.pop_front_if(|(at, _)| at.since(limit) < 0) {
+            if let Some(sent) = sent.upgrade() {
+                sent.look();
+            }
+        }
     }
 }
 

@@ -7,17 +7,19 @@ use std::collections::{BTreeSet, HashMap};
 use libipc::lane::layout::{SlotState, Traffic};
 use libipc::protocol::{
     Buffering, DirectAddress, Group, Identity, LaneTicket, MailboxAttributes, MailboxName, Owner,
-    Receivers, Refusal, Role, SlowGroup, Usage,
+    Reason, Receivers, Refusal, Role, SlowGroup, Usage,
 };
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 
+use super::dead_letter::Message;
 use super::link::{LinkRole, SessionId};
 use super::mailbox::{LaneWish, Mailbox};
 use super::permission::Caller;
 use super::quota::Quotas;
 use super::{Got, Registry};
 
-const LIMITS: Usage = Usage { mailboxes: 3, lanes: 6, sessions: 3, bytes: 400 << 10 };
+const LIMITS: Usage =
+    Usage { mailboxes: 3, lanes: 6, sessions: 3, bytes: 1 << 20, dead_letters: 3 };
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -36,6 +38,11 @@ enum Step {
     OpenDirect { session: u8, pid: u8 },
     OpenReplies { session: u8, link: u8, fails: bool },
     OpenReply { session: u8, link: u8, lane: u8, generation: u8 },
+    Bury { name: u8, len: u16, fails: bool },
+    Requeue { name: u8, number: Option<u64> },
+    FreeLetter { name: u8, lane: u8 },
+    DeleteLetters { name: u8 },
+    OpenLetters { session: u8, name: u8, role: Role },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -81,6 +88,14 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (session(), 0u8..8, 0u8..3, 0u8..3).prop_map(
             |(session, link, lane, generation)| Step::OpenReply { session, link, lane, generation }
         ),
+        3 => (name(), 0u16..9000, any::<bool>())
+            .prop_map(|(name, len, fails)| Step::Bury { name, len, fails }),
+        2 => (name(), proptest::option::of(0u64..4))
+            .prop_map(|(name, number)| Step::Requeue { name, number }),
+        1 => (name(), 0u8..4).prop_map(|(name, lane)| Step::FreeLetter { name, lane }),
+        1 => name().prop_map(|name| Step::DeleteLetters { name }),
+        1 => (session(), name(), role())
+            .prop_map(|(session, name, role)| Step::OpenLetters { session, name, role }),
     ]
 }
 
@@ -118,8 +133,16 @@ fn kind(kind: u8, mode: u16) -> (MailboxAttributes, Vec<Group>) {
 /// Does what a service does about links that have ended.
 fn depart(registry: &mut Registry, departure: super::Departure) {
     for orphan in departure.orphans {
-        registry.remove(orphan);
+        remove(registry, orphan);
     }
+}
+
+/// Removes a mailbox as a service does: its dead letters first.
+fn remove(registry: &mut Registry, id: u64) {
+    if let Some(dead) = registry.mailbox(id).and_then(|mailbox| mailbox.dead_letters) {
+        registry.remove(dead).unwrap();
+    }
+    registry.remove(id);
 }
 
 /// Opens, and takes it back as a service does that cannot make the regions.
@@ -164,7 +187,7 @@ fn apply(registry: &mut Registry, step: &Step) {
             let Some(identity) = identity(registry, session) else { return };
             let caller = Caller { identity, groups: &[] };
             if let Ok(id) = registry.administered(&caller, &name(mailbox), "delete") {
-                registry.remove(id).unwrap();
+                remove(registry, id);
             }
         }
         Step::Open { session, name: mailbox, role } => {
@@ -201,6 +224,72 @@ fn apply(registry: &mut Registry, step: &Step) {
         | Step::OpenDirect { .. }
         | Step::OpenReplies { .. }
         | Step::OpenReply { .. } => reach(registry, step),
+        Step::Bury { .. }
+        | Step::Requeue { .. }
+        | Step::FreeLetter { .. }
+        | Step::DeleteLetters { .. }
+        | Step::OpenLetters { .. } => bury(registry, step),
+    }
+}
+
+/// Steps of dead letters.
+fn bury(registry: &mut Registry, step: &Step) {
+    let number =
+        |registry: &Registry, mailbox: u8| registry.find(&name(mailbox)).ok().map(|m| m.id);
+    let letters = |registry: &Registry, mailbox: u8| {
+        registry.find(&name(mailbox)).ok().and_then(|mailbox| mailbox.dead_letters)
+    };
+    match *step {
+        Step::Bury { name, len, fails } => {
+            let Some(id) = number(registry, name) else { return };
+            let Ok((dead, _)) = registry.dead_letters_for(id) else { return };
+            let sender = Identity { pid: 9, uid: 77, gid: 5 };
+            let message = Message { sender, priority: 3, len: len.into() };
+            let lane = registry.add_dead_letter(dead, message, Reason::Rejected, 1, 0);
+            if let Ok(lane) = lane {
+                let number = lane.dead_letter.unwrap().number;
+                assert_eq!(number, registry.mailbox(dead).unwrap().last_dead_letter);
+                assert!(lane.capacity_bytes >= u64::from(len) + 16);
+                if fails {
+                    registry.free_lane(dead, lane.ticket.index, lane.first_position, 0);
+                }
+            }
+        }
+        Step::Requeue { name, number: which } => {
+            let Some((id, dead)) = number(registry, name).zip(letters(registry, name)) else {
+                return;
+            };
+            let found = registry.mailbox(dead).unwrap().letters(which);
+            assert!(which.is_none() || found.len() < 2, "a number is one letter's");
+            for (_, lane) in found {
+                let message = Message { sender: lane.sender, priority: lane.priority, len: 8 };
+                if let Ok(requeued) = registry.add_requeued(id, message) {
+                    assert_eq!((requeued.sender, requeued.dead_letter), (lane.sender, None));
+                    registry.free_lane(dead, lane.ticket.index, 3, 1);
+                }
+            }
+        }
+        Step::FreeLetter { name, lane } => {
+            if let Some(dead) = letters(registry, name) {
+                registry.free_lane(dead, lane.into(), 7, 1);
+            }
+        }
+        Step::DeleteLetters { name } => {
+            if let Some(dead) = letters(registry, name) {
+                registry.remove(dead).unwrap();
+            }
+        }
+        Step::OpenLetters { session, name: mailbox, role } => {
+            let Some(entry) = registry.sessions.get(&id(session)) else { return };
+            let caller = Caller { identity: entry.identity, groups: &[] };
+            let dead = name(mailbox).of_dead_letters();
+            if let Some(of) = registry.wants_dead_letters(&caller, &dead, role) {
+                let _ = registry.dead_letters_for(of);
+            }
+            let opened = registry.open(id(session), &caller, &dead, role, None);
+            assert!(role != Role::Send || opened.is_err(), "ipcd alone writes dead letters");
+        }
+        _ => {}
     }
 }
 
@@ -281,9 +370,12 @@ fn check(registry: &Registry) {
         owner.mailboxes += 1;
         owner.bytes += mailbox.owner_bytes();
         for lane in mailbox.lanes().iter().filter(|lane| lane.state != SlotState::Free) {
-            let sender = used.entry(lane.info.sender.uid).or_default();
-            sender.lanes += 1;
-            sender.bytes += lane.bytes();
+            let written_by_us = lane.link.is_none();
+            let payer = if written_by_us { mailbox.ownership.uid } else { lane.info.sender.uid };
+            let payer = used.entry(payer).or_default();
+            payer.lanes += u64::from(lane.info.dead_letter.is_none());
+            payer.dead_letters += u64::from(lane.info.dead_letter.is_some());
+            payer.bytes += lane.bytes();
         }
         check_mailbox(registry, mailbox);
     }
@@ -292,6 +384,7 @@ fn check(registry: &Registry) {
     for usage in used.values() {
         assert!(usage.mailboxes <= LIMITS.mailboxes && usage.lanes <= LIMITS.lanes);
         assert!(usage.sessions <= LIMITS.sessions && usage.bytes <= LIMITS.bytes);
+        assert!(usage.dead_letters <= LIMITS.dead_letters);
     }
     assert_eq!(registry.names.len(), registry.mailboxes.len());
     for (session, entry) in &registry.sessions {
@@ -318,7 +411,7 @@ fn check_mailbox(registry: &Registry, mailbox: &Mailbox) {
                 senders += 1;
                 let mut priorities = BTreeSet::new();
                 for lane in mailbox.lanes_of(*key) {
-                    assert_eq!(lane.link, *key);
+                    assert_eq!(lane.link, Some(*key));
                     assert!(lanes.insert(lane.info.ticket.index), "a lane has one link");
                     assert!(priorities.insert(lane.info.priority), "one lane a priority");
                 }
@@ -338,6 +431,15 @@ fn check_mailbox(registry: &Registry, mailbox: &Mailbox) {
         for (index, slot) in (0..).zip(table.slots()) {
             assert_eq!(slot.state == SlotState::Active, slots.contains(&(group, index)));
         }
+    }
+    if let Some(dead) = mailbox.dead_letters {
+        assert_eq!(registry.mailboxes[&dead].dead_letters_of, Some(mailbox.id));
+    }
+    if let Some(of) = mailbox.dead_letters_of {
+        assert_eq!(registry.mailboxes[&of].dead_letters, Some(mailbox.id));
+        assert_eq!(registry.mailboxes[&of].name.of_dead_letters(), mailbox.name);
+        let ours = mailbox.lanes().iter().filter(|lane| lane.state != SlotState::Free);
+        assert!(ours.into_iter().all(|lane| lane.info.dead_letter.is_some()));
     }
     assert_eq!(mailbox.senders().len(), senders);
     assert!(mailbox.senders_ever as usize >= senders);
@@ -361,7 +463,9 @@ fn check_mailbox(registry: &Registry, mailbox: &Mailbox) {
     assert_eq!(page.lanes.len(), there, "receivers are told of every lane that is there");
     for lane in &page.lanes {
         let uid = mailbox.doorsteps()[usize::from(lane.doorstep)];
-        assert_eq!(uid, lane.sender.uid, "a sender maps the doorstep of its own uid alone");
+        let slot = mailbox.lane(lane.ticket).unwrap();
+        let expected = if slot.link.is_some() { lane.sender.uid } else { u32::MAX };
+        assert_eq!(uid, expected, "a sender maps the doorstep of its own uid alone");
     }
 }
 
@@ -381,7 +485,7 @@ proptest! {
         }
         let left: Vec<u64> = registry.mailboxes.keys().copied().collect();
         for mailbox in left {
-            registry.remove(mailbox);
+            remove(&mut registry, mailbox);
         }
         assert_eq!(registry.quotas.users().count(), 0, "everything is given back");
     }
@@ -392,7 +496,8 @@ fn root() -> Caller<'static> {
 }
 
 fn with_mailbox(attributes: MailboxAttributes) -> Registry {
-    let unlimited = Usage { mailboxes: 9, lanes: 999, sessions: 9, bytes: 1 << 40 };
+    let unlimited =
+        Usage { mailboxes: 9, lanes: 999, sessions: 9, bytes: 1 << 40, dead_letters: 9 };
     let mut registry = Registry::new(Quotas::new(unlimited, HashMap::new()), 5);
     registry.begin_session(id(0), root().identity).unwrap();
     registry.create(id(0), &root(), &name(0), &attributes, &[]).unwrap();

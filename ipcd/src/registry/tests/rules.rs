@@ -16,7 +16,7 @@ use crate::registry::{Admission, Got, Registry};
 
 /// Sessions 0 to 4 of processes 100 to 104, all of one uid.
 fn registry() -> Registry {
-    let limits = Usage { mailboxes: 9, lanes: 9, sessions: 9, bytes: 64 << 20 };
+    let limits = Usage { mailboxes: 9, lanes: 9, sessions: 9, bytes: 64 << 20, dead_letters: 2 };
     let mut registry = Registry::new(Quotas::new(limits, HashMap::new()), 0);
     for session in 0..5 {
         registry.begin_session(id(session), who(session).identity).unwrap();
@@ -131,7 +131,7 @@ fn a_lane_grows_only_from_one_that_its_sender_writes() {
     let refusal = registry.add_lane(key, wish(first)).unwrap_err();
     assert!(matches!(refusal, Refusal::NoSuchLink { .. }), "it is replaced already: {refusal}");
     let used = registry.quotas().used(7);
-    assert_eq!((used.lanes, used.bytes), (before.lanes + 1, before.bytes + 4096 + SMALL * 2));
+    assert_eq!((used.lanes, used.bytes), (before.lanes + 1, before.bytes + 2 * 4096 + SMALL * 2));
     registry.free_lane(mailbox, first.index, 0, 0);
     let used = registry.quotas().used(7);
     assert_eq!((used.lanes, used.bytes), (before.lanes, before.bytes + SMALL));

@@ -1,0 +1,355 @@
+//! Messages that nobody can deal with: put among the dead letters, put back, thrown away.
+//!
+//! `ipcd` alone moves them, since a lane has one writer. A message is copied first, then its fate is written where
+//! its sender looks, then it is freed: so at every moment it is somewhere.
+
+use libipc::lane::fate::Fate;
+use libipc::lane::layout::SlotState;
+use libipc::lane::position::Position;
+use libipc::lane::repair::{Held, drop_through, free_first, held_by, held_by_gone};
+use libipc::lane::ring::RecordHeader;
+use libipc::lane::withdraw::is_to_be_handed_out;
+use libipc::protocol::{
+    Answer, LaneInfo, LaneTicket, MailboxName, OnDeath, Reason, Refusal, SlowGroup,
+};
+use tracing::{info, warn};
+
+use super::{Asker, Reply, Service, missing, resources};
+use crate::registry::dead_letter::Message;
+use crate::registry::link::LinkRole;
+use crate::registry::mailbox::Mailbox;
+use crate::repair;
+
+/// Records of one dead receiver that are put among the dead letters: the others are offered again.
+const A_DEATH_MAX: usize = 64;
+/// Dead letters that one request puts back or throws away.
+const A_REQUEST_MAX: usize = 256;
+
+/// How a record ends that nobody acknowledges.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Bury(Reason),
+    Drop,
+}
+
+/// What somebody holds.
+#[derive(Clone, Copy, Debug)]
+struct InHand {
+    mailbox: u64,
+    group: u8,
+    slot: u16,
+    held: Held,
+    /// Whoever holds it is gone.
+    gone: bool,
+}
+
+/// What is done with dead letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Move {
+    Requeue,
+    Discard,
+}
+
+impl Service {
+    /// Makes a dead letter of what a receiver has in hand, and frees it on its behalf.
+    pub(super) fn reject(
+        &mut self,
+        asker: &Asker<'_>,
+        link: u32,
+        lane: LaneTicket,
+        position: u64,
+        reason: Reason,
+    ) -> Result<Reply, Refusal> {
+        let found = self.registry.link(asker.session, link, "reject a message")?;
+        let LinkRole::Receive { group, slot } = found.role else {
+            return Err(Refusal::NoSuchLink { link, wanted: "reject a message".into() });
+        };
+        let id = found.mailbox_id;
+        let mailbox = self.registry.mailbox(id).ok_or_else(missing)?;
+        if mailbox.dead_letters_of.is_some() {
+            return Err(Refusal::DeadLetters { name: mailbox.name.to_string() });
+        }
+        if mailbox.lane(lane).is_none() || is_lossy(mailbox, group) {
+            return Err(Refusal::NotInHand);
+        }
+        let cursors = self.regions.get(&id).and_then(|regions| regions.cursors(group));
+        let held = cursors.and_then(|cursors| held_by(cursors, slot));
+        let named = |held: &Held| held.lane == lane.index && held.from.get() == position;
+        let held = held.filter(named).ok_or(Refusal::NotInHand)?;
+        self.end_first(InHand { mailbox: id, group, slot, held, gone: false }, End::Bury(reason))?;
+        Ok(Answer::Done.into())
+    }
+
+    /// Sees to what a receiver that is gone had in hand, as far as it is not to be offered to others.
+    pub(super) fn settle_in_hand(&mut self, id: u64, group: u8, slot: u16) {
+        for _ in 0..A_DEATH_MAX {
+            let Some(mailbox) = self.registry.mailbox(id) else { return };
+            if is_lossy(mailbox, group) {
+                return;
+            }
+            let attributes = &mailbox.attributes;
+            let cursors = self.regions.get(&id).and_then(|regions| regions.cursors(group));
+            let Some(held) = cursors.and_then(|cursors| held_by_gone(cursors, slot)) else {
+                return;
+            };
+            let again = attributes.max_attempts == 0 || held.hand_outs < attributes.max_attempts;
+            let end = match attributes.on_death {
+                // Claimed with others, and never handed out.
+                _ if held.hand_outs == 0 => return,
+                OnDeath::Redeliver if again => return,
+                OnDeath::Redeliver => End::Bury(Reason::Attempts),
+                OnDeath::DeadLetter => End::Bury(Reason::Death),
+                OnDeath::Drop => End::Drop,
+            };
+            let name = mailbox.name.clone();
+            if let Err(refusal) =
+                self.end_first(InHand { mailbox: id, group, slot, held, gone: true }, end)
+            {
+                warn!(mailbox = %name, group, slot, %refusal, "no dead letter: offered again");
+                return;
+            }
+        }
+    }
+
+    /// Ends the first record of what a slot holds, and frees it.
+    fn end_first(&mut self, in_hand: InHand, end: End) -> Result<(), Refusal> {
+        let InHand { mailbox: id, group, slot, held, gone } = in_hand;
+        let mailbox = self.registry.mailbox(id).ok_or_else(missing)?;
+        let regions = self.regions.get(&id).ok_or_else(missing)?;
+        let lane = mailbox.lanes().get(usize::from(held.lane)).ok_or(Refusal::NotInHand)?;
+        let file = regions.lane(held.lane).ok_or(Refusal::NotInHand)?;
+        let at = held.from;
+        let header = file.header(at).map_err(io("read a message"))?;
+        let next = at.advance(header.granules());
+        let room = repair::granules_of(lane.info.capacity_bytes);
+        // What the receiver alleges to hold may be no record at all.
+        if header.granules() > room || held.end.since(next) < 0 {
+            return Err(Refusal::NotInHand);
+        }
+        let word = header.to_words()[0];
+        let again = || file.header(at).map_or(word, |header| header.to_words()[0]);
+        // A receiver that died may not have got so far as to ask.
+        let withdrawn = RecordHeader::is_marked(word)
+            && !is_to_be_handed_out(regions.verdict(held.lane), at, word, again);
+        if !withdrawn {
+            if let End::Bury(reason) = end {
+                let len = RecordHeader::message_len(header.kind, header.len as usize);
+                let LaneInfo { sender, priority, .. } = lane.info;
+                let message = Message { sender, priority, len: len as u64 };
+                self.bury(in_hand, message, header.stamp, reason)?;
+            }
+            let fate = match end {
+                End::Bury(_) => Fate::DeadLettered,
+                End::Drop => Fate::Dropped,
+            };
+            let regions = self.regions.get(&id).ok_or_else(missing)?;
+            regions.set_fate(held.lane, at, fate).map_err(io("write a fate"))?;
+            let mailbox = self.registry.mailbox_mut(id).ok_or_else(missing)?;
+            let table = mailbox.group_mut(group).ok_or_else(missing)?;
+            let count = match end {
+                End::Bury(_) => &mut table.dead_lettered,
+                End::Drop => &mut table.dropped,
+            };
+            *count = count.saturating_add(1);
+            regions.publish_dropped(mailbox);
+        }
+        let regions = self.regions.get(&id).ok_or_else(missing)?;
+        let cursors = regions.cursors(group).ok_or_else(missing)?;
+        free_first(cursors, slot, &held, next, gone);
+        regions.ring_freed(held.lane);
+        Ok(())
+    }
+
+    /// Copies the first record of what a slot holds to the dead letters.
+    fn bury(
+        &mut self,
+        in_hand: InHand,
+        message: Message,
+        stamp: u64,
+        reason: Reason,
+    ) -> Result<(), Refusal> {
+        let InHand { mailbox: id, group, held, .. } = in_hand;
+        let dead = self.dead_letters_for(id)?;
+        let attempts = held.hand_outs.max(1);
+        let lane = self.registry.add_dead_letter(dead, message, reason, attempts, group)?;
+        let file = self.regions.get(&id).and_then(|regions| regions.lane(held.lane));
+        let read = file.ok_or_else(missing).and_then(|file| {
+            file.payload(held.from, message.len as usize).map_err(io("read a message"))
+        });
+        let made = read.and_then(|bytes| self.write_letter(dead, &lane, stamp, &bytes));
+        if let Err(refusal) = made {
+            self.withdraw_letter(dead, &lane);
+            return Err(refusal);
+        }
+        self.publish_letter(dead, &lane, None);
+        self.show_letters(dead);
+        let name = self.registry.mailbox(id).map(|mailbox| mailbox.name.to_string());
+        info!(mailbox = name, sender = %message.sender, %reason, attempts, "dead letter");
+        Ok(())
+    }
+
+    /// The mailbox for a mailbox's dead letters; made if need be.
+    pub(super) fn dead_letters_for(&mut self, id: u64) -> Result<u64, Refusal> {
+        let (dead, is_new) = self.registry.dead_letters_for(id)?;
+        if is_new {
+            self.make_regions(dead)?;
+        }
+        Ok(dead)
+    }
+
+    /// Makes the file of a lane with one message, of which nobody knows yet.
+    fn write_letter(
+        &mut self,
+        id: u64,
+        lane: &LaneInfo,
+        stamp: u64,
+        message: &[u8],
+    ) -> Result<(), Refusal> {
+        let regions = self.regions.get_mut(&id).ok_or_else(missing)?;
+        regions.add_lane(lane).map_err(resources)?;
+        let file = regions.lane(lane.ticket.index).ok_or_else(missing)?;
+        let first = Position::new(lane.first_position);
+        file.write_only(first, stamp, message).map_err(io("write a message"))
+    }
+
+    fn withdraw_letter(&mut self, id: u64, lane: &LaneInfo) {
+        if let Some(regions) = self.regions.get_mut(&id) {
+            regions.remove_lane(lane.ticket.index);
+        }
+        self.registry.free_lane(id, lane.ticket.index, lane.first_position, 0);
+    }
+
+    /// Lets the members see a lane with one message: all groups, or only this one.
+    fn publish_letter(&mut self, id: u64, lane: &LaneInfo, only: Option<u8>) {
+        let mailbox = self.registry.mailbox_mut(id);
+        let (Some(mailbox), Some(regions)) = (mailbox, self.regions.get_mut(&id)) else { return };
+        let Some(tail) = regions.lane(lane.ticket.index).map(|file| file.tail()) else { return };
+        for (group, table) in mailbox.groups_mut() {
+            if only.is_some_and(|only| only != group) {
+                // As if it had received it.
+                table.retired_received = table.retired_received.saturating_add(1);
+            }
+        }
+        let first = Position::new(lane.first_position);
+        let begin = |group| if only.is_none_or(|only| only == group) { first } else { tail };
+        regions.publish_lane_from(lane, begin);
+        repair::show_gone(mailbox, regions, lane.ticket);
+        regions.give_hint(lane);
+    }
+
+    /// Tells the receivers of new letters.
+    fn show_letters(&self, id: u64) {
+        if let (Some(mailbox), Some(regions)) = (self.registry.mailbox(id), self.regions.get(&id)) {
+            regions.publish_counts(mailbox);
+            regions.ring_bells();
+        }
+    }
+
+    /// Puts dead letters back, or throws them away: those that nobody has in hand.
+    pub(super) fn move_letters(
+        &mut self,
+        asker: &Asker<'_>,
+        name: &MailboxName,
+        number: Option<u64>,
+        what: Move,
+    ) -> Result<Reply, Refusal> {
+        let wanted = match what {
+            Move::Requeue => "requeue dead letters of",
+            Move::Discard => "discard dead letters of",
+        };
+        let id = self.registry.administered(&asker.caller, name, wanted)?;
+        let dead = self.registry.mailbox(id).and_then(|mailbox| mailbox.dead_letters);
+        let letters = dead.and_then(|dead| self.registry.mailbox(dead));
+        let letters = letters.map(|mailbox| mailbox.letters(number)).unwrap_or_default();
+        let (mut moved, mut end) = (0, Ok(()));
+        for (letter, lane) in letters.iter().take(A_REQUEST_MAX) {
+            let Some(dead) = dead else { break };
+            let done = match what {
+                Move::Requeue => self.requeue(id, dead, lane, letter.group),
+                Move::Discard => Ok(self.take_letter(dead, lane)),
+            };
+            match done {
+                Ok(done) => moved += u64::from(done),
+                Err(refusal) => {
+                    end = Err(refusal);
+                    break;
+                }
+            }
+        }
+        if let Some(dead) = dead.filter(|_| moved > 0) {
+            info!(mailbox = %name, moved, ?what, by = %asker.caller.identity, "dead letters");
+            self.show_letters(dead);
+            self.show_letters(id);
+        }
+        match (end, number) {
+            (Err(refusal), _) if moved == 0 => Err(refusal),
+            (_, Some(number)) if moved == 0 => {
+                Err(Refusal::NoSuchDeadLetter { name: name.to_string(), number })
+            }
+            _ => Ok(Answer::Moved { moved, more: letters.len() > A_REQUEST_MAX }.into()),
+        }
+    }
+
+    /// Puts a dead letter back into its mailbox; false if somebody has it.
+    fn requeue(
+        &mut self,
+        id: u64,
+        dead: u64,
+        letter: &LaneInfo,
+        group: u8,
+    ) -> Result<bool, Refusal> {
+        let file = self.regions.get(&dead).and_then(|it| it.lane(letter.ticket.index));
+        let file = file.ok_or_else(missing)?;
+        let at = Position::new(letter.first_position);
+        let header = file.header(at).map_err(io("read a dead letter"))?;
+        let bytes = file.payload(at, header.len as usize).map_err(io("read a dead letter"))?;
+        let LaneInfo { sender, priority, .. } = *letter;
+        let message = Message { sender, priority, len: bytes.len() as u64 };
+        let lane = self.registry.add_requeued(id, message)?;
+        if let Err(refusal) = self.write_letter(id, &lane, header.stamp, &bytes) {
+            self.withdraw_letter(id, &lane);
+            return Err(refusal);
+        }
+        let ours = self.take_letter(dead, letter);
+        if ours {
+            self.publish_letter(id, &lane, Some(group));
+        } else {
+            self.withdraw_letter(id, &lane);
+        }
+        Ok(ours)
+    }
+
+    /// Takes a dead letter out, as a receiver would that acknowledges it; false if somebody has it.
+    fn take_letter(&mut self, dead: u64, letter: &LaneInfo) -> bool {
+        let index = letter.ticket.index;
+        let Some(regions) = self.regions.get_mut(&dead) else { return false };
+        let Some(tail) = regions.lane(index).map(|file| file.tail()) else { return false };
+        let Some(cursors) = regions.cursors(0) else { return false };
+        if !drop_through(cursors, index, Position::new(letter.first_position), tail) {
+            return false;
+        }
+        if let Some(table) = self.registry.mailbox_mut(dead).and_then(|it| it.group_mut(0)) {
+            table.retired_received = table.retired_received.saturating_add(1);
+        }
+        repair::free_lane_if_drained(&mut self.registry, regions, dead, index);
+        true
+    }
+}
+
+/// Whether what a group receives is in nobody's hand: it is received at most once.
+fn is_lossy(mailbox: &Mailbox, group: u8) -> bool {
+    let group = mailbox.named_groups().get(usize::from(group));
+    group.is_some_and(|group| group.slow == SlowGroup::DropOldest)
+}
+
+fn io(step: &'static str) -> impl FnOnce(std::io::Error) -> Refusal {
+    move |error| Refusal::Resources { step: step.into(), error: error.to_string() }
+}
+
+/// How many dead letters a mailbox has.
+#[must_use]
+pub fn count_letters(service: &Service, mailbox: &Mailbox) -> u64 {
+    let dead = mailbox.dead_letters.and_then(|dead| service.registry.mailbox(dead));
+    let lanes = dead.into_iter().flat_map(Mailbox::lanes);
+    lanes.filter(|lane| lane.state != SlotState::Free).count() as u64
+}

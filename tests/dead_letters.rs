@@ -1,0 +1,507 @@
+//! Messages that nobody can deal with: rejected, handed out as often as that may be, left by a receiver that died.
+//! The promises of `docs/contract.md` on dead letters.
+
+use std::time::Duration;
+
+use libipc::{
+    Buffering, CallError, Client, DeadLetter, MailboxOptions, OnDeath, Order, Reason, ReceiveError,
+    Receiver, Refusal, RequestError, SendError, Sender, SlowGroup, TicketState, TryReceiveError,
+};
+use tests::shell::Shell;
+use tests::{Dice, TestDaemon, UIDS, patience, seed, skip_unless_root, wait_until};
+
+/// A small mailbox: a lane of it holds 128 messages of up to 16 bytes.
+fn small() -> MailboxOptions {
+    MailboxOptions::new().capacity_bytes(4096).receivers_max(4).lanes_max(8)
+}
+
+/// A receiver of the mailbox's dead letters.
+fn letters(client: &Client, name: &str) -> Receiver {
+    client.receiver(&format!("dead/{name}")).expect("a place among the dead letters")
+}
+
+/// The next dead letter: what it says, who sent it, and what is known of it.
+fn next(letters: &mut Receiver) -> (String, u32, DeadLetter) {
+    let delivery = letters.receive_deadline(patience()).expect("a dead letter");
+    let known = delivery.dead_letter().expect("it is a dead letter");
+    let pid = delivery.sender().pid;
+    (String::from_utf8(delivery.into_bytes()).unwrap(), pid, known)
+}
+
+fn none(receiver: &mut Receiver) -> bool {
+    matches!(receiver.try_receive(), Err(TryReceiveError::Empty))
+}
+
+fn ended(ticket: &libipc::Ticket) -> TicketState {
+    ticket.wait_deadline(patience()).expect("our ticket")
+}
+
+fn refused<T: std::fmt::Debug>(result: Result<T, RequestError>) -> Refusal {
+    match result {
+        Err(RequestError::Refused(refusal)) => refusal,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_rejected_message_is_a_dead_letter_and_its_sender_knows() {
+    let daemon = TestDaemon::start(&[]);
+    for receivers_max in [1, 4] {
+        let client = daemon.client_with("orders", &small().receivers_max(receivers_max));
+        let mut sender = client.sender("orders").unwrap();
+        let [good, bad] = [b"good", b"bad!"].map(|text| sender.send_tracked(text).unwrap());
+        let mut receiver = client.receiver("orders").unwrap();
+        receiver.receive_deadline(patience()).unwrap().acknowledge();
+        let delivery = receiver.receive_deadline(patience()).unwrap();
+        assert_eq!(delivery.dead_letter(), None);
+        delivery.reject().unwrap();
+        assert_eq!([ended(&good), ended(&bad)], [TicketState::Done, TicketState::DeadLettered]);
+        assert_eq!(bad.withdraw().unwrap(), TicketState::DeadLettered, "too late");
+        assert!(none(&mut receiver), "it does not come again");
+        let detail = client.show("orders").unwrap();
+        assert_eq!((detail.summary.dead_letters, detail.dead_lettered_messages), (1, 1));
+        assert_eq!((detail.summary.queued_messages, detail.summary.queued_bytes), (0, 0));
+        // Its sender may be gone.
+        drop(sender);
+        let mut letters = letters(&client, "orders");
+        let (text, pid, known) = next(&mut letters);
+        assert_eq!((text.as_str(), pid), ("bad!", std::process::id()));
+        let expected = DeadLetter { number: 1, reason: Reason::Rejected, attempts: 1, group: 0 };
+        assert_eq!(known, expected);
+        assert!(none(&mut letters));
+        wait_until("it is gone", || client.show("orders").unwrap().summary.dead_letters == 0);
+        assert_eq!(client.show("orders").unwrap().dead_lettered_messages, 1, "ever");
+        client.delete("orders").unwrap();
+    }
+}
+
+#[test]
+fn whoever_waits_for_an_acknowledgement_or_an_answer_is_told() {
+    let daemon = TestDaemon::start(&[]);
+    let client = daemon.client_with("meet", &small().buffering(Buffering::Rendezvous));
+    client.create("serve", &small()).unwrap();
+    let [mut at_meet, mut at_serve] = ["meet", "serve"].map(|name| client.receiver(name).unwrap());
+    let rejecting = std::thread::spawn(move || {
+        at_meet.receive_deadline(patience()).unwrap().reject().unwrap();
+        at_serve.receive_deadline(patience()).unwrap().reject().unwrap();
+        (at_meet, at_serve)
+    });
+    let mut sender = client.sender("meet").unwrap();
+    let end = sender.send_deadline(b"no", patience());
+    assert!(matches!(end, Err(SendError::DeadLettered)), "{end:?}");
+    let mut caller = client.sender("serve").unwrap();
+    let end = caller.call_deadline(b"what?", patience());
+    assert!(matches!(end, Err(CallError::DeadLettered)), "{end:?}");
+    let _kept = rejecting.join().unwrap();
+    // A request is a message without its number.
+    assert_eq!(next(&mut letters(&client, "serve")).0, "what?");
+    // The next is a message like any other.
+    drop(_kept);
+    let mut receiver = client.receiver("meet").unwrap();
+    let taking = std::thread::spawn(move || {
+        receiver.receive_deadline(patience()).unwrap().acknowledge();
+    });
+    sender.send_deadline(b"yes", patience()).unwrap();
+    taking.join().unwrap();
+}
+
+#[test]
+fn a_message_is_handed_out_so_often_and_no_more() {
+    let daemon = TestDaemon::start(&[]);
+    let client = daemon.client_with("orders", &small().max_attempts(3));
+    let mut sender = client.sender("orders").unwrap();
+    let ticket = sender.send_tracked(b"hot").unwrap();
+    let mut receiver = client.receiver("orders").unwrap();
+    for attempts in 0..3 {
+        let delivery = receiver.receive_deadline(patience()).unwrap();
+        assert_eq!(delivery.attempts(), attempts);
+        assert_eq!(ticket.state().unwrap(), TicketState::InHand);
+        drop(delivery);
+    }
+    assert_eq!(ended(&ticket), TicketState::DeadLettered);
+    assert!(none(&mut receiver));
+    let mut letters = letters(&client, "orders");
+    let known = next(&mut letters).2;
+    assert_eq!((known.reason, known.attempts), (Reason::Attempts, 3));
+    // With 0 it is handed out as often as need be.
+    client.create("patient", &small().max_attempts(0)).unwrap();
+    client.sender("patient").unwrap().send(b"cold").unwrap();
+    let mut receiver = client.receiver("patient").unwrap();
+    for attempts in 0..40 {
+        assert_eq!(receiver.receive_deadline(patience()).unwrap().attempts(), attempts);
+    }
+}
+
+/// Has a child receive a message, and kills it with that in hand.
+fn die_with(daemon: &TestDaemon, attempts: u32, text: &str) {
+    let mut child = daemon.child();
+    child.done("receiver orders");
+    let got = child.got("hold");
+    assert_eq!((got.attempts, got.text.as_str()), (attempts, text));
+    child.kill();
+}
+
+#[test]
+fn a_message_that_kills_its_receivers_is_a_dead_letter_in_the_end() {
+    let daemon = TestDaemon::start(&[]);
+    let client = daemon.client_with("orders", &small().max_attempts(3));
+    let mut sender = client.sender("orders").unwrap();
+    let poison = sender.send_tracked(b"poison").unwrap();
+    let good = sender.send_tracked(b"good").unwrap();
+    for attempts in 0..3 {
+        assert!(!poison.state().unwrap().is_settled());
+        die_with(&daemon, attempts, "poison");
+    }
+    // Nobody is there to receive: the daemon alone sees to it.
+    assert_eq!(ended(&poison), TicketState::DeadLettered);
+    let known = next(&mut letters(&client, "orders")).2;
+    assert_eq!((known.reason, known.attempts), (Reason::Attempts, 3));
+    let mut receiver = client.receiver("orders").unwrap();
+    let delivery = receiver.receive_deadline(patience()).unwrap();
+    assert_eq!(
+        (delivery.bytes(), delivery.attempts()),
+        (&b"good"[..], 0),
+        "it was never handed out"
+    );
+    delivery.acknowledge();
+    assert_eq!(ended(&good), TicketState::Done);
+}
+
+#[test]
+fn what_a_dead_receiver_had_in_hand_is_dropped_or_a_dead_letter_where_that_is_asked_for() {
+    let daemon = TestDaemon::start(&[]);
+    let ends = [
+        (OnDeath::Drop, TicketState::Dropped),
+        (OnDeath::DeadLetter, TicketState::DeadLettered),
+        (OnDeath::Redeliver, TicketState::InHand),
+    ];
+    for (on_death, end) in ends {
+        // Alone, a receiver claims several at once.
+        let client = daemon.client_with("orders", &small().on_death(on_death).receivers_max(1));
+        let mut sender = client.sender("orders").unwrap();
+        let tickets: Vec<_> = (0..5u8).map(|n| sender.send_tracked(&[b'0' + n]).unwrap()).collect();
+        let mut child = daemon.child();
+        child.done("receiver orders");
+        // Three in hand, of which one is acknowledged.
+        assert_eq!(child.ask("hold_batch 3 1"), "holding 2");
+        child.kill();
+        let mut receiver = None;
+        wait_until("its place is free", || {
+            receiver = client.receiver("orders").ok();
+            receiver.is_some()
+        });
+        let mut receiver = receiver.unwrap();
+        assert_eq!(ended(&tickets[0]), TicketState::Done);
+        for ticket in &tickets[1..3] {
+            wait_until("the daemon has seen to it", || ticket.state().unwrap() == end);
+        }
+        let mut left = Vec::new();
+        while let Ok(delivery) = receiver.receive_deadline(short()) {
+            left.push((delivery.attempts(), delivery.bytes()[0] - b'0'));
+            delivery.acknowledge();
+        }
+        let detail = client.show("orders").unwrap();
+        let counts = (detail.dropped_messages, detail.dead_lettered_messages);
+        match on_death {
+            OnDeath::Redeliver => assert_eq!(left, [(1, 1), (1, 2), (0, 3), (0, 4)]),
+            _ => assert_eq!(left, [(0, 3), (0, 4)]),
+        }
+        let expected = match on_death {
+            OnDeath::Redeliver => (0, 0),
+            OnDeath::Drop => (2, 0),
+            OnDeath::DeadLetter => (0, 2),
+        };
+        assert_eq!((counts, detail.summary.queued_messages), (expected, 0), "{on_death}");
+        if on_death == OnDeath::DeadLetter {
+            let mut letters = letters(&client, "orders");
+            let [first, second] = [next(&mut letters), next(&mut letters)];
+            assert_eq!([first.0.as_str(), second.0.as_str()], ["1", "2"]);
+            assert_eq!([first.2.reason, second.2.reason], [Reason::Death; 2]);
+            assert!(none(&mut letters));
+        }
+        client.delete("orders").unwrap();
+    }
+}
+
+fn short() -> std::time::Instant {
+    std::time::Instant::now() + Duration::from_millis(50)
+}
+
+#[test]
+fn dead_letters_are_put_back_or_thrown_away() {
+    let daemon = TestDaemon::start(&[]);
+    let client = daemon.client_with("orders", &small().order(Order::Arrival));
+    let mut child = daemon.child();
+    child.done("sender orders");
+    for text in ["one", "two", "three", "four"] {
+        child.done(&format!("send {text}"));
+    }
+    let mut receiver = client.receiver("orders").unwrap();
+    for _ in 0..4 {
+        receiver.receive_deadline(patience()).unwrap().reject().unwrap();
+    }
+    let pid = child.pid();
+    child.kill();
+    assert_eq!(client.requeue("orders", Some(2)).unwrap(), 1);
+    let delivery = receiver.receive_deadline(patience()).unwrap();
+    assert_eq!((delivery.bytes(), delivery.sender().pid), (&b"two"[..], pid), "its own sender's");
+    assert_eq!((delivery.attempts(), delivery.dead_letter()), (0, None));
+    delivery.acknowledge();
+    let refusal = refused(client.requeue("orders", Some(2)));
+    assert!(matches!(refusal, Refusal::NoSuchDeadLetter { number: 2, .. }), "{refusal}");
+    assert_eq!(client.discard_dead_letters("orders", Some(1)).unwrap(), 1);
+    // What somebody has in hand is not moved.
+    let mut reading = letters(&client, "orders");
+    let in_hand = reading.receive_deadline(patience()).unwrap();
+    assert_eq!(in_hand.bytes(), b"three");
+    assert!(matches!(refused(client.requeue("orders", Some(3))), Refusal::NoSuchDeadLetter { .. }));
+    assert_eq!(client.requeue("orders", None).unwrap(), 1);
+    assert_eq!(receiver.receive_deadline(patience()).unwrap().into_bytes(), b"four");
+    drop(in_hand);
+    assert_eq!(next(&mut reading).0, "three");
+    assert_eq!(client.requeue("orders", None).unwrap(), 0, "nothing is left");
+    assert_eq!(client.discard_dead_letters("orders", None).unwrap(), 0);
+    let summary = client.show("orders").unwrap().summary;
+    assert_eq!((summary.dead_letters, summary.queued_messages, summary.queued_bytes), (0, 0, 0));
+}
+
+#[test]
+fn of_several_groups_each_has_its_own_dead_letters() {
+    let daemon = TestDaemon::start(&[]);
+    let group = |options: MailboxOptions, name| options.group(name, SlowGroup::Block).unwrap();
+    let client = daemon.client_with("news", &group(group(small(), "left"), "right"));
+    let [mut left, mut right] =
+        ["left", "right"].map(|name| client.receiver_in_group("news", name).unwrap());
+    let mut sender = client.sender("news").unwrap();
+    let ticket = sender.send_tracked(b"item").unwrap();
+    right.receive_deadline(patience()).unwrap().reject().unwrap();
+    assert_eq!(ticket.state().unwrap(), TicketState::InHand, "the other group has still to see it");
+    assert_eq!(left.receive_deadline(patience()).unwrap().into_bytes(), b"item");
+    assert_eq!(ended(&ticket), TicketState::DeadLettered);
+    assert_eq!(client.requeue("news", None).unwrap(), 1);
+    assert_eq!(right.receive_deadline(patience()).unwrap().into_bytes(), b"item");
+    assert!(none(&mut left), "it has had it");
+    let detail = client.show("news").unwrap();
+    assert_eq!(detail.summary.queued_messages, 0);
+    assert!(detail.groups.iter().all(|group| group.queued_messages == 0));
+    // Received at most once: it is in nobody's hand.
+    let lossy = small().group("fast", SlowGroup::DropOldest).unwrap();
+    client.create("prices", &lossy).unwrap();
+    client.sender("prices").unwrap().send(b"old").unwrap();
+    let mut fast = client.receiver_in_group("prices", "fast").unwrap();
+    client.sender("prices").unwrap().send(b"new").unwrap();
+    let delivery = fast.receive_deadline(patience()).unwrap();
+    assert_eq!(refused(delivery.reject()), Refusal::NotInHand);
+}
+
+#[test]
+fn dead_letters_are_their_owners_and_ipcd_alone_makes_them() {
+    if skip_unless_root("dead letters and other uids") {
+        return;
+    }
+    let daemon = TestDaemon::start(&[]);
+    // Others may send and not receive.
+    let client = daemon.client_with("inbox", &small().mode(0o622));
+    let mut receiver = client.receiver("inbox").unwrap();
+    let mut stranger = daemon.child_as(UIDS[0]);
+    stranger.done("sender inbox");
+    stranger.done("send mine");
+    receiver.receive_deadline(patience()).unwrap().reject().unwrap();
+    for command in ["receiver dead/inbox", "observer dead/inbox", "sender dead/inbox"] {
+        let answer = stranger.ask(command);
+        assert!(answer.contains("PermissionDenied") || answer.contains("DeadLetters"), "{answer}");
+    }
+    // Not even root sends there.
+    let refusal = refused(client.sender("dead/inbox"));
+    assert!(matches!(refusal, Refusal::DeadLetters { .. }), "{refusal}");
+    let refusal = refused(client.create("dead/other", &small()));
+    assert!(matches!(refusal, Refusal::InvalidName { .. }), "{refusal}");
+    let mut reading = letters(&client, "inbox");
+    let delivery = reading.receive_deadline(patience()).unwrap();
+    assert_eq!(delivery.sender().uid, UIDS[0], "whose it was at first");
+    let refusal = refused(delivery.reject());
+    assert!(matches!(refusal, Refusal::DeadLetters { .. }), "{refusal}");
+    assert_eq!(next(&mut reading).0, "mine", "given back, and not lost");
+}
+
+#[test]
+fn a_full_quota_of_dead_letters_loses_nothing() {
+    let daemon = TestDaemon::start(&["--dead-letters-max", "2"]);
+    let client = daemon.client_with("orders", &small().max_attempts(2));
+    let mut sender = client.sender("orders").unwrap();
+    let tickets: Vec<_> = (0..3u8).map(|n| sender.send_tracked(&[n]).unwrap()).collect();
+    let mut receiver = client.receiver("orders").unwrap();
+    for _ in 0..2 {
+        receiver.receive_deadline(patience()).unwrap().reject().unwrap();
+    }
+    let refusal = refused(receiver.receive_deadline(patience()).unwrap().reject());
+    let Refusal::QuotaExceeded { what, used: 2, limit: 2, .. } = &refusal else {
+        panic!("{refusal}");
+    };
+    assert_eq!(what, "dead letters");
+    // However often it is given back, it comes again.
+    for attempts in 1..5 {
+        assert_eq!(receiver.receive_deadline(patience()).unwrap().attempts(), attempts);
+    }
+    drop(receiver);
+    let mut child = daemon.child();
+    child.done("receiver orders");
+    assert_eq!(child.got("hold").attempts, 5);
+    child.kill();
+    let mut receiver = client.receiver("orders").unwrap();
+    let delivery = receiver.receive_deadline(patience()).unwrap();
+    assert_eq!((delivery.bytes(), delivery.attempts()), (&[2][..], 6));
+    assert_eq!(tickets[2].state().unwrap(), TicketState::InHand);
+    assert_eq!(client.discard_dead_letters("orders", None).unwrap(), 2);
+    drop(delivery);
+    assert_eq!(ended(&tickets[2]), TicketState::DeadLettered, "now there is room");
+    let usage = client.status().unwrap().usage;
+    assert_eq!(usage.dead_letters, 1);
+    // With their mailbox they go.
+    drop(receiver);
+    assert_eq!(client.delete("orders").unwrap(), 1);
+    let after = client.status().unwrap().usage;
+    assert_eq!((after.dead_letters, after.mailboxes, after.bytes, after.lanes), (0, 0, 0, 0));
+}
+
+/// Sends, and has every message acknowledged, rejected or returned at random; returns how many of each end there were.
+fn mingle(
+    dice: &mut Dice,
+    sender: &mut Sender,
+    receivers: &mut [Receiver],
+    messages: u32,
+) -> (u32, u32) {
+    let mut tickets = Vec::new();
+    let mut expected = std::collections::HashMap::new();
+    let mut sent = 0;
+    let (mut done, mut dead) = (0, 0);
+    while done + dead < messages {
+        while sent < messages && dice.below(3) > 0 {
+            let length = dice.below(200) as usize;
+            let mut message = sent.to_le_bytes().to_vec();
+            message.resize(4 + length, 7);
+            match sender.try_send_tracked(&message) {
+                Ok(ticket) => tickets.push(ticket),
+                Err(libipc::TrySendError::Full) => break,
+                Err(error) => panic!("{error}"),
+            }
+            sent += 1;
+        }
+        let receiver = &mut receivers[dice.below(2) as usize];
+        let Ok(delivery) = receiver.try_receive() else { continue };
+        let number = u32::from_le_bytes(delivery.bytes()[..4].try_into().unwrap());
+        match dice.below(4) {
+            0 => {
+                delivery.reject().unwrap();
+                dead += 1;
+                assert_eq!(expected.insert(number, TicketState::DeadLettered), None);
+            }
+            1 if delivery.attempts() < 3 => delivery.return_to_queue(),
+            _ => {
+                delivery.acknowledge();
+                done += 1;
+                assert_eq!(expected.insert(number, TicketState::Done), None);
+            }
+        }
+    }
+    // Long after their room was taken up again.
+    for (number, ticket) in (0..).zip(&tickets) {
+        assert_eq!(ticket.state().unwrap(), expected[&number], "message {number}");
+    }
+    (done, dead)
+}
+
+#[test]
+fn tickets_tell_the_truth_however_late_they_are_asked() {
+    let seed = seed();
+    let daemon = TestDaemon::start(&[]);
+    let mut dice = Dice::new(seed);
+    for buffering in [Buffering::Bounded, Buffering::Unbounded] {
+        let client = daemon.client_with("orders", &small().buffering(buffering));
+        let mut sender = client.sender("orders").unwrap();
+        let mut receivers = [0; 2].map(|_| client.receiver("orders").unwrap());
+        let (done, dead) = mingle(&mut dice, &mut sender, &mut receivers, 3000);
+        assert_eq!(done + dead, 3000);
+        let detail = client.show("orders").unwrap();
+        assert_eq!(detail.dead_lettered_messages, u64::from(dead), "seed {seed}");
+        assert_eq!(client.discard_dead_letters("orders", None).unwrap(), u64::from(dead));
+        client.delete("orders").unwrap();
+    }
+}
+
+#[test]
+fn long_messages_and_a_lanes_end_are_no_hindrance() {
+    // Close to where positions begin anew.
+    let first = ((1u64 << 48) - 100).to_string();
+    let daemon = TestDaemon::start(&["--first-position", &first]);
+    let client = daemon.client_with("orders", &small().capacity_bytes(1 << 20).max_attempts(1));
+    let mut sender = client.sender("orders").unwrap();
+    let mut receiver = client.receiver("orders").unwrap();
+    let mut reading = letters(&client, "orders");
+    for n in 0..12u8 {
+        let message = vec![n; 300_000 + usize::from(n)];
+        sender.send(&message).unwrap();
+        // The last time that it may be handed out.
+        drop(receiver.receive_deadline(patience()).unwrap());
+        let delivery = reading.receive_deadline(patience()).unwrap();
+        assert!(delivery.bytes() == message, "message {n}");
+        delivery.return_to_queue();
+        assert_eq!(client.requeue("orders", None).unwrap(), 0, "offered, it is in a hand still");
+        reading.receive_deadline(patience()).unwrap().acknowledge();
+    }
+    client.create("huge", &small().capacity_bytes(32 << 20)).unwrap();
+    client.sender("huge").unwrap().send(&vec![1; (16 << 20) + 1]).unwrap();
+    let mut receiver = client.receiver("huge").unwrap();
+    let refusal = refused(receiver.receive_deadline(patience()).unwrap().reject());
+    assert!(refusal.to_string().contains("length of a dead letter 16777217"), "{refusal}");
+    assert_eq!(receiver.receive_deadline(patience()).unwrap().attempts(), 1);
+}
+
+#[test]
+fn a_receiver_that_is_gone_rejects_nothing_and_one_without_a_daemon_gives_back() {
+    let mut daemon = TestDaemon::start(&[]);
+    let client = daemon.client_with("orders", &small());
+    client.sender("orders").unwrap().send(b"x").unwrap();
+    let mut receiver = client.receiver("orders").unwrap();
+    let delivery = receiver.receive_deadline(patience()).unwrap();
+    daemon.kill();
+    let error = delivery.reject().unwrap_err();
+    assert!(matches!(error, RequestError::DaemonAway), "{error}");
+    let delivery = receiver.receive_deadline(patience()).unwrap();
+    assert_eq!((delivery.bytes(), delivery.attempts()), (&b"x"[..], 1));
+    delivery.acknowledge();
+    assert!(matches!(receiver.receive_deadline(short()), Err(ReceiveError::TimedOut)));
+}
+
+#[test]
+fn administrators_list_inspect_requeue_and_discard() {
+    let shell = Shell::new();
+    shell.does("create orders --max-attempts 2 --on-death dead-letter");
+    let shown = shell.does("show orders");
+    assert!(shown.contains("dead-letter") && shown.contains("0 now, 0 ever"), "{shown}");
+    for text in ["one", "two", "three"] {
+        shell.does(&format!("send orders {text}"));
+    }
+    shell.does("receive orders --count 3 --reject");
+    let ran = shell.run("dead list orders --json", "");
+    let json = &ran.json()[0];
+    let numbers: Vec<_> = json["dead_letters"].as_array().unwrap().iter().collect();
+    assert_eq!(numbers.len(), 3);
+    assert_eq!((&numbers[1]["number"], &numbers[1]["text"]), (&2.into(), &"two".into()));
+    assert_eq!((&numbers[1]["reason"], &numbers[1]["attempts"]), (&"rejected".into(), &1.into()));
+    let listed = shell.does("dead list orders");
+    assert!(listed.lines().count() == 4 && listed.contains("rejected"), "{listed}");
+    assert_eq!(shell.does("dead show orders 3"), "three\n");
+    shell.ends("dead show orders 9", 1);
+    shell.does("dead requeue orders 1 3");
+    assert_eq!(shell.does("receive orders --count 2"), "one\nthree\n");
+    shell.ends("dead requeue orders 1", 1);
+    shell.does("dead discard orders --all");
+    assert!(shell.does("dead list orders").is_empty());
+    assert!(shell.does("show orders").contains("0 now, 3 ever"));
+    assert!(shell.does("list").contains("dead/orders"));
+    shell.ends("dead list nothing", 6);
+    shell.ends("send dead/orders x", 1);
+    shell.does("delete orders");
+    assert!(!shell.does("list").contains("dead"));
+}
