@@ -25,7 +25,7 @@ fn next(letters: &mut Receiver) -> (String, u32, DeadLetter) {
     let delivery = letters.receive_deadline(patience()).expect("a dead letter");
     let known = delivery.dead_letter().expect("it is a dead letter");
     let pid = delivery.sender().pid;
-    (String::from_utf8(delivery.into_bytes()).unwrap(), pid, known)
+    (String::from_utf8(delivery.into_bytes()).expect("text"), pid, known)
 }
 
 fn none(receiver: &mut Receiver) -> bool {
@@ -389,10 +389,10 @@ fn mingle(
         }
         let receiver = &mut receivers[dice.below(2) as usize];
         let Ok(delivery) = receiver.try_receive() else { continue };
-        let number = u32::from_le_bytes(delivery.bytes()[..4].try_into().unwrap());
+        let number = u32::from_le_bytes(delivery.bytes()[..4].try_into().expect("4 bytes"));
         match dice.below(4) {
             0 => {
-                delivery.reject().unwrap();
+                delivery.reject().expect("it is in hand");
                 dead += 1;
                 assert_eq!(expected.insert(number, TicketState::DeadLettered), None);
             }
@@ -406,7 +406,7 @@ fn mingle(
     }
     // Long after their room was taken up again.
     for (number, ticket) in (0..).zip(&tickets) {
-        assert_eq!(ticket.state().unwrap(), expected[&number], "message {number}");
+        assert_eq!(ticket.state().expect("our ticket"), expected[&number], "message {number}");
     }
     (done, dead)
 }

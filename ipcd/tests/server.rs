@@ -172,7 +172,7 @@ fn a_client_of_another_version_is_told_both() {
             layout_version,
             barrier: true,
         });
-        assert!(matches!(refusal, Refusal::Version { ours: 2, our_layout: 2, .. }), "{refusal:?}");
+        assert!(matches!(refusal, Refusal::Version { ours: 3, our_layout: 3, .. }), "{refusal:?}");
         assert!(client.receive().is_none());
     }
 }
