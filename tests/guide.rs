@@ -33,6 +33,7 @@ examples! {
     bounded
     call_reply
     completion
+    dead_letters
     direct_asymmetric
     direct_symmetric
     endings

@@ -178,10 +178,10 @@ mod tests {
         encode(7, 0, &Request::Delete { name, queued: Queued::Drain }).unwrap()
     }
 
-    /// The bytes that version 2 sends: a change here is a change of the protocol.
+    /// The bytes that version 3 sends: a change here is a change of the protocol.
     #[test]
     fn golden_delete() {
-        let mut golden = b"ipc1\x02\0\0\0\x09\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0".to_vec();
+        let mut golden = b"ipc1\x03\0\0\0\x09\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0".to_vec();
         golden.extend_from_slice(b"\x07\x06orders\x01");
         assert_eq!(delete(), golden);
     }
