@@ -3,12 +3,19 @@
 
 use std::time::Duration;
 
+use libipc::lane::layout::Hold;
+use libipc::lane::position::Position;
+use libipc::protocol::{Answer, LaneTicket, OpenedRole, Request};
+use libipc::regions::Cursors;
+use libipc::sync::Ordering::Relaxed;
+use libipc::sys::mapping::Access;
 use libipc::{
-    Buffering, CallError, Client, DeadLetter, MailboxOptions, OnDeath, Order, Reason, ReceiveError,
-    Receiver, Refusal, RequestError, SendError, Sender, SlowGroup, TicketState, TryReceiveError,
+    Buffering, CallError, Client, DeadLetter, MailboxName, MailboxOptions, OnDeath, Order, Reason,
+    ReceiveError, Receiver, Refusal, RequestError, Role, SendError, Sender, SlowGroup, TicketState,
+    TryReceiveError,
 };
 use tests::shell::Shell;
-use tests::{Dice, TestDaemon, UIDS, patience, seed, skip_unless_root, wait_until};
+use tests::{Dice, RawClient, TestDaemon, UIDS, patience, seed, skip_unless_root, wait_until};
 
 /// A small mailbox: a lane of it holds 128 messages of up to 16 bytes.
 fn small() -> MailboxOptions {
@@ -471,6 +478,62 @@ fn a_receiver_that_is_gone_rejects_nothing_and_one_without_a_daemon_gives_back()
     assert_eq!((delivery.bytes(), delivery.attempts()), (&b"x"[..], 1));
     delivery.acknowledge();
     assert!(matches!(receiver.receive_deadline(short()), Err(ReceiveError::TimedOut)));
+}
+
+#[test]
+fn a_receiver_that_rejects_what_it_does_not_hold_harms_nobody_else() {
+    let seed = seed();
+    let mut dice = Dice::new(seed);
+    let daemon = TestDaemon::start(&["--dead-letters-max", "50"]);
+    let group = |options: MailboxOptions, name| options.group(name, SlowGroup::Block).unwrap();
+    let client = daemon.client_with("news", &group(group(small(), "honest"), "other"));
+    let mut honest = client.receiver_in_group("news", "honest").unwrap();
+    let mut sender = client.sender("news").unwrap();
+    let message = |n: u8| vec![n; 10 + usize::from(n) * 3];
+    let tickets: Vec<_> =
+        (0..30).map(|n| sender.send_tracked(&message(n)).expect("there is room")).collect();
+    let mut raw = RawClient::greet(&daemon.socket());
+    let name = MailboxName::new("news").unwrap();
+    let group = Some(MailboxName::new("other").unwrap());
+    let asked = raw.ask(&Request::Open { name, role: Role::Receive, group });
+    let (Answer::Opened(opened), descriptors) = asked else { panic!("{asked:?}") };
+    let OpenedRole::Receive { slot, .. } = opened.role else { panic!("{opened:?}") };
+    let lane = opened.fetched.lanes[0].ticket;
+    let limits = opened.attributes.limits(2);
+    let cursors = Cursors::map(&descriptors[1], limits, Access::ReadWrite).unwrap();
+    let cell = &cursors.slots[usize::from(slot)];
+    let mut refusals = 0;
+    for _ in 0..400 {
+        let position = Position::new(dice.below(300).wrapping_sub(20));
+        let end = position.advance([1, 2, 5, 300, 1 << 40][dice.below(5) as usize]);
+        let confirmed = dice.below(4) > 0;
+        let index = if dice.below(8) == 0 { 7 } else { lane.index };
+        cell.end.store(end.get(), Relaxed);
+        cell.attempts.store(dice.below(4) as u32, Relaxed);
+        cell.hold.store(Hold { confirmed, lane: index, position }.to_word(), Relaxed);
+        let lane = if dice.below(8) == 0 { LaneTicket { generation: 9, ..lane } } else { lane };
+        let (position, reason) = (position.get(), Reason::Rejected);
+        match raw.ask(&Request::Reject { link: opened.link, lane, position, reason }).0 {
+            Answer::Done => {}
+            Answer::Refused(_) => refusals += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(refusals > 50, "{refusals}");
+    for n in 0..30 {
+        let delivery = honest.receive_deadline(patience()).unwrap();
+        assert!(delivery.bytes() == message(n), "message {n}, seed {seed}");
+        delivery.acknowledge();
+    }
+    // Nothing is settled by what the other group has not received.
+    assert!(tickets.iter().all(|ticket| ticket.state().unwrap() == TicketState::InHand));
+    // It goes, and an honest one receives what it never took.
+    drop((raw, descriptors));
+    let mut other = client.receiver_in_group("news", "other").unwrap();
+    wait_until("it is gone", || client.show("news").unwrap().summary.receivers == 2);
+    client.discard_dead_letters("news", None).unwrap();
+    let last = (0..30).map(|_| other.receive_deadline(patience()).unwrap().into_bytes()).last();
+    assert_eq!(last, Some(message(29)), "seed {seed}");
 }
 
 #[test]
