@@ -14,6 +14,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+#[path = "harness/baseline.rs"]
+mod baseline;
 #[path = "harness/child.rs"]
 mod child;
 #[path = "harness/daemon.rs"]
@@ -25,6 +27,7 @@ mod raw_client;
 #[path = "harness/shell.rs"]
 pub mod shell;
 
+pub use baseline::Baseline;
 pub use child::{Child, Got};
 pub use daemon::{TestDaemon, descriptors_of};
 pub use raw_client::RawClient;

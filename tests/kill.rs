@@ -5,9 +5,9 @@
 
 use std::path::PathBuf;
 
-use libipc::{Client, MailboxOptions, ServerStatus};
+use libipc::{Client, MailboxOptions};
 use tests::numbered::{BYTES_MIN, Census, Entry, check_order, read_log};
-use tests::{Child, Dice, TestDaemon, descriptors_of, seed, wait_until};
+use tests::{Baseline, Child, Dice, TestDaemon, seed, wait_until};
 
 const MESSAGE_BYTES: usize = 48;
 /// More than any sender sends before it is killed or told that the mailbox is closed.
@@ -112,22 +112,6 @@ impl<'a> Load<'a> {
     }
 }
 
-/// What must be as it was: sessions, descriptors, lanes, bytes reserved and resident.
-fn settled(daemon: &TestDaemon, client: &Client, before: &(ServerStatus, usize)) {
-    let (before, descriptors) = before;
-    wait_until("all sessions of the dead are over", || daemon.status(client).sessions == 1);
-    wait_until("all descriptors are closed", || descriptors_of(daemon.pid()) == *descriptors);
-    let now = daemon.status(client);
-    assert_eq!(now.usage, before.usage);
-    assert_eq!((now.mailboxes, now.descriptors), (before.mailboxes, before.descriptors));
-    assert_eq!(now.resident_bytes, before.resident_bytes);
-}
-
-fn baseline(daemon: &TestDaemon, client: &Client) -> (ServerStatus, usize) {
-    wait_until("only we are there", || daemon.status(client).sessions == 1);
-    (daemon.status(client), descriptors_of(daemon.pid()))
-}
-
 /// Memory that the daemon itself holds, in pages.
 fn daemon_pages(daemon: &TestDaemon) -> u64 {
     let statm = std::fs::read_to_string(format!("/proc/{}/statm", daemon.pid()));
@@ -139,7 +123,7 @@ fn daemon_pages(daemon: &TestDaemon) -> u64 {
 fn senders_and_idle_receivers_killed_200_times_under_load_lose_nothing_and_leave_nothing() {
     let daemon = TestDaemon::start(&["--log", "warn"]);
     let client = daemon.client();
-    let before = baseline(&daemon, &client);
+    let before = Baseline::take(&daemon, &client);
     let mut load = Load::new(&daemon);
     drop(client);
     let pages = daemon_pages(&daemon);
@@ -169,7 +153,7 @@ fn senders_and_idle_receivers_killed_200_times_under_load_lose_nothing_and_leave
         assert_eq!(twice, None, "sender {id}: a message came twice though nobody held it");
     }
     load.client.delete("busy").expect("ours to delete");
-    settled(&daemon, &load.client, &before);
+    before.check(&daemon, &load.client);
     let grown = daemon_pages(&daemon).saturating_sub(pages);
     assert!(grown < 1024, "the daemon has grown by {grown} pages");
 }
@@ -178,7 +162,7 @@ fn senders_and_idle_receivers_killed_200_times_under_load_lose_nothing_and_leave
 fn receivers_killed_at_work_lose_nothing_and_what_comes_again_is_marked() {
     let daemon = TestDaemon::start(&["--log", "warn"]);
     let client = daemon.client();
-    let before = baseline(&daemon, &client);
+    let before = Baseline::take(&daemon, &client);
     let mut load = Load::new(&daemon);
     drop(client);
     for _ in 0..3 {
@@ -199,5 +183,5 @@ fn receivers_killed_at_work_lose_nothing_and_what_comes_again_is_marked() {
     load.check_nothing_lost(&census);
     assert_eq!(census.unmarked_duplicates, [], "what comes again says so");
     load.client.delete("busy").expect("ours to delete");
-    settled(&daemon, &load.client, &before);
+    before.check(&daemon, &load.client);
 }

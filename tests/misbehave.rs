@@ -21,6 +21,7 @@
 //! send_numbered ID FIRST COUNT BYTES [PROGRESS]                 see tests::numbered
 //! take_bytes COUNT FILE                                         receive messages into a file
 //! take COUNT LOG | drain LOG | drain_logged LOG                 receive numbered messages
+//! drain_picky LOG                                               see picky.rs
 //! polled                                                        the ends are waited for on descriptors
 //! send_numbered_polled ID FIRST COUNT BYTES | drain_polled LOG  the same with `poll`: see polled.rs
 //! drain_set LOG NAME...                                         see polled.rs
@@ -46,6 +47,8 @@ mod attacks;
 mod bulk;
 #[path = "misbehave/completions.rs"]
 mod completions;
+#[path = "misbehave/picky.rs"]
+mod picky;
 #[path = "misbehave/polled.rs"]
 mod polled;
 #[path = "misbehave/scribbles.rs"]
@@ -167,6 +170,7 @@ impl State {
             "take_bytes" => return self.take_bytes(number(words.next())?, path(words.next())?),
             "drain" => return self.drain(path(words.next())?, false),
             "drain_logged" => return self.drain(path(words.next())?, true),
+            "drain_picky" => return picky::drain(self.receiver()?, path(words.next())?),
             "polled" => polled::make(self.sender.as_mut(), self.receiver.as_mut())?,
             "send_numbered_polled" => return polled::send_numbered(self.sender()?, &mut words),
             "drain_polled" => return polled::drain(self.receiver()?, path(words.next())?),

@@ -8,6 +8,9 @@ use std::process::{ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::patience;
 
 /// A child process that does as it is told: a command a line, an answer a line. Killed when dropped.
@@ -192,6 +195,15 @@ impl Child {
         let behind = stat.rsplit(')').next().unwrap_or_default();
         let ticks = behind.split_whitespace().skip(11).take(2);
         ticks.filter_map(|word| word.parse::<u64>().ok()).sum()
+    }
+
+    /// Stops the child as no process can prevent, or has it go on.
+    ///
+    /// # Panics
+    /// If it is no child of ours.
+    pub fn stop(&self, stopped: bool) {
+        let signal = if stopped { Signal::SIGSTOP } else { Signal::SIGCONT };
+        kill(Pid::from_raw(self.pid().cast_signed()), signal).expect("our child");
     }
 
     /// Kills the child as no process can prevent, and waits for its end.

@@ -52,6 +52,18 @@ pub fn read(bytes: &[u8], attempts: u32) -> Entry {
     Entry { sender, attempts, number }
 }
 
+/// Whether a picky receiver rejects a message of this number.
+#[must_use]
+pub fn is_rejected(number: u64) -> bool {
+    number % 997 == 996
+}
+
+/// Whether a picky receiver gives a message of this number back a few times.
+#[must_use]
+pub fn is_returned(number: u64) -> bool {
+    number % 101 == 100
+}
+
 fn filling(sender: u32, number: u64) -> u8 {
     (number as u8).wrapping_mul(31) ^ sender as u8
 }
