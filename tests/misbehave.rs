@@ -26,6 +26,7 @@
 //! send_numbered_polled ID FIRST COUNT BYTES | drain_polled LOG  the same with `poll`: see polled.rs
 //! drain_set LOG NAME...                                         see polled.rs
 //! hold_batch MAX COUNT | send_reserved BYTES | send_numbered_batches ... | drain_batches ...   see bulk.rs
+//! crowd SESSIONS NAME... | flood | time_connections COUNT       see crowd.rs
 //! fork                                                          use everything in a child of fork
 //! attack ROLE NAME | rob NAME                                   see attacks.rs
 //! scribble NAME WHAT | derange NAME WHAT                        see scribbles.rs
@@ -47,6 +48,8 @@ mod attacks;
 mod bulk;
 #[path = "misbehave/completions.rs"]
 mod completions;
+#[path = "misbehave/crowd.rs"]
+mod crowd;
 #[path = "misbehave/picky.rs"]
 mod picky;
 #[path = "misbehave/polled.rs"]
@@ -72,7 +75,8 @@ fn main() {
     };
     answer("ok");
     let socket = client.socket_path().to_owned();
-    let mut state = State { client, socket, sender: None, receiver: None, kept: Vec::new() };
+    let (kept, crowd) = (Vec::new(), Vec::new());
+    let mut state = State { client, socket, sender: None, receiver: None, kept, crowd };
     while let Some(line) = next_line() {
         let (verb, rest) = line.split_once(' ').unwrap_or((&line, ""));
         match state.obey(verb, rest) {
@@ -108,6 +112,12 @@ fn path(word: Option<&str>) -> Result<&Path, String> {
     word.map(Path::new).ok_or_else(|| "usage: a path is missing".to_owned())
 }
 
+/// Reads `MS TEXT`.
+fn within_text(rest: &str) -> Result<(Instant, &[u8]), String> {
+    let (ms, text) = rest.split_once(' ').unwrap_or((rest, ""));
+    Ok((within(number(Some(ms))?), text.as_bytes()))
+}
+
 struct State {
     client: Client,
     socket: PathBuf,
@@ -115,6 +125,7 @@ struct State {
     receiver: Option<Receiver>,
     /// Whatever must stay open.
     kept: Vec<scribbles::Kept>,
+    crowd: Vec<(Client, Vec<Sender>)>,
 }
 
 impl State {
@@ -141,15 +152,13 @@ impl State {
             "send" => self.sender()?.send(rest.as_bytes()).map_err(said)?,
             "try_send" => self.sender()?.try_send(rest.as_bytes()).map_err(said)?,
             "send_within" => {
-                let (ms, text) = rest.split_once(' ').unwrap_or((rest, ""));
-                let deadline = within(number(Some(ms))?);
-                self.sender()?.send_deadline(text.as_bytes(), deadline).map_err(said)?;
+                let (deadline, text) = within_text(rest)?;
+                self.sender()?.send_deadline(text, deadline).map_err(said)?;
             }
             "send_sync" => self.sender()?.send_sync(rest.as_bytes()).map_err(said)?,
             "send_sync_within" => {
-                let (ms, text) = rest.split_once(' ').unwrap_or((rest, ""));
-                let deadline = within(number(Some(ms))?);
-                self.sender()?.send_sync_deadline(text.as_bytes(), deadline).map_err(said)?;
+                let (deadline, text) = within_text(rest)?;
+                self.sender()?.send_sync_deadline(text, deadline).map_err(said)?;
             }
             "signalled" => return completions::signalled(self.sender()?, rest),
             "withdraw_numbered" => return completions::withdraw(self.sender()?, &mut words),
@@ -179,6 +188,9 @@ impl State {
             "send_numbered_batches" => return bulk::send_numbered(self.sender()?, &mut words),
             "hold_batch" => bulk::hold(self.receiver()?, &mut words)?,
             "drain_batches" => return bulk::drain(self.receiver()?, &mut words),
+            "crowd" => self.crowd.extend(crowd::gather(&self.socket, &mut words)?),
+            "flood" => return crowd::flood(&self.socket),
+            "time_connections" => return crowd::time(&self.socket, &mut words),
             "fork" => return self.fork(),
             "attack" => return self.attack(rest),
             "rob" => return attacks::rob(&self.socket, rest),

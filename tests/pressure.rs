@@ -1,0 +1,252 @@
+//! When much is asked for, or nothing is left: who asked is told by name, and everybody else is served.
+
+use std::process::Command;
+
+use libipc::{Client, MailboxOptions, Refusal, RequestError};
+use tests::{Baseline, TestDaemon, UIDS, patience, skip_unless_root, wait_until};
+
+fn small() -> MailboxOptions {
+    MailboxOptions::new().capacity_bytes(4096)
+}
+
+/// Sets a limit of a running process: `--nofile=64`.
+fn limit(pid: u32, what: &str) {
+    let status = Command::new("prlimit").args(["--pid", &pid.to_string(), what]).status();
+    assert!(status.expect("prlimit runs").success(), "prlimit {what}");
+}
+
+fn refusal<T>(result: Result<T, RequestError>) -> Option<Refusal> {
+    match result {
+        Ok(_) => None,
+        Err(RequestError::Refused(refusal)) => Some(refusal),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_thousand_sessions_at_ten_mailboxes_are_served_and_leave_nothing() {
+    const CHILDREN: usize = 4;
+    const SESSIONS: usize = 250;
+    let flags = ["--lanes-max", "20000", "--sessions-max", "2000", "--log", "warn"];
+    let daemon = TestDaemon::start(&flags);
+    let client = daemon.client();
+    let before = Baseline::take(&daemon, &client);
+    let names: Vec<String> = (0..10).map(|n| format!("m{n}")).collect();
+    for name in &names {
+        client.create(name, &small().lanes_max(1024)).expect("a mailbox");
+    }
+    let mut children: Vec<_> = (0..CHILDREN).map(|_| daemon.child()).collect();
+    for child in &mut children {
+        child.tell(&format!("crowd {SESSIONS} {}", names.join(" ")));
+    }
+    for child in &mut children {
+        assert_eq!(child.slow_answer(), "ok");
+    }
+    let status = daemon.status(&client);
+    assert!(status.usage.sessions as usize > CHILDREN * SESSIONS, "{status:?}");
+    assert_eq!(status.usage.lanes as usize, CHILDREN * SESSIONS * names.len());
+    for name in &names {
+        let mut receiver = client.receiver(name).expect("its place");
+        for _ in 0..CHILDREN * SESSIONS {
+            let delivery = receiver.receive_deadline(patience()).expect("one of each");
+            assert_eq!(delivery.bytes(), name.as_bytes());
+            delivery.acknowledge();
+        }
+        assert!(receiver.try_receive().is_err(), "one of each, and no more");
+    }
+    // Killed all at once.
+    for child in &mut children {
+        child.kill();
+    }
+    wait_until("the daemon has seen to the dead", || daemon.status(&client).sessions == 1);
+    for name in &names {
+        client.delete(name).expect("ours to delete");
+    }
+    before.check(&daemon, &client);
+}
+
+#[test]
+fn a_flood_of_connections_by_one_uid_keeps_no_other_out() {
+    if skip_unless_root("a flood of connections by another uid") {
+        return;
+    }
+    let daemon = TestDaemon::start(&["--sessions-max", "200", "--log", "error"]);
+    let client = daemon.client();
+    let before = Baseline::take(&daemon, &client);
+    let mut honest = daemon.child_as(UIDS[1]);
+    let quiet = honest.done("time_connections 50");
+    let mut flood = daemon.child_as(UIDS[0]);
+    flood.tell("flood");
+    wait_until("the flood has begun", || daemon.status(&client).sessions > 2);
+    let flooded = honest.done("time_connections 50");
+    // Another uid's limit is not reached by it either.
+    let sessions: Vec<_> = (0..20).map(|_| daemon.client()).collect();
+    assert!(sessions.iter().all(|session| session.status().is_ok()));
+    drop(sessions);
+    flood.tell("enough");
+    let connections: u64 = flood.slow_answer().trim_start_matches("ok ").parse().expect("a number");
+    println!(
+        "microseconds, middle and longest: quiet {quiet}, in a flood of {connections}: {flooded}"
+    );
+    assert!(connections > 100, "it was a flood: {connections}");
+    drop((flood, honest));
+    before.check(&daemon, &client);
+}
+
+/// Takes what there is until the daemon has none left; returns why.
+fn exhaust<T>(mut take: impl FnMut(usize) -> Result<T, RequestError>) -> (Vec<T>, Refusal) {
+    let mut taken = Vec::new();
+    for n in 0..100_000 {
+        match take(n) {
+            Ok(one) => taken.push(one),
+            Err(error) => return (taken, refusal::<()>(Err(error)).expect("a refusal")),
+        }
+    }
+    panic!("there is no end to it");
+}
+
+fn nobody_at(client: &Client) {
+    wait_until("the lanes are free", || client.show("steady").expect("ours").summary.senders == 0);
+}
+
+/// What goes on while the daemon has nothing left to give.
+fn goes_on(daemon: &TestDaemon, client: &Client) {
+    let mut sender = client.sender("steady").expect("a lane");
+    let mut receiver = client.receiver("steady").expect("a place");
+    for n in 0..100u32 {
+        sender.send(&n.to_le_bytes()).expect("there is room");
+        let delivery = receiver.receive_deadline(patience()).expect("a message");
+        assert_eq!(delivery.into_bytes(), n.to_le_bytes());
+    }
+    assert_eq!(daemon.status(client).mailboxes, client.list().expect("a list").len() as u64);
+}
+
+#[test]
+fn out_of_descriptors_the_daemon_says_so_and_serves_everybody_else() {
+    let daemon = TestDaemon::start(&["--log", "error"]);
+    let client = daemon.client();
+    let before = Baseline::take(&daemon, &client);
+    client.create("steady", &small()).expect("a mailbox");
+    limit(daemon.pid(), "--nofile=100:");
+    for _ in 0..3 {
+        let (lanes, why) = exhaust(|_| client.sender("steady"));
+        assert!(matches!(why, Refusal::Resources { .. }), "{why}");
+        assert!(why.advice().contains("descriptors"), "{}", why.advice());
+        assert!(lanes.len() > 20, "{}", lanes.len());
+        let refused = refusal(client.create("another", &small()));
+        assert!(matches!(refused, Some(Refusal::Resources { .. })), "{refused:?}");
+        assert_eq!(client.show("steady").expect("ours").summary.senders as usize, lanes.len());
+        // Who connects now until there is no place is turned away, and does not wait for ever.
+        let connect = || libipc::ClientOptions::new().socket(daemon.socket()).connect();
+        let connected: Vec<_> = std::iter::repeat_with(connect).map_while(Result::ok).collect();
+        assert!(connected.len() < 20, "{}", connected.len());
+        drop(connected);
+        drop(lanes);
+        nobody_at(&client);
+        goes_on(&daemon, &client);
+        nobody_at(&client);
+    }
+    limit(daemon.pid(), "--nofile=1000:");
+    client.delete("steady").expect("ours");
+    before.check(&daemon, &client);
+}
+
+#[test]
+fn out_of_address_space_the_daemon_says_so_and_serves_everybody_else() {
+    let daemon = TestDaemon::start(&["--log", "error"]);
+    let client = daemon.client();
+    let before = Baseline::take(&daemon, &client);
+    client.create("steady", &small()).expect("a mailbox");
+    // What it has now, and some more.
+    let statm = std::fs::read_to_string(format!("/proc/{}/statm", daemon.pid())).expect("ours");
+    let pages: u64 = statm.split(' ').next().and_then(|word| word.parse().ok()).expect("pages");
+    let bytes = pages * 4096 + (8 << 20);
+    limit(daemon.pid(), &format!("--as={bytes}:unlimited"));
+    for _ in 0..3 {
+        let (names, why) = exhaust(|n| {
+            client
+                .create(&format!("more{n}"), &small().lanes_max(8000))
+                .map(|()| format!("more{n}"))
+        });
+        assert!(matches!(why, Refusal::Resources { .. }), "{why}");
+        assert!(!names.is_empty());
+        goes_on(&daemon, &client);
+        for name in names {
+            client.delete(&name).expect("ours");
+        }
+    }
+    limit(daemon.pid(), "--as=unlimited:unlimited");
+    goes_on(&daemon, &client);
+    wait_until("all is given back", || client.show("steady").expect("ours").summary.senders == 0);
+    before.check(&daemon, &client);
+}
+
+/// A memory cgroup of its own for a test; `None` where there is none to be had.
+struct MemoryGroup(std::path::PathBuf);
+
+impl MemoryGroup {
+    fn make(name: &str) -> Option<Self> {
+        let name = format!("{name}-{}", std::process::id());
+        ["/sys/fs/cgroup/memory", "/sys/fs/cgroup"].iter().find_map(|root| {
+            let folder = std::path::Path::new(root).join(&name);
+            std::fs::create_dir(&folder).ok()?;
+            let made = Self(folder);
+            made.charged().map(|_| made)
+        })
+    }
+
+    fn charged(&self) -> Option<u64> {
+        let files = ["memory.usage_in_bytes", "memory.current"];
+        let text = files.iter().find_map(|file| std::fs::read_to_string(self.0.join(file)).ok())?;
+        text.trim().parse().ok()
+    }
+
+    fn add(&self, pid: u32) {
+        std::fs::write(self.0.join("cgroup.procs"), pid.to_string()).expect("a process of ours");
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        // Empty by now: whoever was in it has ended.
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn memory_is_charged_to_the_cgroup_of_who_sends() {
+    if skip_unless_root("memory cgroups") {
+        return;
+    }
+    let Some(group) = MemoryGroup::make("ipcd-test-sender") else {
+        println!("SKIPPED: memory cgroups (none can be made here)");
+        return;
+    };
+    let Some(others) = MemoryGroup::make("ipcd-test-others") else {
+        println!("SKIPPED: memory cgroups (only one can be made here)");
+        return;
+    };
+    const SENT: u64 = 24 << 20;
+    let daemon = TestDaemon::start(&["--log", "error"]);
+    others.add(daemon.pid());
+    let client = daemon.client_with("orders", &small().capacity_bytes(32 << 20));
+    let mut receiver = daemon.child();
+    others.add(receiver.pid());
+    receiver.done("receiver orders");
+    let mut sender = daemon.child();
+    group.add(sender.pid());
+    sender.done("sender orders");
+    let charged = || (group.charged().expect("a number"), others.charged().expect("a number"));
+    let before = charged();
+    sender.done(&format!("send_numbered 1 0 {} 1008", SENT / 1024));
+    let queued = charged();
+    // Some pages are charged in batches, and the children have memory of their own.
+    assert!(queued.0 - before.0 >= SENT - (SENT >> 3), "{before:?} {queued:?}");
+    assert!(queued.1.saturating_sub(before.1) < SENT >> 3, "{before:?} {queued:?}");
+    receiver.done(&format!("take {} {}", SENT / 1024, daemon.folder().join("log").display()));
+    let received = charged();
+    assert!(received.1.saturating_sub(before.1) < SENT >> 2, "{before:?} {received:?}");
+    println!("of {SENT} bytes: the sender's cgroup {}", queued.0 - before.0);
+    drop((sender, receiver));
+    client.delete("orders").expect("ours to delete");
+}
