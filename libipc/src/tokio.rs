@@ -205,9 +205,8 @@ impl AsyncSender {
     }
 
     /// The ticket of the message whose [`Self::send`] was dropped last, if a receiver had it by then: be it a
-    /// [`tokio::time::timeout`](::tokio::time::timeout) that dropped it, or a `select!`. `None`: it was taken back, and
-    /// nobody receives it. Only in a rendezvous mailbox can it be anything else. It is told once, and the next
-    /// send forgets it.
+    /// `timeout` that dropped it, or a `select!`. `None`: it was taken back, and nobody receives it. Only in a rendezvous
+    /// mailbox can it be anything else. It is told once, and the next send forgets it.
     ///
     /// ```no_run
     /// # async fn demo(hatch: &mut libipc::tokio::AsyncSender) -> Result<(), Box<dyn std::error::Error>> {
