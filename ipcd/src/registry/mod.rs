@@ -3,13 +3,15 @@
 //!
 //! [`mailbox`] one mailbox, [`group`] its receivers, [`lane`] further lanes of a sender, [`direct`] processes
 //! that are reached by name and answers to calls, [`link`] sessions and links, [`permission`] mode bits,
-//! [`quota`] limits.
+//! [`quota`] limits. `invariants` counts anew, for tests and fuzzers.
 //!
 //! **Invariant:** a quota's use is what counting mailboxes, lanes, sessions and bytes anew would give.
 //! **Invariant:** a link that is not marked deleted names a mailbox that is there and that knows it.
 
 pub mod direct;
 pub mod group;
+#[cfg(any(test, fuzzing))]
+pub mod invariants;
 pub mod lane;
 pub mod link;
 pub mod mailbox;
