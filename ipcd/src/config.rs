@@ -101,7 +101,21 @@ impl Settings {
     /// # Errors
     /// A sentence that names the option or the file and what is wrong with it.
     pub fn read(arguments: &Arguments) -> anyhow::Result<Self> {
-        let file = read_file(arguments.config.as_deref())?;
+        let (path, text) = read_file(arguments.config.as_deref())?;
+        let wrong = || format!("{} is not as it should be", path.display());
+        let file: File = toml::from_str(&text).with_context(wrong)?;
+        Self::put_together(arguments, &file)
+    }
+
+    /// Puts command line and the text of a file together.
+    ///
+    /// # Errors
+    /// A sentence that names the option, or what is wrong with the text.
+    pub fn of_text(arguments: &Arguments, text: &str) -> anyhow::Result<Self> {
+        Self::put_together(arguments, &toml::from_str(text)?)
+    }
+
+    fn put_together(arguments: &Arguments, file: &File) -> anyhow::Result<Self> {
         let default = override_limits(DEFAULT_LIMITS, &file.limits);
         let mut users = HashMap::new();
         for (uid, limits) in &file.users {
@@ -196,21 +210,19 @@ fn override_limits(base: Usage, changes: &FileLimits) -> Usage {
     }
 }
 
-fn read_file(path: Option<&Path>) -> anyhow::Result<File> {
+/// The file's path and text; no text where there is no file and nobody has asked for one.
+fn read_file(path: Option<&Path>) -> anyhow::Result<(&Path, String)> {
     let (path, wanted) = match path {
         Some(path) => (path, true),
         None => (Path::new(CONFIG_FILE), false),
     };
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok((path, text)),
         Err(error) if !wanted && error.kind() == std::io::ErrorKind::NotFound => {
-            return Ok(File::default());
+            Ok((path, String::new()))
         }
-        Err(error) => {
-            return Err(error).with_context(|| format!("cannot read {}", path.display()));
-        }
-    };
-    toml::from_str(&text).with_context(|| format!("{} is not as it should be", path.display()))
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
 }
 
 /// Reads `4096`, `64KiB`, `4GiB`; decimal units are refused, so that nobody gets another size than meant.

@@ -25,6 +25,8 @@ mod batch;
 mod call;
 mod ending;
 mod lanes;
+#[cfg(feature = "tokio")]
+pub(crate) mod meeting;
 mod poll;
 mod rendezvous;
 mod reserve;

@@ -1,8 +1,16 @@
 //! The one place that says which atomics the shared-memory protocols use: the standard library's,
-//! or loom's where the models run. Everything in `lane/` imports from here.
+//! or loom's where the models run, or such as a fuzzer can change under our eyes. Everything in `lane/` imports
+//! from here.
 
+#[cfg(fuzzing)]
+pub mod hostile;
+
+#[cfg(fuzzing)]
+pub use hostile::{AtomicU32, AtomicU64};
 #[cfg(not(loom))]
-pub use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+pub use std::sync::atomic::{AtomicU8, Ordering, fence};
+#[cfg(not(any(loom, fuzzing)))]
+pub use std::sync::atomic::{AtomicU32, AtomicU64};
 
 #[cfg(loom)]
 pub use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};

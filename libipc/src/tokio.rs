@@ -7,7 +7,8 @@
 //! from its other tasks for that long; zero never does.
 //!
 //! **A future that is dropped loses nothing.** A message is taken only in the poll that hands it over, and sent only
-//! in the poll that says so; `select!` and `timeout` may drop either at any other moment.
+//! in the poll that says so; `select!` and `timeout` may drop either at any other moment. In a rendezvous mailbox a
+//! dropped send takes its message back, which fails if a receiver has it: [`AsyncSender::take_in_hand`] tells.
 //!
 //! ```no_run
 //! use libipc::tokio::{AsyncReceiver, AsyncSender};
@@ -38,7 +39,9 @@ use crate::protocol::Identity;
 use crate::receiver::Receiver;
 use crate::receiver::without_empty;
 use crate::sender::Sender;
+use crate::sender::meeting::Meeting;
 use crate::sys::registration;
+use crate::ticket::Ticket;
 
 /// A descriptor of a handle, known to the runtime.
 fn register(fd: BorrowedFd<'_>) -> Result<AsyncFd<OwnedFd>, Fault> {
@@ -156,27 +159,23 @@ impl Stream for AsyncReceiver {
 /// A [`Sender`] whose waiting is tokio's.
 #[derive(Debug)]
 pub struct AsyncSender {
-    has_room: AsyncFd<OwnedFd>,
+    tells: AsyncFd<OwnedFd>,
     sender: Sender,
+    /// What a dropped future has left behind.
+    in_hand: Option<Ticket>,
 }
 
 impl AsyncSender {
     /// Hands a sender's waiting to the runtime that this is called in.
     ///
     /// # Errors
-    /// [`Fault`]: no descriptor is to be had, this is the child of a fork, or the mailbox is a rendezvous: there a
-    /// send waits for its acknowledgement, which the descriptor of a tracked send's ticket tells.
+    /// [`Fault`]: no descriptor is to be had, or this is the child of a fork.
     ///
     /// # Panics
     /// Outside of a tokio runtime, or in one without I/O.
     pub fn new(mut sender: Sender) -> Result<Self, Fault> {
-        if sender.is_rendezvous() {
-            let why =
-                "a send to it waits for the acknowledgement: wait on the ticket of send_tracked";
-            return Err(Fault::new("hand a rendezvous to tokio", why));
-        }
-        let has_room = register(sender.poll_fd()?)?;
-        Ok(Self { has_room, sender })
+        let tells = register(sender.poll_fd()?)?;
+        Ok(Self { tells, sender, in_hand: None })
     }
 
     /// The sender itself: for `try_send`, or to bound its spinning.
@@ -190,50 +189,90 @@ impl AsyncSender {
         self.sender
     }
 
-    /// Sends; waits for room if there is none. If the future is dropped before it is done, nothing of the message
-    /// has been sent.
+    /// Sends; waits for room if there is none, and in a rendezvous mailbox for the acknowledgement. It ends as
+    /// [`Sender::send`] does.
+    ///
+    /// If the future is dropped before it is done, nothing of the message has been sent. One exception there is: a
+    /// message of a rendezvous mailbox that a receiver has when the future is dropped cannot be taken back, and
+    /// [`Self::take_in_hand`] says so.
     ///
     /// # Errors
-    /// [`SendError`], never `TimedOut`; the message is still the caller's.
+    /// [`SendError`], never `TimedOut`; the message is still the caller's, but for `InHand`.
     pub async fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
-        poll_fn(|context| self.poll_send(context, message)).await
+        self.in_hand = None;
+        let mut sending = Sending { handle: self, meeting: None };
+        poll_fn(|context| sending.poll(context, message)).await
     }
 
-    fn poll_send(
-        &mut self,
-        context: &mut Context<'_>,
-        message: &[u8],
-    ) -> Poll<Result<(), SendError>> {
+    /// The ticket of the message whose [`Self::send`] was dropped last, if a receiver had it by then: be it a
+    /// `timeout` that dropped it, or a `select!`. `None`: it was taken back, and nobody receives it. Only in a rendezvous
+    /// mailbox can it be anything else. It is told once, and the next send forgets it.
+    ///
+    /// ```no_run
+    /// # async fn demo(hatch: &mut libipc::tokio::AsyncSender) -> Result<(), Box<dyn std::error::Error>> {
+    /// # let soon = std::time::Duration::from_secs(1);
+    /// match tokio::time::timeout(soon, hatch.send(b"soup")).await {
+    ///     Ok(sent) => sent?,
+    ///     Err(_) => match hatch.take_in_hand() {
+    ///         Some(ticket) => println!("too late to take it back: {:?}", ticket.state()?),
+    ///         None => println!("nobody has had it"),
+    ///     },
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn take_in_hand(&mut self) -> Option<Ticket> {
+        self.in_hand.take()
+    }
+}
+
+/// A send that is under way.
+struct Sending<'a> {
+    handle: &'a mut AsyncSender,
+    /// In a rendezvous mailbox, once the message was offered.
+    meeting: Option<Meeting>,
+}
+
+impl Sending<'_> {
+    fn poll(&mut self, context: &mut Context<'_>, message: &[u8]) -> Poll<Result<(), SendError>> {
         let budget = ready!(coop::poll_proceed(context));
-        let result = if self.sender.send_quickly(message) {
+        let result = if self.handle.sender.send_quickly(message) {
             Ok(())
         } else {
-            ready!(self.poll_send_slowly(context, message))
+            ready!(self.poll_slowly(context, message))
         };
         budget.made_progress();
         Poll::Ready(result)
     }
 
-    fn poll_send_slowly(
+    fn poll_slowly(
         &mut self,
         context: &mut Context<'_>,
         message: &[u8],
     ) -> Poll<Result<(), SendError>> {
+        let AsyncSender { tells, sender, .. } = &mut *self.handle;
         loop {
-            let mut has_room = match ready!(self.has_room.poll_read_ready(context)) {
-                Ok(has_room) => has_room,
+            let mut told = match ready!(tells.poll_read_ready(context)) {
+                Ok(told) => told,
                 Err(error) => return Poll::Ready(Err(runtime_fault(error).into())),
             };
-            return Poll::Ready(match self.sender.send_or_spin_or_arm(message) {
-                Ok(()) => Ok(()),
-                Err(error) => match error.lasting() {
-                    Some(error) => Err(error),
-                    None => {
-                        has_room.clear_ready();
-                        continue;
-                    }
-                },
-            });
+            let end = if sender.is_rendezvous() {
+                sender.meet_or_arm(message, &mut self.meeting)
+            } else {
+                sender.send_or_spin_or_arm(message)
+            };
+            match end {
+                Some(result) => return Poll::Ready(result),
+                None => told.clear_ready(),
+            }
+        }
+    }
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        if let Some(meeting) = self.meeting.take() {
+            self.handle.in_hand = self.handle.sender.leave_meeting(meeting);
         }
     }
 }

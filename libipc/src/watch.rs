@@ -24,7 +24,7 @@
 //! The watchers belong to a session. A child of fork connects anew, so it never meets those of its parent.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,7 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 use crate::error::Fault;
 use crate::lane::park;
 use crate::sleeper::{News, Sleeper};
+use crate::sync::AtomicU32;
 use crate::sync::Ordering::Acquire;
 use crate::sys::futex::{self, Futex, WORDS_MAX};
 use crate::sys::process::ForkGuard;

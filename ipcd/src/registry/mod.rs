@@ -3,7 +3,8 @@
 //!
 //! [`mailbox`] one mailbox, [`group`] its receivers, [`lane`] further lanes of a sender, [`direct`] processes
 //! that are reached by name and answers to calls, [`dead_letter`] messages that nobody can deal with, [`link`] sessions
-//! and links, [`permission`] mode bits, [`quota`] limits.
+//! and links, [`permission`] mode bits, [`quota`] limits. `invariants` counts anew, for
+//! tests and fuzzers.
 //!
 //! **Invariant:** a quota's use is what counting mailboxes, lanes, sessions and bytes anew would give.
 //! **Invariant:** a link that is not marked deleted names a mailbox that is there and that knows it.
@@ -11,6 +12,8 @@
 pub mod dead_letter;
 pub mod direct;
 pub mod group;
+#[cfg(any(test, fuzzing))]
+pub mod invariants;
 pub mod lane;
 pub mod link;
 pub mod mailbox;

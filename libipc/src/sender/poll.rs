@@ -2,10 +2,13 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Sender;
 use crate::error::{Fault, TrySendError};
 use crate::lane::position::{Position, record_granules};
+#[cfg(feature = "tokio")]
+use crate::lane::withdraw::{Progress, Record};
 use crate::sleeper::{RoomSleeper, Sleeper};
 use crate::sync::Ordering::Acquire;
 use crate::watch::Watch;
@@ -17,7 +20,7 @@ pub(super) struct Elsewhere {
     watch: Option<Watch>,
     /// The room that was last found missing, in granules, and the lane's tail then.
     missing: Option<(u64, Position)>,
-    /// The granules for which the descriptor is armed.
+    /// The granules for which the descriptor is armed; 0 if for an acknowledgement.
     armed_for: u64,
 }
 
@@ -26,6 +29,12 @@ impl Elsewhere {
     pub(super) fn forget_room(&mut self) {
         self.disarm();
         self.missing = None;
+    }
+
+    /// Whether a watcher sleeps for the sender.
+    #[cfg(feature = "tokio")]
+    pub(super) fn is_armed(&self) -> bool {
+        self.watch.as_ref().is_some_and(Watch::is_armed)
     }
 
     /// Before the sender sleeps by itself.
@@ -69,7 +78,7 @@ impl Sender {
     }
 
     /// Notes that there is no room for a message of so many bytes. False if there is after all.
-    fn arm(&mut self, len: usize) -> Result<bool, Fault> {
+    pub(super) fn arm(&mut self, len: usize) -> Result<bool, Fault> {
         let granules = record_granules(len);
         let first = self.elsewhere.missing != Some((granules, self.lane.writer.tail()));
         self.elsewhere.missing = Some((granules, self.lane.writer.tail()));
@@ -88,8 +97,30 @@ impl Sender {
         watch.arm(sleeper, look)
     }
 
+    /// Has the descriptor tell when a record may have been acknowledged, or something else is to be seen to. False if
+    /// that is so already.
+    #[cfg(feature = "tokio")]
+    pub(super) fn arm_for_acknowledgement(&mut self, record: Record) -> Result<bool, Fault> {
+        self.note_processor();
+        let sleeper = self.freed_sleeper(record.end(), None);
+        let watch = Watch::made_in(&mut self.elsewhere.watch, self.link.watchers())?;
+        // A wait for room that was given up may have left it armed.
+        watch.disarm();
+        watch.come();
+        self.elsewhere.armed_for = 0;
+        let (roster, writer, seen) = (&self.roster.header, &self.lane.writer, self.seen_changes);
+        let look =
+            || writer.progress(record) == Progress::Done || roster.changes.load(Acquire) != seen;
+        watch.arm(sleeper, look)
+    }
+
     fn room_sleeper(&self, granules: u64, first: bool) -> Arc<RoomSleeper> {
         let (wanted, at_most) = self.lane.wanted(granules, first);
+        self.freed_sleeper(wanted, at_most)
+    }
+
+    /// Who sleeps until the lane's claim has come as far as `wanted`, or the mailbox has changed.
+    fn freed_sleeper(&self, wanted: Position, at_most: Option<Duration>) -> Arc<RoomSleeper> {
         let index = usize::from(self.lane.writer.lane());
         Arc::new(RoomSleeper {
             roster: self.roster.clone(),
@@ -121,22 +152,5 @@ impl Sender {
     /// Whether spinning for this sender may pay.
     pub(crate) fn peer_runs_elsewhere(&self) -> bool {
         self.receiver_runs_elsewhere()
-    }
-
-    /// For the tokio adapter: whether a send waits for more than room.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn is_rendezvous(&self) -> bool {
-        self.rendezvous
-    }
-
-    /// For the tokio adapter: as `try_send`, but spins before it arms.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn send_or_spin_or_arm(&mut self, message: &[u8]) -> Result<(), TrySendError> {
-        let result = self.send_thoroughly(message);
-        if !matches!(result, Err(TrySendError::Full)) {
-            return result;
-        }
-        self.spin_for_room(record_granules(message.len()), None);
-        self.send_or_arm(message)
     }
 }

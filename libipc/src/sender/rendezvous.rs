@@ -29,6 +29,22 @@ const PAUSES_BETWEEN_LOOKS: u32 = 4;
 /// Looks between two readings of the clock.
 const LOOKS_BETWEEN_CLOCKS: u32 = 16;
 
+/// A record whose acknowledgement is waited for.
+#[derive(Debug)]
+pub(super) struct Offer {
+    pub(super) record: Record,
+    /// The mailbox was closed when a receiver had it: it will be acknowledged yet.
+    drains: bool,
+    /// The daemon was found away, after a sleep.
+    pub(super) lost: bool,
+}
+
+impl Offer {
+    pub(super) fn new(record: Record) -> Self {
+        Self { record, drains: false, lost: false }
+    }
+}
+
 impl Sender {
     /// Sends, and waits for the acknowledgement.
     pub(super) fn meet(
@@ -75,43 +91,55 @@ impl Sender {
         record: Record,
         deadline: Option<Instant>,
     ) -> Result<(), SendError> {
-        let (mut in_hand, mut lost) = (false, false);
+        let mut offer = Offer::new(record);
         loop {
             if self.spin_for_acknowledgement(record, deadline) {
                 return self.lane.fate(record).map_or(Ok(()), |fate| Err(fate.into()));
             }
-            if self.roster.header.changes.load(Acquire) != self.seen_changes {
-                self.refresh();
-            }
-            match self.traffic {
-                Traffic::Deleted => return self.give_up(record, SendError::Deleted),
-                Traffic::OwnerGone => return self.give_up(record, SendError::OwnerGone),
-                Traffic::Closed | Traffic::Draining if self.rendezvous && !in_hand => {
-                    match self.give_up(record, SendError::Closed) {
-                        // It will be acknowledged yet.
-                        Err(SendError::InHand(_)) => in_hand = true,
-                        end => return end,
-                    }
-                }
-                Traffic::Open | Traffic::Closed | Traffic::Draining => {
-                    if let Some(missing) = self.missing {
-                        return self.give_up(record, missing.into());
-                    }
-                }
-            }
-            if lost {
-                return self.give_up(record, SendError::DaemonAway);
+            if let Some(end) = self.end_of(&mut offer) {
+                return end;
             }
             if self.sleep_for_acknowledgement(record, deadline) == Woke::TimedOut {
                 return self.give_up(record, SendError::TimedOut);
             }
-            lost = self.has_lost_daemon();
+            offer.lost = self.has_lost_daemon();
         }
+    }
+
+    /// How the wait for an acknowledgement ends before that has come, if it is to.
+    pub(super) fn end_of(&mut self, offer: &mut Offer) -> Option<Result<(), SendError>> {
+        if self.roster.header.changes.load(Acquire) != self.seen_changes {
+            self.refresh();
+        }
+        let otherwise = match self.traffic {
+            Traffic::Deleted => SendError::Deleted,
+            Traffic::OwnerGone => SendError::OwnerGone,
+            Traffic::Closed | Traffic::Draining if self.rendezvous && !offer.drains => {
+                match self.give_up(offer.record, SendError::Closed) {
+                    // It will be acknowledged yet.
+                    Err(SendError::InHand(_)) => offer.drains = true,
+                    end => return Some(end),
+                }
+                self.missing_or_away(offer)?
+            }
+            Traffic::Open | Traffic::Closed | Traffic::Draining => self.missing_or_away(offer)?,
+        };
+        Some(self.give_up(offer.record, otherwise))
+    }
+
+    /// Why an open mailbox is none for an offer.
+    fn missing_or_away(&self, offer: &Offer) -> Option<SendError> {
+        let missing = self.missing.map(SendError::from);
+        missing.or_else(|| offer.lost.then_some(SendError::DaemonAway))
     }
 
     /// Takes a record back: with success the answer is `otherwise`.
     #[cold]
-    fn give_up(&mut self, record: Record, otherwise: SendError) -> Result<(), SendError> {
+    pub(super) fn give_up(
+        &mut self,
+        record: Record,
+        otherwise: SendError,
+    ) -> Result<(), SendError> {
         let ticket = self.ticket(record);
         match ticket.withdraw() {
             Ok(TicketState::Done) => Ok(()),
@@ -124,7 +152,11 @@ impl Sender {
     }
 
     /// Whether the record was acknowledged before the spinning was over.
-    fn spin_for_acknowledgement(&mut self, record: Record, deadline: Option<Instant>) -> bool {
+    pub(super) fn spin_for_acknowledgement(
+        &mut self,
+        record: Record,
+        deadline: Option<Instant>,
+    ) -> bool {
         let mut budget = self.spin.current();
         let look = || {
             for _ in 0..PAUSES_BETWEEN_LOOKS {

@@ -2,9 +2,9 @@
 
 mod rules;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
-use libipc::lane::layout::{SlotState, Traffic};
+use libipc::lane::layout::Traffic;
 use libipc::protocol::{
     Buffering, DirectAddress, Group, Identity, LaneTicket, MailboxAttributes, MailboxName, Owner,
     Reason, Receivers, Refusal, Role, SlowGroup, Usage,
@@ -12,8 +12,8 @@ use libipc::protocol::{
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 
 use super::dead_letter::Message;
-use super::link::{LinkRole, SessionId};
-use super::mailbox::{LaneWish, Mailbox};
+use super::link::SessionId;
+use super::mailbox::LaneWish;
 use super::permission::Caller;
 use super::quota::Quotas;
 use super::{Got, Registry};
@@ -359,116 +359,6 @@ fn group_of(registry: &Registry, mailbox: u8) -> Option<MailboxName> {
     mailbox.named_groups().get(mailbox.id as usize % 2).map(|group| group.name.clone())
 }
 
-/// Counts everything anew and compares.
-fn check(registry: &Registry) {
-    let mut used: HashMap<u32, Usage> = HashMap::new();
-    for session in registry.sessions.values() {
-        used.entry(session.identity.uid).or_default().sessions += 1;
-    }
-    for mailbox in registry.mailboxes.values() {
-        let owner = used.entry(mailbox.ownership.uid).or_default();
-        owner.mailboxes += 1;
-        owner.bytes += mailbox.owner_bytes();
-        for lane in mailbox.lanes().iter().filter(|lane| lane.state != SlotState::Free) {
-            let written_by_us = lane.link.is_none();
-            let payer = if written_by_us { mailbox.ownership.uid } else { lane.info.sender.uid };
-            let payer = used.entry(payer).or_default();
-            payer.lanes += u64::from(lane.info.dead_letter.is_none());
-            payer.dead_letters += u64::from(lane.info.dead_letter.is_some());
-            payer.bytes += lane.bytes();
-        }
-        check_mailbox(registry, mailbox);
-    }
-    let counted: HashMap<u32, Usage> = registry.quotas.users().collect();
-    assert_eq!(counted, used, "a quota's use is what counting anew gives");
-    for usage in used.values() {
-        assert!(usage.mailboxes <= LIMITS.mailboxes && usage.lanes <= LIMITS.lanes);
-        assert!(usage.sessions <= LIMITS.sessions && usage.bytes <= LIMITS.bytes);
-        assert!(usage.dead_letters <= LIMITS.dead_letters);
-    }
-    assert_eq!(registry.names.len(), registry.mailboxes.len());
-    for (session, entry) in &registry.sessions {
-        for (number, link) in entry.links().filter(|(_, link)| !link.deleted) {
-            let mailbox = &registry.mailboxes[&link.mailbox_id];
-            assert!(mailbox.links.contains(&(*session, number)), "a link that its mailbox knows");
-        }
-        let gone = registry.mailboxes.values().filter_map(|mailbox| mailbox.owner_process);
-        let owned = gone.filter(|owner| owner.session == *session).count();
-        assert_eq!(entry.owned.len(), owned, "a session knows what goes with it");
-    }
-    let inboxes = registry.mailboxes.values().filter(|mailbox| mailbox.inbox);
-    assert_eq!(registry.inboxes.len(), inboxes.count(), "one inbox a process");
-}
-
-fn check_mailbox(registry: &Registry, mailbox: &Mailbox) {
-    assert_eq!(registry.names[&mailbox.name], mailbox.id);
-    let (mut lanes, mut slots, mut senders) = (BTreeSet::new(), BTreeSet::new(), 0);
-    for key in &mailbox.links {
-        let link = registry.sessions[&key.0].link(key.1, "be there").unwrap();
-        assert_eq!(link.mailbox_id, mailbox.id);
-        match link.role {
-            LinkRole::Send => {
-                senders += 1;
-                let mut priorities = BTreeSet::new();
-                for lane in mailbox.lanes_of(*key) {
-                    assert_eq!(lane.link, Some(*key));
-                    assert!(lanes.insert(lane.info.ticket.index), "a lane has one link");
-                    assert!(priorities.insert(lane.info.priority), "one lane a priority");
-                }
-                assert!(priorities.contains(&0), "every sender has the lane of its open");
-                assert_eq!(priorities.len(), mailbox.senders()[key].lanes.len());
-            }
-            LinkRole::Receive { group, slot } => {
-                assert!(slots.insert((group, slot)), "one slot a link");
-            }
-            LinkRole::Observe => {}
-        }
-    }
-    for (index, lane) in (0..).zip(mailbox.lanes()) {
-        assert_eq!(lane.state == SlotState::Active, lanes.contains(&index));
-    }
-    for (group, table) in (0..).zip(mailbox.groups()) {
-        for (index, slot) in (0..).zip(table.slots()) {
-            assert_eq!(slot.state == SlotState::Active, slots.contains(&(group, index)));
-        }
-    }
-    if let Some(dead) = mailbox.dead_letters {
-        assert_eq!(registry.mailboxes[&dead].dead_letters_of, Some(mailbox.id));
-    }
-    if let Some(of) = mailbox.dead_letters_of {
-        assert_eq!(registry.mailboxes[&of].dead_letters, Some(mailbox.id));
-        assert_eq!(registry.mailboxes[&of].name.of_dead_letters(), mailbox.name);
-        let ours = mailbox.lanes().iter().filter(|lane| lane.state != SlotState::Free);
-        assert!(ours.into_iter().all(|lane| lane.info.dead_letter.is_some()));
-    }
-    assert_eq!(mailbox.senders().len(), senders);
-    assert!(mailbox.senders_ever as usize >= senders);
-    assert_eq!(mailbox.active_receivers() as usize, slots.len());
-    if let Some(owner) = mailbox.owner_process {
-        assert!(registry.sessions[&owner.session].owned.contains(&mailbox.id));
-        let strangers = mailbox.groups()[0].active().filter(|it| it.identity.pid != owner.pid);
-        assert_eq!(strangers.count(), 0, "only the owner receives");
-    }
-    if mailbox.attributes.receivers == Receivers::Single {
-        let pids: BTreeSet<u32> = mailbox.senders().values().map(|it| it.identity.pid).collect();
-        assert!(pids.len() <= 1 && mailbox.active_receivers() <= 1, "a link of two processes");
-    }
-    if mailbox.inbox {
-        let pids: BTreeSet<u32> = mailbox.senders().values().map(|it| it.identity.pid).collect();
-        assert_eq!(pids.len(), mailbox.senders().len(), "one link a pair");
-    }
-    let page = mailbox.attachments_after(0, 1000);
-    assert_eq!(page.doorsteps.len(), mailbox.doorsteps().len());
-    let there = mailbox.lanes().iter().filter(|lane| lane.state != SlotState::Free).count();
-    assert_eq!(page.lanes.len(), there, "receivers are told of every lane that is there");
-    for lane in &page.lanes {
-        let uid = mailbox.doorsteps()[usize::from(lane.doorstep)];
-        let slot = mailbox.lane(lane.ticket).unwrap();
-        let expected = if slot.link.is_some() { lane.sender.uid } else { u32::MAX };
-        assert_eq!(uid, expected, "a sender maps the doorstep of its own uid alone");
-    }
-}
-
 proptest! {
     #[test]
     fn any_operations_keep_quotas_exact_and_links_whole(
@@ -477,7 +367,7 @@ proptest! {
         let mut registry = Registry::new(Quotas::new(LIMITS, HashMap::new()), 0);
         for step in &steps {
             apply(&mut registry, step);
-            check(&registry);
+            registry.check_invariants().unwrap();
         }
         for session in 0..4 {
             let departure = registry.end_session(id(session));
