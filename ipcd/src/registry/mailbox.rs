@@ -13,15 +13,18 @@ use libipc::protocol::{
     Refusal,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::group::{ReceiverGroup, Rotation};
 use super::link::{LinkKey, SessionId};
 use super::permission::Ownership;
+use super::tracked::{Tracked, TrackedRow};
 
 /// Uid of the home doorstep, which no sender maps.
 pub const HOME_UID: u32 = u32::MAX;
 
 /// One lane slot.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LaneSlot {
     /// Whose it is.
     pub state: SlotState,
@@ -42,7 +45,7 @@ impl LaneSlot {
 }
 
 /// One sender that holds the mailbox open, with one lane or more.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sender {
     /// Who, as of its open.
     pub identity: Identity,
@@ -53,7 +56,7 @@ pub struct Sender {
 }
 
 /// The process that a mailbox goes with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnerProcess {
     /// The session whose end is its end.
     pub session: SessionId,
@@ -73,7 +76,7 @@ pub struct LaneWish {
 }
 
 /// What receivers must map, in the order in which it came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Attachment {
     /// The doorstep of that index.
     Doorstep(u16),
@@ -94,8 +97,8 @@ pub struct AttachmentPage {
     pub more: bool,
 }
 
-/// One mailbox.
-#[derive(Clone, Debug)]
+/// One mailbox. What is left out of its record has records of its own, or follows from others: `journal`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Mailbox {
     /// Its number.
     pub id: u64,
@@ -118,15 +121,21 @@ pub struct Mailbox {
     /// Senders that have held it open, ever.
     pub senders_ever: u32,
     /// Session and number of each link.
+    #[serde(skip)]
     pub links: BTreeSet<LinkKey>,
     named_groups: Vec<Group>,
     groups: Vec<ReceiverGroup>,
-    senders: BTreeMap<LinkKey, Sender>,
-    lanes: Vec<LaneSlot>,
+    #[serde(skip)]
+    pub(super) senders: Tracked<LinkKey, Sender>,
+    #[serde(skip)]
+    pub(super) lanes: TrackedRow<LaneSlot>,
+    #[serde(skip)]
     free_lanes: BTreeSet<u16>,
+    #[serde(skip)]
     gone_lanes: Rotation,
     doorsteps: Vec<u32>,
-    attachments: BTreeMap<u64, Attachment>,
+    #[serde(skip)]
+    pub(super) attachments: Tracked<u64, Attachment>,
     attached_last: u64,
     first_position: u64,
 }
@@ -147,6 +156,8 @@ impl Mailbox {
             owner_gid: Some(ownership.gid),
             ..attributes
         };
+        let mut attachments = Tracked::default();
+        attachments.insert(1, Attachment::Doorstep(0));
         Self {
             id,
             name,
@@ -161,12 +172,12 @@ impl Mailbox {
             links: BTreeSet::new(),
             named_groups: groups.to_vec(),
             groups: vec![ReceiverGroup::default(); groups.len().max(1)],
-            senders: BTreeMap::new(),
-            lanes: Vec::new(),
+            senders: Tracked::default(),
+            lanes: TrackedRow::default(),
             free_lanes: BTreeSet::new(),
             gone_lanes: Rotation::default(),
             doorsteps: vec![HOME_UID],
-            attachments: BTreeMap::from([(1, Attachment::Doorstep(0))]),
+            attachments,
             attached_last: 1,
             first_position,
         }
@@ -436,6 +447,19 @@ impl Mailbox {
             slot.info = lane;
         }
         lane
+    }
+
+    /// Finds anew what follows from the state of its lanes: which slots are free, and which are to be freed.
+    pub(super) fn sort_lanes(&mut self) {
+        self.free_lanes.clear();
+        self.gone_lanes = Rotation::default();
+        for (index, slot) in (0u16..).zip(&*self.lanes) {
+            match slot.state {
+                SlotState::Free => drop(self.free_lanes.insert(index)),
+                SlotState::Gone => self.gone_lanes.insert(index),
+                SlotState::Active => {}
+            }
+        }
     }
 
     fn mark_gone(&mut self, index: u16) {

@@ -56,12 +56,22 @@ impl Quotas {
                 return Err(Refusal::QuotaExceeded { uid, what: what.into(), used, asked, limit });
             }
         }
-        let entry = self.used.entry(uid).or_default();
-        entry.mailboxes += asked.mailboxes;
-        entry.lanes += asked.lanes;
-        entry.sessions += asked.sessions;
-        entry.bytes += asked.bytes;
+        self.note(uid, asked);
         Ok(())
+    }
+
+    /// Charges what is used already, whatever the limits are now.
+    pub(super) fn note(&mut self, uid: u32, used: Usage) {
+        let entry = self.used.entry(uid).or_default();
+        entry.mailboxes += used.mailboxes;
+        entry.lanes += used.lanes;
+        entry.sessions += used.sessions;
+        entry.bytes += used.bytes;
+    }
+
+    /// Forgets all use.
+    pub(super) fn forget(&mut self) {
+        self.used.clear();
     }
 
     /// Gives back what was charged.

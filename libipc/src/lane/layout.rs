@@ -28,6 +28,8 @@
 //!   4096   data                  capacity bytes, mapped twice back to back
 //! ```
 
+use serde::{Deserialize, Serialize};
+
 use crate::lane::position::Position;
 use crate::sync::{AtomicU32, AtomicU64, Padding};
 
@@ -118,7 +120,7 @@ pub struct GroupEntry {
 }
 
 /// What a mailbox lets through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(u32)]
 pub enum Traffic {
     /// Messages flow.
@@ -169,7 +171,7 @@ pub struct ReceiverEntry {
 }
 
 /// Who a receiver slot or a lane belongs to now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(u32)]
 pub enum SlotState {
     /// Nobody's; its words mean nothing.

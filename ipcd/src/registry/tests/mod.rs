@@ -1,5 +1,7 @@
-//! Random operations keep the registry's invariants; [`rules`] tells the rules one by one.
+//! Random operations keep the registry's invariants; [`rules`] tells the rules one by one,
+//! [`replay`] that the records of what has changed have all of it.
 
+mod replay;
 mod rules;
 
 use std::collections::{BTreeSet, HashMap};
