@@ -25,6 +25,7 @@
 //! send_numbered_polled ID FIRST COUNT BYTES | drain_polled LOG  the same with `poll`: see polled.rs
 //! drain_set LOG NAME...                                         see polled.rs
 //! hold_batch MAX COUNT | send_reserved BYTES | send_numbered_batches ... | drain_batches ...   see bulk.rs
+//! churn SEED PREFIX UNTIL | connects SOCKET UNTIL | send_tracked_numbered ID BYTES UNTIL   see churn.rs
 //! fork                                                          use everything in a child of fork
 //! attack ROLE NAME | rob NAME                                   see attacks.rs
 //! scribble NAME WHAT | derange NAME WHAT                        see scribbles.rs
@@ -44,6 +45,8 @@ use tests::numbered;
 mod attacks;
 #[path = "misbehave/bulk.rs"]
 mod bulk;
+#[path = "misbehave/churn.rs"]
+mod churn;
 #[path = "misbehave/completions.rs"]
 mod completions;
 #[path = "misbehave/polled.rs"]
@@ -175,6 +178,9 @@ impl State {
             "send_numbered_batches" => return bulk::send_numbered(self.sender()?, &mut words),
             "hold_batch" => bulk::hold(self.receiver()?, &mut words)?,
             "drain_batches" => return bulk::drain(self.receiver()?, &mut words),
+            "churn" => return churn::churn(&self.client, &mut words),
+            "connects" => return churn::connects(&mut words),
+            "send_tracked_numbered" => return churn::send_tracked(self.sender()?, &mut words),
             "fork" => return self.fork(),
             "attack" => return self.attack(rest),
             "rob" => return attacks::rob(&self.socket, rest),
