@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! create NAME | create_for UID NAME | delete NAME               ask the daemon
-//! list | status                                                 the same
+//! restart | list | status                                       the same
 //! sender NAME | receiver NAME [GROUP] | close_sender | close_receiver   open and close the ends
 //! send_sync TEXT | send_sync_within MS TEXT                     send one, and await the acknowledgement
 //! signalled VALUE TEXT                                          send one, and await the signal of its ticket
@@ -137,6 +137,7 @@ impl State {
             "require_receiver" => self.sender()?.require_receiver(number(words.next())?),
             "end_without_daemon" => self.end_without_daemon(),
             "delete" => drop(self.client.delete(rest).map_err(said)?),
+            "restart" => self.client.restart_daemon().map_err(said)?,
             "status" => return Ok(self.client.status().map_err(said)?.pid.to_string()),
             "send" => self.sender()?.send(rest.as_bytes()).map_err(said)?,
             "try_send" => self.sender()?.try_send(rest.as_bytes()).map_err(said)?,

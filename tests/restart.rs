@@ -10,6 +10,7 @@ use libipc::{
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tests::shell::Shell;
 use tests::numbered::{Census, check_order, read_log};
 use tests::{Child, Dice, TestDaemon, descriptors_of, patience, seed, wait_until};
 
@@ -235,7 +236,7 @@ fn everything_that_is_told_is_the_same_before_and_after() {
     calls.tell("call what?");
     client.close("closed").expect("ours to close");
     assert_eq!(client.delete_when_drained("draining").expect("ours to delete"), 6);
-    wait_until("the dead are known", || daemon.status(&client).sessions == 12);
+    wait_until("the dead are known", || daemon.status(&client).sessions == 11);
     wait_until("the call is there", || {
         client.show("called").expect("ours").summary.queued_messages == 7
     });
@@ -406,4 +407,48 @@ fn a_keeper_that_is_told_to_stop_ends_its_daemon_in_order() {
     assert!(!daemon.socket().exists());
     assert!(client.daemon_is_away());
     assert!(!PathBuf::from(format!("/proc/{pid}")).exists(), "no process is left");
+}
+
+#[test]
+fn an_upgrade_starts_the_daemon_anew_with_all_that_it_has() {
+    let daemon = TestDaemon::start_kept(&[]);
+    let client = daemon.client_with("orders", &small());
+    let (mut sender, mut receiver) = (daemon.child(), daemon.child());
+    sender.done("sender orders");
+    receiver.done("receiver orders");
+    let before = told(&daemon, &client);
+    let mut pids = vec![daemon.pid()];
+    for _ in 0..3 {
+        client.restart_daemon().expect("ours to restart");
+        let pid = daemon.status(&client).pid;
+        assert!(!pids.contains(&pid), "the answer comes from a new daemon");
+        pids.push(pid);
+        assert_eq!(told(&daemon, &client), before);
+        sender.done("send on");
+        assert_eq!(receiver.got("receive").text, "on");
+    }
+    assert!(!daemon.log().contains("the daemon died"), "{}", daemon.log());
+    drop(client);
+    let shell = Shell { daemon };
+    let ran = shell.run("daemon upgrade --json");
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let said = &ran.json()[0];
+    assert_eq!(said["done"], "upgraded");
+    assert_eq!(said["before"]["pid"], pids[3]);
+    assert_eq!(said["after"]["pid"], shell.daemon.pid());
+}
+
+#[test]
+fn an_upgrade_is_for_administrators_and_for_daemons_that_somebody_keeps() {
+    let alone = TestDaemon::start(&[]);
+    let refused = alone.client().restart_daemon().expect_err("nobody would start it again");
+    assert!(refused.to_string().contains("nobody keeps what it has"), "{refused}");
+    if tests::skip_unless_root("an upgrade asked for by another uid") {
+        return;
+    }
+    let daemon = TestDaemon::start_kept(&[]);
+    let pid = daemon.pid();
+    let mut stranger = daemon.child_as(tests::UIDS[0]);
+    stranger.refused("restart", "NotAdministrator");
+    assert_eq!(daemon.status(&daemon.client()).pid, pid);
 }

@@ -104,9 +104,15 @@ impl Keeper {
         let mut hasty = 0;
         loop {
             let started = Instant::now();
-            let status = self.run_once()?;
-            if let Some(code) = self.verdict(status) {
-                return Ok(code);
+            match self.run_once() {
+                Ok(status) => {
+                    if let Some(code) = self.verdict(status) {
+                        return Ok(code);
+                    }
+                }
+                // The program may be about to be replaced: what is kept is worth another try.
+                Err(error) if self.ready => error!("{error:#}"),
+                Err(error) => return Err(error),
             }
             hasty = if started.elapsed() < AT_ONCE { hasty + 1 } else { 0 };
             if hasty > HASTY && !self.wait(hasty)? {

@@ -161,6 +161,9 @@ impl<'a> Server<'a> {
                     token if token & PIDFD != 0 => self.end(token / 2, "its process died"),
                     token => {
                         self.turn(token / 2);
+                        if self.service.restarts() {
+                            return Ok(Ending::Again);
+                        }
                         self.alert_until = Some(Instant::now() + ALERT);
                     }
                 }

@@ -200,6 +200,9 @@ impl Session {
                 return Next::End;
             }
             self.settle(service, request, asks);
+            if service.restarts() {
+                break;
+            }
         }
         match self.flush(service) {
             Ok(true) => Next::Read,

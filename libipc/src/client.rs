@@ -300,6 +300,18 @@ impl Client {
         }
     }
 
+    /// Has the daemon end and be started anew, with all that it has: whoever started it runs what lies at its program's
+    /// path now. Traffic goes on meanwhile, and requests wait until it is there again.
+    ///
+    /// # Errors
+    /// [`RequestError::Refused`]: this is neither root nor the daemon's uid, or nobody would start it again.
+    pub fn restart_daemon(&self) -> Result<(), RequestError> {
+        match self.session.request(&Request::Restart)?.0 {
+            Answer::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// All about the daemon, and what this user uses of its quotas.
     ///
     /// # Errors

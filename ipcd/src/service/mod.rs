@@ -68,6 +68,8 @@ pub struct Service {
     departing: Vec<(u64, MailboxRegions)>,
     /// Why they are gone.
     removed: Vec<(u64, Traffic)>,
+    /// The program is to be started anew.
+    restarts: bool,
 }
 
 impl Service {
@@ -87,7 +89,7 @@ impl Service {
         state: Option<State>,
     ) -> Self {
         let (departing, removed) = (Vec::new(), Vec::new());
-        Self { registry, regions, barrier, backstage, state, departing, removed }
+        Self { registry, regions, barrier, backstage, state, departing, removed, restarts: false }
     }
 
     /// This process may call the barrier.
@@ -145,6 +147,7 @@ impl Service {
             Request::Find { of } => self.find(asker, &of),
             Request::OpenReplies { link } => self.open_replies(asker, link),
             Request::OpenReply { link, lane } => self.open_reply(asker, link, lane),
+            Request::Restart => self.restart(asker),
         }
     }
 

@@ -11,10 +11,10 @@
 //! 5. the request is taken out of the socket (`Session::turn`): the successor sends the answer a second time, which the
 //!    client passes over.
 
-use libipc::protocol::Request;
+use libipc::protocol::{Answer, Refusal, Request};
 use tracing::{error, info};
 
-use super::Service;
+use super::{Asker, Reply, Service};
 use crate::registry::link::SessionId;
 use crate::regions::Handed;
 use crate::state::{Connection, Handled, State};
@@ -31,6 +31,27 @@ impl Service {
     #[must_use]
     pub fn is_kept(&self) -> bool {
         self.state.is_some() && self.store().is_there()
+    }
+
+    /// Whether the program is to be started anew.
+    #[must_use]
+    pub fn restarts(&self) -> bool {
+        self.restarts
+    }
+
+    pub(super) fn restart(&mut self, asker: &Asker<'_>) -> Result<Reply, Refusal> {
+        let (uid, daemon_uid) = (asker.caller.identity.uid, nix::unistd::geteuid().as_raw());
+        let wanted = "start the daemon anew".to_owned();
+        if uid != daemon_uid && !asker.caller.is_root() {
+            return Err(Refusal::NotAdministrator { wanted, uid, daemon_uid });
+        }
+        if !self.is_kept() {
+            let error = "nobody keeps what it has: it has neither a keeper nor systemd's store";
+            return Err(Refusal::Resources { step: "be started anew".into(), error: error.into() });
+        }
+        self.restarts = true;
+        info!(by = %asker.caller.identity, "is to be started anew");
+        Ok(Answer::Done.into())
     }
 
     /// Notes a new session, whose descriptors are in the store under a name.
@@ -59,7 +80,7 @@ impl Service {
         descriptors: &[Handed],
     ) {
         let Some(state) = &mut self.state else { return };
-        if !state.has_changed(&self.registry) {
+        if !state.has_changed(&self.registry) && !self.restarts {
             return;
         }
         if let Some(connection) = state.connections.get_mut(&session.0) {

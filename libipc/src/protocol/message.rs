@@ -144,6 +144,9 @@ pub enum Request {
         /// The caller's lane.
         lane: LaneTicket,
     },
+    /// Has the daemon end and be started anew, with all that it has: for root and the daemon's own uid. Answer: `Done`,
+    /// while it is still there.
+    Restart,
 }
 
 /// Names a process that has registered.
