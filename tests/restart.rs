@@ -430,7 +430,7 @@ fn an_upgrade_starts_the_daemon_anew_with_all_that_it_has() {
     assert!(!daemon.log().contains("the daemon died"), "{}", daemon.log());
     drop(client);
     let shell = Shell { daemon };
-    let ran = shell.run("daemon upgrade --json");
+    let ran = shell.run("daemon upgrade --json", "");
     assert_eq!(ran.code, Some(0), "{ran:?}");
     let said = &ran.json()[0];
     assert_eq!(said["done"], "upgraded");
