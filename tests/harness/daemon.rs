@@ -224,7 +224,12 @@ impl Drop for TestDaemon {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("ipcd said:\n{}", self.log());
+            // The keeper first, or it would start another.
+            let daemon = self.pid_now().filter(|_| self.kept);
             let _ = self.process.kill();
+            if let Some(pid) = daemon {
+                let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+            }
             let _ = self.process.wait();
         } else if let Ok(None) = self.process.try_wait() {
             self.stop();
