@@ -119,7 +119,6 @@ impl<'a> Load<'a> {
         for child in &mut self.asking {
             let answer = child.slow_answer();
             assert!(answer.starts_with("ok"), "{answer}");
-            println!("asked: {answer}");
         }
         let answer = self.tracked.slow_answer();
         let tracked: u64 = answer.strip_prefix("ok ").unwrap_or_else(|| panic!("{answer}")).parse().expect("a number");
@@ -182,6 +181,40 @@ fn killed_again_and_again_under_load_the_daemon_loses_and_doubles_nothing() {
     }
     drop(load.end());
     // The keeper takes note of what is given back a moment later.
+    wait_until("everything is as it was", || idle(&daemon, &client) == before);
+}
+
+#[test]
+fn killed_while_everybody_asks_the_daemon_does_each_request_once() {
+    let mut dice = Dice::new(seed());
+    let daemon = TestDaemon::start_kept(&["--log", "warn"]);
+    let client = daemon.client();
+    let before = idle(&daemon, &client);
+    let until = daemon.folder().join("until");
+    let mut asking: Vec<Child> = Vec::new();
+    for prefix in ["one", "two", "three"] {
+        let mut child = daemon.child();
+        child.tell(&format!("churn {} {prefix} {}", dice.below(1 << 30), until.display()));
+        asking.push(child);
+    }
+    let mut child = daemon.child();
+    child.tell(&format!("connects {} {}", daemon.socket().display(), until.display()));
+    asking.push(child);
+    for _ in 0..40 {
+        // Mostly some requests later, at times before it is ready.
+        std::thread::sleep(Duration::from_micros(dice.below(60_000)));
+        let dead = daemon.kill_kept();
+        if dice.below(4) > 0 {
+            await_successor(&daemon, &client, dead);
+        }
+    }
+    std::fs::write(&until, "").expect("a file");
+    for child in &mut asking {
+        let answer = child.slow_answer();
+        assert!(answer.starts_with("ok"), "{answer}");
+        println!("asked: {answer}");
+    }
+    drop(asking);
     wait_until("everything is as it was", || idle(&daemon, &client) == before);
 }
 
@@ -416,9 +449,9 @@ fn an_upgrade_starts_the_daemon_anew_with_all_that_it_has() {
     let (mut sender, mut receiver) = (daemon.child(), daemon.child());
     sender.done("sender orders");
     receiver.done("receiver orders");
-    let before = told(&daemon, &client);
     let mut pids = vec![daemon.pid()];
     for _ in 0..3 {
+        let before = told(&daemon, &client);
         client.restart_daemon().expect("ours to restart");
         let pid = daemon.status(&client).pid;
         assert!(!pids.contains(&pid), "the answer comes from a new daemon");

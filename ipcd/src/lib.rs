@@ -7,12 +7,13 @@
 //! members leave behind, [`report`] what people are told.
 //!
 //! The daemon may die at any moment. What its successor needs lies in descriptors that others hold ([`store`]): systemd, or
-//! a small parent of its own ([`keeper`]); what it knew is written in one of them ([`state`]), and [`recovery`]
-//! begins with that.
+//! a small parent of its own ([`keeper`]); what it knew is written in one of them ([`state`]), whose request
+//! was in hand in another ([`progress`]), and [`recovery`] begins with that.
 
 pub mod config;
 pub mod detach;
 pub mod keeper;
+pub mod progress;
 pub mod recovery;
 pub mod regions;
 pub mod registry;

@@ -11,6 +11,7 @@ use libipc::sys::process;
 use tracing::{error, info, warn};
 
 use crate::keeper::{self, HandedOver};
+use crate::progress::{self, Progress};
 use crate::regions::MailboxRegions;
 use crate::regions::restore::Found;
 use crate::regions::show::Backstage;
@@ -104,6 +105,7 @@ struct Contents {
     regions: Found,
     sessions: HashMap<String, (Option<OwnedFd>, Option<OwnedFd>, Option<Kept>)>,
     states: Vec<(OwnedFd, Kept)>,
+    progress: Option<(OwnedFd, Kept)>,
 }
 
 impl Contents {
@@ -130,6 +132,9 @@ impl Contents {
         match what_is(fd.as_fd()) {
             Thing::Memory(file) if file == state::NAME => {
                 self.states.extend(kept.take().map(|kept| (fd, kept)));
+            }
+            Thing::Memory(file) if file == progress::NAME => {
+                self.progress = kept.take().map(|kept| (fd, kept));
             }
             Thing::Memory(file) => {
                 if let Some(kept) = kept.take() {
@@ -201,7 +206,13 @@ pub fn recover(
             MailboxRegions::show_gone(id, &contents.regions, &backstage, why);
         }
     }
-    let (sessions, mut lost) = restore_sessions(&registry, &left, &mut contents);
+    let progress = restore_progress(&mut contents, &store);
+    let (mut sessions, mut lost) = restore_sessions(&registry, &left, &mut contents);
+    if let Some(deadly) = progress.as_ref().and_then(Progress::note_death) {
+        error!(session = deadly.0, "a session's request has killed one daemon after the other: it is ended");
+        sessions.retain(|session| session.id != deadly || end(session));
+        lost.push(deadly);
+    }
     let noted = registry.session_ids().filter(|id| left.connections.get(&id.0).is_none());
     lost.extend(noted.collect::<Vec<_>>());
     let last_session = left.last_session;
@@ -223,7 +234,7 @@ pub fn recover(
             "goes on with what was in the store"
         );
     }
-    let mut service = Service::resumed(registry, barrier, backstage, regions, state);
+    let mut service = Service::resumed(registry, barrier, backstage, regions, (state, progress));
     for session in lost {
         service.end_session(session);
     }
@@ -231,6 +242,22 @@ pub fn recover(
     drop(contents);
     service.store().flush();
     Recovered { service, last_session, sessions, fresh }
+}
+
+/// Hangs up on a session that is to be no more.
+fn end(session: &Session) -> bool {
+    session.hang_up();
+    false
+}
+
+/// Whose request was in hand, if there is a store to tell the next one.
+fn restore_progress(contents: &mut Contents, store: &Rc<Store>) -> Option<Progress> {
+    if !store.is_there() {
+        return None;
+    }
+    let found = contents.progress.take().map(|(fd, kept)| Progress::resume(fd, kept));
+    let progress = found.unwrap_or_else(|| Progress::begin(store));
+    progress.inspect_err(|error| error!(%error, "cannot note whose request is in hand")).ok()
 }
 
 fn restore_mailboxes(

@@ -66,6 +66,12 @@ impl Region {
         Ok(Self { fd: Rc::new(fd), name: name.into(), kept: None })
     }
 
+    /// One that a predecessor has made.
+    #[must_use]
+    pub fn found(name: &str, fd: OwnedFd, kept: Kept) -> Self {
+        Self { fd: Rc::new(fd), name: name.into(), kept: Some(Rc::new(kept)) }
+    }
+
     /// Has the store keep it until it is dropped.
     ///
     /// # Errors

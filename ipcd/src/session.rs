@@ -190,12 +190,14 @@ impl Session {
             let bytes = buffer.get(..received.len).unwrap_or_default();
             let request = frame::request_number(bytes);
             let mut asks = false;
+            service.enter(self.id);
             let result = self.answer(service, bytes, &received, &mut asks);
             close_elsewhere(received.descriptors);
             let ends = matches!(&result, Err((_, End::Yes)));
             let reply = result.unwrap_or_else(|(refusal, _)| Answer::Refused(refusal).into());
             self.queue(request, reply);
             if ends {
+                service.leave();
                 let _ = self.flush(service);
                 return Next::End;
             }
@@ -318,6 +320,7 @@ impl Session {
             service.handled(self.id, request, bytes, descriptors);
         }
         service.settle();
+        service.leave();
     }
 
     /// Sends what waits, and then takes the request that it answers off the socket; false if the client must read first.

@@ -335,3 +335,113 @@ fn read_exact(file: impl AsFd, mut bytes: &mut [u8], mut at: u64) -> Result<(), 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    use libipc::protocol::{Identity, MailboxAttributes, MailboxName};
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+    use crate::registry::link::SessionId;
+    use crate::registry::permission::Caller;
+    use crate::registry::quota::{DEFAULT_LIMITS, Quotas};
+
+    const US: Identity = Identity { pid: 1, uid: 0, gid: 0 };
+
+    fn empty() -> Registry {
+        Registry::new(Quotas::new(DEFAULT_LIMITS, HashMap::new()), 0)
+    }
+
+    /// A store whose other end somebody reads.
+    fn store() -> Rc<Store> {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 256];
+            let heard = |buffer: &mut [u8]| libipc::sys::socket::receive(theirs.as_fd(), buffer);
+            while heard(&mut buffer).is_ok_and(|received| received.len > 0) {}
+        });
+        Store::keeper(ours)
+    }
+
+    fn create(registry: &mut Registry, number: u32) {
+        let name = MailboxName::new(&format!("m{number}")).unwrap();
+        let caller = Caller { identity: US, groups: &[] };
+        let attributes = MailboxAttributes::default();
+        registry.create(SessionId(1), &caller, &name, &attributes, &[]).unwrap();
+    }
+
+    fn begun(store: &Rc<Store>) -> (State, Registry) {
+        let mut registry = empty();
+        registry.begin_session(SessionId(1), US).unwrap();
+        let left = Left { last_session: 1, ..Left::default() };
+        let state = State::begin(store, &mut registry, left).unwrap();
+        (state, registry)
+    }
+
+    fn names(file: &OwnedFd) -> Result<usize, StateError> {
+        let mut registry = empty();
+        read(file, &mut registry)?;
+        Ok(registry.mailbox_count())
+    }
+
+    #[test]
+    fn what_is_committed_is_read_and_what_is_only_written_is_not() {
+        let store = store();
+        let (mut state, mut registry) = begun(&store);
+        create(&mut registry, 0);
+        state.commit(&store, &mut registry, &[(7, Traffic::OwnerGone)]).unwrap();
+        assert_eq!(names(&state.file).unwrap(), 1);
+        let left = read(&state.file, &mut empty()).unwrap();
+        assert_eq!(left.removed, [(7, Traffic::OwnerGone)]);
+        assert_eq!((left.last_session, left.sequence), (1, 1));
+        let before = state.written;
+        create(&mut registry, 1);
+        state.commit(&store, &mut registry, &[]).unwrap();
+        assert_eq!(names(&state.file).unwrap(), 2);
+        // A death before the last step: the bytes are there and do not count, however many of them.
+        write_all(&state.file, &before.to_le_bytes(), COMMITTED_AT as u64).unwrap();
+        assert_eq!(names(&state.file).unwrap(), 1);
+        write_all(&state.file, &[0xff; 100], LOG_AT + before).unwrap();
+        assert_eq!(names(&state.file).unwrap(), 1);
+        write_all(&state.file, &(before + 100).to_le_bytes(), COMMITTED_AT as u64).unwrap();
+        assert!(matches!(names(&state.file), Err(StateError::Record { .. })));
+    }
+
+    #[test]
+    fn a_long_log_is_written_anew_and_the_newer_file_counts() {
+        let store = store();
+        let (mut state, mut registry) = begun(&store);
+        let first = state.file.try_clone().unwrap();
+        let mut number = 0;
+        let mut longest = 0;
+        while state.sequence == 1 {
+            create(&mut registry, number);
+            registry.remove(u64::from(number) + 1);
+            number += 1;
+            state.commit(&store, &mut registry, &[]).unwrap();
+            longest = longest.max(state.written);
+        }
+        assert!(longest > LOG_BYTES_MIN && state.written < 4096, "{} bytes", state.written);
+        assert!(sequence(&first).unwrap() < sequence(&state.file).unwrap());
+        create(&mut registry, number);
+        state.commit(&store, &mut registry, &[]).unwrap();
+        assert_eq!(names(&state.file).unwrap(), 1);
+        assert_eq!(names(&first).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_state_that_has_ended_or_is_of_another_version_is_of_no_use() {
+        let store = store();
+        let (state, _registry) = begun(&store);
+        state.end().unwrap();
+        assert!(matches!(sequence(&state.file), Err(StateError::Ended)));
+        write_all(&state.file, &(VERSION + 1).to_le_bytes(), 8).unwrap();
+        assert!(matches!(sequence(&state.file), Err(StateError::Version(_))));
+        let unfinished = memfd(NAME).unwrap();
+        assert!(matches!(sequence(&unfinished), Err(StateError::Unfinished)));
+    }
+}

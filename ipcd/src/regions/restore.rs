@@ -41,8 +41,7 @@ pub enum RestoreError {
 impl Found {
     /// Adds a region.
     pub fn add(&mut self, name: String, fd: OwnedFd, kept: Kept) {
-        let (fd, kept) = (Rc::new(fd), Some(Rc::new(kept)));
-        let region = Region { fd, name: name.as_str().into(), kept };
+        let region = Region::found(&name, fd, kept);
         self.regions.insert(name, region);
     }
 

@@ -24,6 +24,7 @@ use crate::registry::permission::Caller;
 use crate::registry::{Departure, Registry};
 use crate::repair;
 use crate::report;
+use crate::progress::Progress;
 use crate::state::State;
 use crate::store::Store;
 
@@ -62,8 +63,9 @@ pub struct Service {
     barrier: bool,
     /// What the regions are kept by, and what is yet to be shown.
     backstage: Rc<Backstage>,
-    /// Where a successor finds what is in the registry, if there is a store.
+    /// Where a successor finds what is in the registry, and whose request is in hand, if there is a store.
     state: Option<State>,
+    progress: Option<Progress>,
     /// Regions of mailboxes that are gone, whose members are yet to be told.
     departing: Vec<(u64, MailboxRegions)>,
     /// Why they are gone.
@@ -76,7 +78,7 @@ impl Service {
     /// With nothing in it, and nobody to keep it. `barrier`: this process may call the barrier.
     #[must_use]
     pub fn new(registry: Registry, barrier: bool) -> Self {
-        Self::resumed(registry, barrier, Backstage::new(Store::none()), HashMap::new(), None)
+        Self::resumed(registry, barrier, Backstage::new(Store::none()), HashMap::new(), (None, None))
     }
 
     /// With what a predecessor has left.
@@ -86,10 +88,21 @@ impl Service {
         barrier: bool,
         backstage: Rc<Backstage>,
         regions: HashMap<u64, MailboxRegions>,
-        state: Option<State>,
+        (state, progress): (Option<State>, Option<Progress>),
     ) -> Self {
         let (departing, removed) = (Vec::new(), Vec::new());
-        Self { registry, regions, barrier, backstage, state, departing, removed, restarts: false }
+        let restarts = false;
+        Self {
+            registry,
+            regions,
+            barrier,
+            backstage,
+            state,
+            progress,
+            departing,
+            removed,
+            restarts,
+        }
     }
 
     /// This process may call the barrier.

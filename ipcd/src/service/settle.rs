@@ -16,6 +16,7 @@ use tracing::{error, info};
 
 use super::{Asker, Reply, Service};
 use crate::registry::link::SessionId;
+use crate::progress::Progress;
 use crate::regions::Handed;
 use crate::state::{Connection, Handled, State};
 use crate::store::Store;
@@ -52,6 +53,16 @@ impl Service {
         self.restarts = true;
         info!(by = %asker.caller.identity, "is to be started anew");
         Ok(Answer::Done.into())
+    }
+
+    /// Notes whose request is in hand.
+    pub fn enter(&self, session: SessionId) {
+        self.progress.iter().for_each(|progress| progress.enter(session));
+    }
+
+    /// Notes that it is done.
+    pub fn leave(&self) {
+        self.progress.iter().for_each(Progress::leave);
     }
 
     /// Notes a new session, whose descriptors are in the store under a name.
@@ -149,7 +160,7 @@ impl Service {
     /// Notes that nobody keeps anything any more.
     pub fn lose_store(&mut self) {
         self.store().lose();
-        self.state = None;
+        (self.state, self.progress) = (None, None);
         info!("goes on without a keeper: a death of this daemon is the end of its mailboxes from now on");
     }
 }
