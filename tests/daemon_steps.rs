@@ -116,7 +116,9 @@ impl Scene {
 
     fn idle(&mut self) -> (libipc::Usage, u64, u64, usize, usize) {
         let sessions = if self.other.ask("status").starts_with("ok") { 3 } else { 2 };
-        wait_until("nobody else is there", || self.daemon.status(&self.client).sessions == sessions);
+        wait_until("nobody else is there", || {
+            self.daemon.status(&self.client).sessions == sessions
+        });
         let status = self.daemon.status(&self.client);
         let keeper = descriptors_of(self.daemon.keeper_pid());
         let daemon = descriptors_of(status.pid);

@@ -10,8 +10,8 @@ use libipc::{
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tests::shell::Shell;
 use tests::numbered::{Census, check_order, read_log};
+use tests::shell::Shell;
 use tests::{Child, Dice, TestDaemon, descriptors_of, patience, seed, wait_until};
 
 const WITHOUT_END: u64 = 1 << 40;
@@ -121,7 +121,11 @@ impl<'a> Load<'a> {
             assert!(answer.starts_with("ok"), "{answer}");
         }
         let answer = self.tracked.slow_answer();
-        let tracked: u64 = answer.strip_prefix("ok ").unwrap_or_else(|| panic!("{answer}")).parse().expect("a number");
+        let tracked: u64 = answer
+            .strip_prefix("ok ")
+            .unwrap_or_else(|| panic!("{answer}"))
+            .parse()
+            .expect("a number");
         let streams = std::mem::take(&mut self.streams);
         for mut stream in streams {
             self.client.close(stream.name).expect("ours to close");

@@ -138,9 +138,7 @@ impl Failure {
             Refusal::NoSuchMailbox { .. } | Refusal::Deleted { .. } => ExitCode::NoSuchMailbox,
             Refusal::PermissionDenied { .. }
             | Refusal::NotTheOwner { .. }
-            | Refusal::NotAdministrator { .. } => {
-                ExitCode::PermissionDenied
-            }
+            | Refusal::NotAdministrator { .. } => ExitCode::PermissionDenied,
             Refusal::InvalidName { .. }
             | Refusal::InvalidAttribute { .. }
             | Refusal::Incompatible { .. }

@@ -30,12 +30,15 @@ use crate::startup::{self, Listener};
 /// A daemon that ends with this code is started anew, and goes on.
 pub const AGAIN: u8 = 75;
 
-/// A daemon that lived no longer than this died at once.
-const AT_ONCE: Duration = Duration::from_millis(100);
+/// A daemon that lived no longer than this, or was never ready, died at once.
+const AT_ONCE: Duration = Duration::from_millis(20);
 /// So many may do so one after the other before the next has to wait, each time twice as long.
 const HASTY: u32 = 5;
 const WAIT_MIN: Duration = Duration::from_millis(100);
 const WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// How long it sleeps, in milliseconds, before it looks for more behind a word of the daemon's.
+const NAP_MS: u8 = 2;
 
 /// Descriptors in one message of a hand-over.
 const A_MESSAGE: usize = 128;
@@ -82,6 +85,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
         signals,
         stopping: false,
         ready: false,
+        ready_now: false,
         kept: BTreeMap::new(),
     };
     keeper.keep_going()
@@ -94,8 +98,9 @@ struct Keeper {
     listener: Listener,
     signals: SignalFd,
     stopping: bool,
-    /// A daemon has said that it is ready.
+    /// A daemon has said that it is ready: any, and this one.
     ready: bool,
+    ready_now: bool,
     kept: BTreeMap<String, Vec<OwnedFd>>,
 }
 
@@ -114,7 +119,8 @@ impl Keeper {
                 Err(error) if self.ready => error!("{error:#}"),
                 Err(error) => return Err(error),
             }
-            hasty = if started.elapsed() < AT_ONCE { hasty + 1 } else { 0 };
+            let at_once = !self.ready_now || started.elapsed() < AT_ONCE;
+            hasty = if at_once { hasty + 1 } else { 0 };
             if hasty > HASTY && !self.wait(hasty)? {
                 return Ok(0);
             }
@@ -146,7 +152,11 @@ impl Keeper {
     /// Waits before the next daemon; false if there is to be none.
     fn wait(&mut self, hasty: u32) -> anyhow::Result<bool> {
         let wait = WAIT_MIN.saturating_mul(1 << (hasty - HASTY - 1).min(16)).min(WAIT_MAX);
-        warn!(deaths = hasty, ?wait, "daemons die as soon as they are started: waiting before the next");
+        warn!(
+            deaths = hasty,
+            ?wait,
+            "daemons die as soon as they are started: waiting before the next"
+        );
         let until = Instant::now() + wait;
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -165,6 +175,7 @@ impl Keeper {
 
     /// Starts a daemon, hands it what is kept, and keeps what it says until it has ended.
     fn run_once(&mut self) -> anyhow::Result<ExitStatus> {
+        self.ready_now = false;
         let flags = SockFlag::SOCK_CLOEXEC;
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
             .context("cannot make a line to the daemon")?;
@@ -195,7 +206,8 @@ impl Keeper {
         let mut things = vec![(LISTENER, self.listener.socket.as_fd())];
         things.extend(self.listener.lock().map(|lock| (LOCK, lock)));
         let kept = self.kept.iter();
-        things.extend(kept.flat_map(|(name, fds)| fds.iter().map(|fd| (name.as_str(), fd.as_fd()))));
+        things
+            .extend(kept.flat_map(|(name, fds)| fds.iter().map(|fd| (name.as_str(), fd.as_fd()))));
         for things in things.chunks(A_MESSAGE) {
             let (names, fds): (Vec<_>, Vec<_>) = things.iter().copied().unzip();
             let message = format!("{HANDED}\n{}", names.join("\n"));
@@ -205,22 +217,36 @@ impl Keeper {
     }
 
     /// Does what the daemon says until it hangs up, which it does when it ends.
+    ///
+    /// What it says waits in the line as well as it does here, so behind the first word of many we sleep for a moment: the
+    /// daemon shall not have to wake us at each of them.
     fn listen(&mut self, line: &OwnedFd, child: &Child) -> anyhow::Result<()> {
         let mut buffer = vec![0; MESSAGE_BYTES];
         loop {
-            let both = [line.as_fd(), self.signals.as_fd()];
-            let mut watched = both.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-            match poll(&mut watched, PollTimeout::NONE) {
-                Err(nix::Error::EINTR) => continue,
-                result => result.context("cannot wait for the daemon")?,
-            };
-            let [said, signalled] = watched.map(|it| it.any().unwrap_or(false));
-            if signalled {
-                self.pass_on(child);
+            let said = self.wait_for(line, PollTimeout::NONE, true)?;
+            self.pass_on(child);
+            if said {
+                while self.wait_for(line, PollTimeout::ZERO, true)? {
+                    if !self.hear(line, &mut buffer)? {
+                        return Ok(());
+                    }
+                }
+                self.wait_for(line, PollTimeout::from(NAP_MS), false)?;
             }
-            if said && !self.hear(line, &mut buffer)? {
-                return Ok(());
-            }
+        }
+    }
+
+    /// Waits for a signal, and for the line's next word if that is wanted; says whether there is one.
+    fn wait_for(&self, line: &OwnedFd, timeout: PollTimeout, wanted: bool) -> anyhow::Result<bool> {
+        let watch = if wanted { PollFlags::POLLIN } else { PollFlags::empty() };
+        let mut watched = [
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(line.as_fd(), watch),
+        ];
+        match poll(&mut watched, timeout) {
+            Err(nix::Error::EINTR) => Ok(false),
+            Err(error) => Err(error).context("cannot wait for the daemon"),
+            Ok(_) => Ok(watched[1].any().unwrap_or(false)),
         }
     }
 
@@ -258,9 +284,9 @@ impl Keeper {
             Some(name) if says("FDSTOREREMOVE=1") => drop(self.kept.remove(name)),
             _ => {}
         }
-        if says("READY=1") && !self.ready {
-            self.ready = true;
-            if self.detached {
+        if says("READY=1") {
+            self.ready_now = true;
+            if !std::mem::replace(&mut self.ready, true) && self.detached {
                 detach::say_ready()?;
             }
         }

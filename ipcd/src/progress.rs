@@ -44,7 +44,7 @@ impl Progress {
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn resume(fd: OwnedFd, kept: Kept) -> io::Result<Self> {
+    pub fn resume(fd: OwnedFd, kept: Rc<Kept>) -> io::Result<Self> {
         Self::of(Region::found(NAME, fd, kept)).map_err(io::Error::other)
     }
 

@@ -103,9 +103,9 @@ pub struct Recovered {
 #[derive(Default)]
 struct Contents {
     regions: Found,
-    sessions: HashMap<String, (Option<OwnedFd>, Option<OwnedFd>, Option<Kept>)>,
-    states: Vec<(OwnedFd, Kept)>,
-    progress: Option<(OwnedFd, Kept)>,
+    sessions: HashMap<String, (Option<OwnedFd>, Option<OwnedFd>, Option<Rc<Kept>>)>,
+    states: Vec<(OwnedFd, Rc<Kept>)>,
+    progress: Option<(OwnedFd, Rc<Kept>)>,
 }
 
 impl Contents {
@@ -120,38 +120,31 @@ impl Contents {
                 warn!(name, "a descriptor of a name that is none of ours was passed; it is closed");
                 continue;
             };
-            let mut kept = Some(kept);
-            for fd in fds {
-                contents.put(&name, fd, &mut kept);
-            }
+            contents.put(&name, fds, Rc::new(kept));
         }
         contents
     }
 
-    fn put(&mut self, name: &str, fd: OwnedFd, kept: &mut Option<Kept>) {
-        match what_is(fd.as_fd()) {
-            Thing::Memory(file) if file == state::NAME => {
-                self.states.extend(kept.take().map(|kept| (fd, kept)));
-            }
-            Thing::Memory(file) if file == progress::NAME => {
-                self.progress = kept.take().map(|kept| (fd, kept));
-            }
-            Thing::Memory(file) => {
-                if let Some(kept) = kept.take() {
-                    self.regions.add(file, fd, kept);
+    /// Sorts what was kept under one name: a session's two, a mailbox's fixed regions, or one thing.
+    fn put(&mut self, name: &str, fds: Vec<OwnedFd>, kept: Rc<Kept>) {
+        for fd in fds {
+            match what_is(fd.as_fd()) {
+                Thing::Memory(file) if file == state::NAME => self.states.push((fd, kept.clone())),
+                Thing::Memory(file) if file == progress::NAME => {
+                    self.progress = Some((fd, kept.clone()));
+                }
+                Thing::Memory(file) => self.regions.add(file, fd, kept.clone()),
+                Thing::Socket => {
+                    let session = self.sessions.entry(name.to_owned()).or_default();
+                    (session.0, session.2) = (Some(fd), Some(kept.clone()));
+                }
+                Thing::Process => {
+                    self.sessions.entry(name.to_owned()).or_default().1 = Some(fd);
+                }
+                Thing::Listener | Thing::Other => {
+                    warn!(name, "a descriptor in the store is unknown");
                 }
             }
-            Thing::Socket => {
-                let session = self.sessions.entry(name.to_owned()).or_default();
-                session.0 = Some(fd);
-                session.2 = kept.take().or_else(|| session.2.take());
-            }
-            Thing::Process => {
-                let session = self.sessions.entry(name.to_owned()).or_default();
-                session.1 = Some(fd);
-                session.2 = kept.take().or_else(|| session.2.take());
-            }
-            Thing::Listener | Thing::Other => warn!(name, "a descriptor in the store is unknown"),
         }
     }
 
@@ -209,7 +202,10 @@ pub fn recover(
     let progress = restore_progress(&mut contents, &store);
     let (mut sessions, mut lost) = restore_sessions(&registry, &left, &mut contents);
     if let Some(deadly) = progress.as_ref().and_then(Progress::note_death) {
-        error!(session = deadly.0, "a session's request has killed one daemon after the other: it is ended");
+        error!(
+            session = deadly.0,
+            "a session's request has killed one daemon after the other: it is ended"
+        );
         sessions.retain(|session| session.id != deadly || end(session));
         lost.push(deadly);
     }

@@ -12,9 +12,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 
 use libipc::lane::layout::{
-    CURSORS_MAGIC, Claim, DOORSTEP_MAGIC, LANE_MAGIC, LAYOUT_VERSION, LaneHeader,
-    Limits, ROSTER_MAGIC, SlotCell, SlotState, Traffic, cursors_map, doorstep_map,
-    lane_file_bytes, roster_map,
+    CURSORS_MAGIC, Claim, DOORSTEP_MAGIC, LANE_MAGIC, LAYOUT_VERSION, LaneHeader, Limits,
+    ROSTER_MAGIC, SlotCell, SlotState, Traffic, cursors_map, doorstep_map, lane_file_bytes,
+    roster_map,
 };
 use libipc::lane::position::Position;
 use libipc::lane::repair::leave_line;
@@ -68,8 +68,8 @@ impl Region {
 
     /// One that a predecessor has made.
     #[must_use]
-    pub fn found(name: &str, fd: OwnedFd, kept: Kept) -> Self {
-        Self { fd: Rc::new(fd), name: name.into(), kept: Some(Rc::new(kept)) }
+    pub fn found(name: &str, fd: OwnedFd, kept: Rc<Kept>) -> Self {
+        Self { fd: Rc::new(fd), name: name.into(), kept: Some(kept) }
     }
 
     /// Has the store keep it until it is dropped.
@@ -79,6 +79,15 @@ impl Region {
     pub fn keep(mut self, store: &Rc<Store>) -> io::Result<Self> {
         self.kept = Some(Rc::new(store.keep(&[self.fd.as_fd()])?));
         Ok(self)
+    }
+
+    /// Has the store keep several as one, until the last of them is dropped.
+    fn keep_together(store: &Rc<Store>, mut regions: Vec<&mut Self>) -> io::Result<()> {
+        let fds: Vec<_> = regions.iter().map(|region| region.fd.clone()).collect();
+        let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
+        let kept = Rc::new(store.keep(&fds)?);
+        regions.iter_mut().for_each(|region| region.kept = Some(kept.clone()));
+        Ok(())
     }
 
     /// Its name: the mailbox's number, what it is, and which of these.
@@ -197,7 +206,7 @@ impl MailboxRegions {
     /// [`MapError`]: out of descriptors, memory or address space.
     pub fn create(mailbox: &Mailbox, backstage: &Rc<Backstage>) -> Result<Self, MapError> {
         let (id, limits) = (mailbox.id, mailbox.limits());
-        let make = |name: String, len: usize| make(&backstage.store, &name, len as u64);
+        let make = |name: String, len: usize| create(&name, len as u64);
         let roster = make(roster_name(id), roster_map(limits).len)?;
         let roster_words = Roster::map(&roster, limits, Access::ReadWrite)?;
         let header = &roster_words.header;
@@ -226,7 +235,13 @@ impl MailboxRegions {
             limits,
             turns: mailbox.attributes.receivers == Receivers::Exclusive,
         };
-        regions.add_doorstep(crate::registry::mailbox::HOME_UID)?;
+        let home = regions.make_doorstep(crate::registry::mailbox::HOME_UID)?;
+        regions.doorsteps.push(home);
+        // They come and go together.
+        let mut together = vec![&mut regions.roster.0];
+        together.extend(regions.cursors.iter_mut().map(|(region, _)| region));
+        together.extend(regions.doorsteps.iter_mut().map(|(region, _)| region));
+        Region::keep_together(&backstage.store, together).map_err(cannot("keep a region"))?;
         Ok(regions)
     }
 
@@ -235,14 +250,20 @@ impl MailboxRegions {
     /// # Errors
     /// [`MapError`].
     pub fn add_doorstep(&mut self, uid: u32) -> Result<(), MapError> {
+        let (region, words) = self.make_doorstep(uid)?;
+        let region = region.keep(&self.backstage.store).map_err(cannot("keep a region"))?;
+        self.doorsteps.push((region, words));
+        Ok(())
+    }
+
+    fn make_doorstep(&self, uid: u32) -> Result<(Region, Doorstep), MapError> {
         let name = doorstep_name(self.mailbox_id, self.doorsteps.len());
-        let region = make(&self.backstage.store, &name, doorstep_map(self.limits).len as u64)?;
+        let region = create(&name, doorstep_map(self.limits).len as u64)?;
         let words = Doorstep::map(&region, self.limits, Access::ReadWrite)?;
         words.header.uid.store(uid, Ordering::Relaxed);
         words.header.version.store(LAYOUT_VERSION, Ordering::Relaxed);
         words.header.magic.store(DOORSTEP_MAGIC, Ordering::Relaxed);
-        self.doorsteps.push((region, words));
-        Ok(())
+        Ok((region, words))
     }
 
     /// Takes the doorsteps from `count` on away: the open for which they were made has failed.
@@ -256,7 +277,8 @@ impl MailboxRegions {
     /// [`MapError`].
     pub fn add_lane(&mut self, lane: &LaneInfo) -> Result<(), MapError> {
         let name = lane_name(self.mailbox_id, lane.ticket);
-        let region = make(&self.backstage.store, &name, lane_file_bytes(lane.capacity_bytes))?;
+        let region = create(&name, lane_file_bytes(lane.capacity_bytes))?;
+        let region = region.keep(&self.backstage.store).map_err(cannot("keep a region"))?;
         let words = |error| MapError::Kernel { step: "write a lane's header", error };
         let mut constants = [0; 12];
         constants[..8].copy_from_slice(&LANE_MAGIC.to_ne_bytes());
@@ -444,10 +466,12 @@ fn ring_word(word: &AtomicU32) {
     futex::wake(word, u32::MAX);
 }
 
-fn make(store: &Rc<Store>, name: &str, len: u64) -> Result<Region, MapError> {
-    let kernel = |step| move |error| MapError::Kernel { step, error };
-    let region = Region::create(name, len).map_err(kernel("create a region"))?;
-    region.keep(store).map_err(kernel("keep a region"))
+fn create(name: &str, len: u64) -> Result<Region, MapError> {
+    Region::create(name, len).map_err(cannot("create a region"))
+}
+
+fn cannot(step: &'static str) -> impl FnOnce(io::Error) -> MapError {
+    move |error| MapError::Kernel { step, error }
 }
 
 fn roster_name(mailbox_id: u64) -> String {

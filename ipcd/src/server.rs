@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use libipc::protocol::MESSAGE_BYTES_MAX;
@@ -236,7 +237,7 @@ impl<'a> Server<'a> {
         self.reserve = open_reserve();
     }
 
-    fn admit(&mut self, socket: OwnedFd, kept: Option<Kept>) {
+    fn admit(&mut self, socket: OwnedFd, kept: Option<Rc<Kept>>) {
         self.last += 1;
         let id = SessionId(self.last);
         let mut session = match Session::new(id, socket, kept, &self.service) {

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 use std::sync::{OnceLock, mpsc};
 
 use libipc::lane::layout::LAYOUT_VERSION;
@@ -64,7 +65,7 @@ pub struct Session {
     stage: Stage,
     waiting: Option<(Vec<u8>, Vec<Handed>)>,
     /// Its descriptors in the store.
-    kept: Option<Kept>,
+    kept: Option<Rc<Kept>>,
 }
 
 impl Session {
@@ -75,7 +76,7 @@ impl Session {
     pub fn new(
         id: SessionId,
         socket: OwnedFd,
-        kept: Option<Kept>,
+        kept: Option<Rc<Kept>>,
         service: &Service,
     ) -> io::Result<Self> {
         // On each socket, not inherited from the listener: a client may have connected, and spoken,
@@ -89,7 +90,7 @@ impl Session {
         let groups = process::peer_groups(&socket)?;
         let kept = match kept {
             Some(kept) => Some(kept),
-            None => Some(service.store().keep(&[socket.as_fd(), pidfd.as_fd()])?),
+            None => Some(Rc::new(service.store().keep(&[socket.as_fd(), pidfd.as_fd()])?)),
         };
         let stage = Stage::Fresh;
         Ok(Self { id, identity, socket, pidfd, groups, stage, waiting: None, kept })
@@ -113,16 +114,8 @@ impl Session {
         };
         let groups = process::peer_groups(&socket)?;
         let stage = connection.barrier.map_or(Stage::Fresh, |barrier| Stage::Talking { barrier });
-        let mut session = Self {
-            id,
-            identity,
-            socket,
-            pidfd,
-            groups,
-            stage,
-            waiting: None,
-            kept: Some(kept),
-        };
+        let mut session =
+            Self { id, identity, socket, pidfd, groups, stage, waiting: None, kept: Some(kept) };
         let handled = connection.handled.as_ref().map(|handled| handled.request);
         if handled.is_some() && session.next_request()? == handled {
             let gone = || io::Error::other("a region of the answer that it waits for is gone");
@@ -146,7 +139,7 @@ impl Session {
     /// The name of its descriptors in the store.
     #[must_use]
     pub fn stored(&self) -> String {
-        self.kept.as_ref().map_or_else(String::new, Kept::name)
+        self.kept.as_ref().map_or_else(String::new, |kept| kept.name())
     }
 
     /// Hangs up, whoever else has the socket.
@@ -374,7 +367,7 @@ pub struct Descriptors {
     /// The process, if it was there.
     pub pidfd: Option<OwnedFd>,
     /// Their place in the store.
-    pub kept: Kept,
+    pub kept: Rc<Kept>,
 }
 
 /// Whether a refusal ends the session.

@@ -281,11 +281,7 @@ fn encode_everything(
 }
 
 /// A new file whose log is one record of everything, in the store.
-fn new_file(
-    store: &Rc<Store>,
-    sequence: u64,
-    everything: &[u8],
-) -> io::Result<(OwnedFd, Kept)> {
+fn new_file(store: &Rc<Store>, sequence: u64, everything: &[u8]) -> io::Result<(OwnedFd, Kept)> {
     let file = memfd(NAME)?;
     write_all(&file, everything, LOG_AT)?;
     let mut header = Vec::with_capacity(LOG_AT as usize);

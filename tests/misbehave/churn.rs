@@ -66,7 +66,10 @@ fn round(client: &Client, name: &str, dice: &mut Dice) -> Checked {
         }
         sender.send(&number.to_le_bytes()).map_err(crate::said)?;
         let shown = client.show(name).map_err(crate::said)?;
-        is("one sends and one receives", shown.summary.senders == 1 && shown.summary.receivers == 1)?;
+        is(
+            "one sends and one receives",
+            shown.summary.senders == 1 && shown.summary.receivers == 1,
+        )?;
         is("one is queued", shown.summary.queued_messages == 1)?;
         drop(sender);
         let delivery = receiver.receive().map_err(crate::said)?;

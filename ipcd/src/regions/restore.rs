@@ -40,7 +40,7 @@ pub enum RestoreError {
 
 impl Found {
     /// Adds a region.
-    pub fn add(&mut self, name: String, fd: OwnedFd, kept: Kept) {
+    pub fn add(&mut self, name: String, fd: OwnedFd, kept: Rc<Kept>) {
         let region = Region::found(&name, fd, kept);
         self.regions.insert(name, region);
     }

@@ -17,9 +17,9 @@ pub mod link;
 pub mod mailbox;
 pub mod permission;
 pub mod quota;
-pub mod tracked;
 #[cfg(test)]
 mod tests;
+pub mod tracked;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;

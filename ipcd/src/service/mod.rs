@@ -16,6 +16,7 @@ use libipc::protocol::{Answer, Refusal, Request};
 use libipc::sys::mapping::MapError;
 use tracing::info;
 
+use crate::progress::Progress;
 use crate::regions::show::Backstage;
 use crate::regions::{Handed, MailboxRegions};
 use crate::registry::link::{LinkKey, LinkRole, SessionId};
@@ -24,7 +25,6 @@ use crate::registry::permission::Caller;
 use crate::registry::{Departure, Registry};
 use crate::repair;
 use crate::report;
-use crate::progress::Progress;
 use crate::state::State;
 use crate::store::Store;
 
@@ -78,7 +78,13 @@ impl Service {
     /// With nothing in it, and nobody to keep it. `barrier`: this process may call the barrier.
     #[must_use]
     pub fn new(registry: Registry, barrier: bool) -> Self {
-        Self::resumed(registry, barrier, Backstage::new(Store::none()), HashMap::new(), (None, None))
+        Self::resumed(
+            registry,
+            barrier,
+            Backstage::new(Store::none()),
+            HashMap::new(),
+            (None, None),
+        )
     }
 
     /// With what a predecessor has left.

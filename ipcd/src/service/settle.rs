@@ -15,9 +15,9 @@ use libipc::protocol::{Answer, Refusal, Request};
 use tracing::{error, info};
 
 use super::{Asker, Reply, Service};
-use crate::registry::link::SessionId;
 use crate::progress::Progress;
 use crate::regions::Handed;
+use crate::registry::link::SessionId;
 use crate::state::{Connection, Handled, State};
 use crate::store::Store;
 
@@ -161,7 +161,9 @@ impl Service {
     pub fn lose_store(&mut self) {
         self.store().lose();
         (self.state, self.progress) = (None, None);
-        info!("goes on without a keeper: a death of this daemon is the end of its mailboxes from now on");
+        info!(
+            "goes on without a keeper: a death of this daemon is the end of its mailboxes from now on"
+        );
     }
 }
 
