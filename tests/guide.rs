@@ -11,7 +11,8 @@ use std::sync::OnceLock;
 use tests::{TestDaemon, program};
 
 /// Examples that belong to no section of the guide: the demo's job, and measurements.
-const OTHERS: [&str; 4] = ["word_count", "crowd", "meeting", "tokio_ping_pong"];
+const OTHERS: [&str; 6] =
+    ["word_count", "crowd", "meeting", "tokio_ping_pong", "control", "upgrade"];
 
 /// A test for each example, and the list of them.
 macro_rules! examples {

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! create NAME | create_for UID NAME | delete NAME               ask the daemon
-//! list | status                                                 the same
+//! restart | list | status                                       the same
 //! sender NAME | receiver NAME [GROUP] | close_sender | close_receiver   open and close the ends
 //! send_sync TEXT | send_sync_within MS TEXT                     send one, and await the acknowledgement
 //! signalled VALUE TEXT                                          send one, and await the signal of its ticket
@@ -27,6 +27,7 @@
 //! drain_set LOG NAME...                                         see polled.rs
 //! hold_batch MAX COUNT | send_reserved BYTES | send_numbered_batches ... | drain_batches ...   see bulk.rs
 //! crowd SESSIONS NAME... | flood | time_connections COUNT       see crowd.rs
+//! churn SEED PREFIX UNTIL | connects SOCKET UNTIL | send_tracked_numbered ID BYTES UNTIL   see churn.rs
 //! fork                                                          use everything in a child of fork
 //! attack ROLE NAME | rob NAME                                   see attacks.rs
 //! scribble NAME WHAT | derange NAME WHAT                        see scribbles.rs
@@ -46,6 +47,8 @@ use tests::numbered;
 mod attacks;
 #[path = "misbehave/bulk.rs"]
 mod bulk;
+#[path = "misbehave/churn.rs"]
+mod churn;
 #[path = "misbehave/completions.rs"]
 mod completions;
 #[path = "misbehave/crowd.rs"]
@@ -148,6 +151,7 @@ impl State {
             "require_receiver" => self.sender()?.require_receiver(number(words.next())?),
             "end_without_daemon" => self.end_without_daemon(),
             "delete" => drop(self.client.delete(rest).map_err(said)?),
+            "restart" => self.client.restart_daemon().map_err(said)?,
             "status" => return Ok(self.client.status().map_err(said)?.pid.to_string()),
             "send" => self.sender()?.send(rest.as_bytes()).map_err(said)?,
             "try_send" => self.sender()?.try_send(rest.as_bytes()).map_err(said)?,
@@ -174,6 +178,15 @@ impl State {
             "answer" => return answer_call(self.receiver()?.receive().map_err(said)?),
             "call" => return self.call(rest),
             "hold" => return hold(self.receiver()?.receive().map_err(said)?),
+            _ => return self.obey_at_length(verb, rest),
+        }
+        Ok(String::new())
+    }
+
+    /// Commands that do many things at once, or what nobody should.
+    fn obey_at_length(&mut self, verb: &str, rest: &str) -> Outcome {
+        let mut words = rest.split(' ');
+        match verb {
             "send_numbered" => return self.send_numbered(&mut words),
             "take" => return self.take_some(number(words.next())?, path(words.next())?),
             "take_bytes" => return self.take_bytes(number(words.next())?, path(words.next())?),
@@ -191,6 +204,9 @@ impl State {
             "crowd" => self.crowd.extend(crowd::gather(&self.socket, &mut words)?),
             "flood" => return crowd::flood(&self.socket),
             "time_connections" => return crowd::time(&self.socket, &mut words),
+            "churn" => return churn::churn(&self.client, &mut words),
+            "connects" => return churn::connects(&mut words),
+            "send_tracked_numbered" => return churn::send_tracked(self.sender()?, &mut words),
             "fork" => return self.fork(),
             "attack" => return self.attack(rest),
             "rob" => return attacks::rob(&self.socket, rest),

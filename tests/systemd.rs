@@ -219,6 +219,8 @@ fn the_daemon_lives_under_a_real_systemd() {
     started_by_its_first_client_and_without_privilege(&facts);
     moves_messages_between_users(&facts);
     comes_back_after_a_crash(&facts);
+    comes_back_when_it_hangs_and_when_it_is_upgraded(&facts);
+    traffic_has_noticed_nothing(&facts);
     stops_in_order_and_comes_back_on_demand(&facts);
 }
 
@@ -274,6 +276,42 @@ fn moves_messages_between_users(facts: &Facts) {
 #[track_caller]
 fn comes_back_after_a_crash(facts: &Facts) {
     facts.are(&[("crash.code", "0"), ("crash.restarts", "1"), ("crash.list.code", "0")]);
+    facts.contain("crash.list.output", "orders");
+    facts.are(&[("crash.traffic", "1")]);
+}
+
+#[track_caller]
+fn comes_back_when_it_hangs_and_when_it_is_upgraded(facts: &Facts) {
+    facts.are(&[
+        ("hang.code", "0"),
+        ("hang.traffic", "1"),
+        ("hang.replaced", "1"),
+        ("hang.list.code", "0"),
+        ("hang.after", "1"),
+        ("upgrade.code", "0"),
+        ("upgrade.replaced", "1"),
+        ("upgrade.list.code", "0"),
+        ("upgrade.traffic", "1"),
+    ]);
+    facts.contain("hang.list.output", "orders");
+    facts.contain("upgrade.output", "upgraded");
+    facts.contain("upgrade.list.output", "orders");
+    // An orderly restart ends everything, and the store has nothing of it left but the state.
+    facts.are(&[("restart.code", "0"), ("restart.list.code", "0")]);
+    assert!(!facts.value("restart.list.output").contains("orders"), "{}", facts.log);
+    facts.are(&[("restart.kept", "1")]);
+}
+
+#[track_caller]
+fn traffic_has_noticed_nothing(facts: &Facts) {
+    facts.are(&[
+        ("traffic.begun", "1"),
+        ("traffic.sender", "0"),
+        ("traffic.receiver", "0"),
+        ("traffic.same", "same"),
+    ]);
+    let sent: u64 = facts.value("traffic.sent").parse().expect("a number");
+    assert!(sent > 0, "{}", facts.log);
 }
 
 #[track_caller]
@@ -292,5 +330,5 @@ fn stops_in_order_and_comes_back_on_demand(facts: &Facts) {
     ]);
     let journal = facts.log.lines().filter(|line| line.starts_with("journal: "));
     let farewells = journal.filter(|line| line.contains("ipcd::startup: stopped"));
-    assert_eq!(farewells.count(), 2, "the log tells of no orderly stop\n{}", facts.log);
+    assert_eq!(farewells.count(), 3, "the log tells of no orderly stop\n{}", facts.log);
 }

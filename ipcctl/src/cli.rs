@@ -72,6 +72,9 @@ pub(crate) enum Command {
     Dead(Dead),
     /// Measure mailboxes and the kernel's own message passing on this machine
     Bench(Bench),
+    /// The daemon itself
+    #[command(subcommand)]
+    Daemon(Daemon),
     /// Tell what is wrong on this machine, and what to do about it
     Doctor,
     /// Write man pages or shell completions
@@ -80,6 +83,13 @@ pub(crate) enum Command {
     /// One end of a measurement; bench starts these itself
     #[command(hide = true)]
     BenchPeer(BenchPeer),
+}
+
+/// `daemon`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Daemon {
+    /// Start the daemon anew, from the program that is installed now: mailboxes, messages and sessions stay, traffic goes on
+    Upgrade,
 }
 
 /// A command about one mailbox.
@@ -399,6 +409,7 @@ mod tests {
             "ipcctl --json --socket /tmp/s list",
             "ipcctl delete orders --quiet",
             "ipcctl bench --quick --same-core",
+            "ipcctl daemon upgrade --json",
         ] {
             assert!(parse(line).is_ok(), "{line}");
         }

@@ -144,9 +144,9 @@ impl Failure {
     pub(crate) fn refused(what: impl Into<String>, refusal: &Refusal) -> Self {
         let code = match refusal {
             Refusal::NoSuchMailbox { .. } | Refusal::Deleted { .. } => ExitCode::NoSuchMailbox,
-            Refusal::PermissionDenied { .. } | Refusal::NotTheOwner { .. } => {
-                ExitCode::PermissionDenied
-            }
+            Refusal::PermissionDenied { .. }
+            | Refusal::NotTheOwner { .. }
+            | Refusal::NotAdministrator { .. } => ExitCode::PermissionDenied,
             Refusal::InvalidName { .. }
             | Refusal::InvalidAttribute { .. }
             | Refusal::Incompatible { .. }

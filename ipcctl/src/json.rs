@@ -295,6 +295,28 @@ impl<'a> DeadLetter<'a> {
     }
 }
 
+/// What `daemon upgrade` has done.
+#[derive(Debug, Serialize)]
+pub(crate) struct Upgraded {
+    /// `upgraded`.
+    pub(crate) done: &'static str,
+    /// The daemon that was there.
+    pub(crate) before: DaemonProcess,
+    /// The one that is.
+    pub(crate) after: DaemonProcess,
+    /// From the request to the new daemon's first answer.
+    pub(crate) gap_ns: u64,
+}
+
+/// One run of the daemon.
+#[derive(Debug, Serialize)]
+pub(crate) struct DaemonProcess {
+    /// Its version.
+    pub(crate) version: String,
+    /// Its process id, in its own namespace.
+    pub(crate) pid: u32,
+}
+
 /// The reply to a `call`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Reply<'a> {

@@ -61,6 +61,12 @@ pub struct Arguments {
     /// What --detach starts
     #[arg(long, hide = true)]
     pub detached: bool,
+    /// Do not keep mailboxes beyond a death of this process: no small parent that starts it again
+    #[arg(long)]
+    pub no_keeper: bool,
+    /// What the small parent starts
+    #[arg(long, hide = true)]
+    pub kept: bool,
     /// Check the settings and exit
     #[arg(long)]
     pub check_config: bool,
@@ -93,6 +99,10 @@ pub struct Settings {
     pub use_barrier: bool,
     /// In the background: whoever started it waits to hear that it is ready.
     pub detached: bool,
+    /// Where no service manager keeps what this process has, a small parent does.
+    pub use_keeper: bool,
+    /// This is what the small parent has started.
+    pub kept: bool,
 }
 
 impl Settings {
@@ -147,6 +157,8 @@ impl Settings {
             first_position: arguments.first_position,
             use_barrier: !arguments.no_barrier,
             detached: arguments.detached,
+            use_keeper: !arguments.no_keeper,
+            kept: arguments.kept,
         })
     }
 }

@@ -79,6 +79,14 @@ pub fn bind(settings: &Settings) -> anyhow::Result<Option<Listener>> {
 pub fn say_ready() -> anyhow::Result<()> {
     let mut output = std::io::stdout();
     writeln!(output, "{READY}").and_then(|()| output.flush()).context("cannot say ready")?;
+    let_go()
+}
+
+/// Lets go of everything that is the starter's.
+///
+/// # Errors
+/// What the kernel said.
+pub fn let_go() -> anyhow::Result<()> {
     let null = OpenOptions::new().read(true).write(true).open("/dev/null");
     let null = null.context("cannot open /dev/null")?;
     // A starter that reads our standard error to its end must not wait until we exit.

@@ -5,9 +5,16 @@
 //! what the kernel must have, [`detach`] the background, [`server`] the loop, [`session`] one client, [`service`] what each
 //! request does, [`registry`] who has what (pure state), [`regions`] the shared memory, [`repair`] what
 //! members leave behind, [`report`] what people are told.
+//!
+//! The daemon may die at any moment. What its successor needs lies in descriptors that others hold ([`store`]): systemd, or
+//! a small parent of its own ([`keeper`]); what it knew is written in one of them ([`state`]), whose request
+//! was in hand in another ([`progress`]), and [`recovery`] begins with that.
 
 pub mod config;
 pub mod detach;
+pub mod keeper;
+pub mod progress;
+pub mod recovery;
 pub mod regions;
 pub mod registry;
 pub mod repair;
@@ -16,6 +23,8 @@ pub mod server;
 pub mod service;
 pub mod session;
 pub mod startup;
+pub mod state;
+pub mod store;
 
 /// This build's version, for people.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ipcd::config::{Arguments, Settings};
-use ipcd::{detach, startup};
+use ipcd::{detach, keeper, startup};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -12,15 +12,19 @@ fn main() -> ExitCode {
         startup::start_log(&settings)?;
         if arguments.check_config {
             println!("the configuration is good");
-            return Ok(());
+            return Ok(0);
         }
         if arguments.detach {
-            return detach::start();
+            return detach::start().map(|()| 0);
+        }
+        let managed = std::env::var_os("NOTIFY_SOCKET").is_some();
+        if settings.use_keeper && !settings.kept && !managed {
+            return keeper::run(&settings);
         }
         startup::run(&settings)
     });
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("ipcd: {error:#}");
             ExitCode::FAILURE

@@ -1,6 +1,10 @@
-//! The regions of a mailbox: created, sealed, handed out, and the words that the daemon writes in them.
+//! The regions of a mailbox: created, sealed, handed out, and the words that the daemon writes in them. What
+//! members see of it is shown by [`show`], once the state has it; [`restore`] takes over what a predecessor has left.
 //!
 //! **Invariant:** nothing that is read here is trusted: it comes back as a plain number for others to check.
+
+pub mod restore;
+pub mod show;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,13 +15,13 @@ use libipc::lane::fate::{self, Fate};
 use libipc::lane::hints;
 use libipc::lane::layout::{
     CURSORS_MAGIC, Claim, DOORSTEP_MAGIC, LANE_HEADER_BYTES, LANE_MAGIC, LAYOUT_VERSION,
-    LaneHeader, LaneStatus, Limits, Marked, ROSTER_MAGIC, SlotCell, SlotState, Traffic,
-    cursors_map, doorstep_map, lane_data_offset, lane_file_bytes, roster_map,
+    LaneHeader, Limits, ROSTER_MAGIC, SlotCell, SlotState, Traffic, cursors_map, doorstep_map,
+    lane_data_offset, lane_file_bytes, roster_map,
 };
 use libipc::lane::position::{GRANULE_BYTES, Position};
 use libipc::lane::repair::leave_line;
 use libipc::lane::ring::RecordHeader;
-use libipc::protocol::{Identity, LaneInfo, Receivers};
+use libipc::protocol::{Identity, LaneInfo, LaneTicket, Receivers};
 use libipc::regions::{Cursors, Doorstep, Roster};
 use libipc::sync::{AtomicU32, AtomicU64, Ordering};
 use libipc::sys::futex;
@@ -27,12 +31,29 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::sys::uio::{pread, pwrite};
 
+use crate::registry::dead_letter::Freeing;
 use crate::registry::mailbox::Mailbox;
+use crate::store::{Kept, Store};
+
+use show::{Backstage, Counts, Show};
 
 /// A sealed piece of shared memory.
 #[derive(Clone, Debug)]
 pub struct Region {
     fd: Rc<OwnedFd>,
+    name: Rc<str>,
+    kept: Option<Rc<Kept>>,
+}
+
+/// A descriptor to be handed to a client, and of which region it is.
+#[derive(Clone, Debug)]
+pub struct Handed {
+    /// The descriptor.
+    pub fd: Rc<OwnedFd>,
+    /// The region's name.
+    pub region: Rc<str>,
+    /// It can only be read.
+    pub read_only: bool,
 }
 
 impl Region {
@@ -40,30 +61,60 @@ impl Region {
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn create(kind: &str, len: u64) -> io::Result<Self> {
-        let fd = memfd(kind)?;
-        fchmod(&fd, Mode::from_bits_truncate(0o600))?;
+    pub fn create(name: &str, len: u64) -> io::Result<Self> {
+        let fd = memfd(name)?;
         let len = i64::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
         nix::unistd::ftruncate(&fd, len)?;
         let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
         fcntl(&fd, FcntlArg::F_ADD_SEALS(seals))?;
-        Ok(Self { fd: Rc::new(fd) })
+        Ok(Self { fd: Rc::new(fd), name: name.into(), kept: None })
+    }
+
+    /// One that a predecessor has made.
+    #[must_use]
+    pub fn found(name: &str, fd: OwnedFd, kept: Rc<Kept>) -> Self {
+        Self { fd: Rc::new(fd), name: name.into(), kept: Some(kept) }
+    }
+
+    /// Has the store keep it until it is dropped.
+    ///
+    /// # Errors
+    /// As for [`Store::keep`].
+    pub fn keep(mut self, store: &Rc<Store>) -> io::Result<Self> {
+        self.kept = Some(Rc::new(store.keep(&[self.fd.as_fd()])?));
+        Ok(self)
+    }
+
+    /// Has the store keep several as one, until the last of them is dropped.
+    fn keep_together(store: &Rc<Store>, mut regions: Vec<&mut Self>) -> io::Result<()> {
+        let fds: Vec<_> = regions.iter().map(|region| region.fd.clone()).collect();
+        let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
+        let kept = Rc::new(store.keep(&fds)?);
+        regions.iter_mut().for_each(|region| region.kept = Some(kept.clone()));
+        Ok(())
+    }
+
+    /// Its name: the mailbox's number, what it is, and which of these.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// A descriptor that reads and writes.
     #[must_use]
-    pub fn read_write(&self) -> Rc<OwnedFd> {
-        self.fd.clone()
+    pub fn read_write(&self) -> Handed {
+        Handed { fd: self.fd.clone(), region: self.name.clone(), read_only: false }
     }
 
     /// A descriptor that can only be read and mapped for reading.
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn read_only(&self) -> io::Result<Rc<OwnedFd>> {
+    pub fn read_only(&self) -> io::Result<Handed> {
         let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        Ok(Rc::new(nix::fcntl::open(path.as_str(), flags, Mode::empty())?))
+        let fd = Rc::new(nix::fcntl::open(path.as_str(), flags, Mode::empty())?);
+        Ok(Handed { fd, region: self.name.clone(), read_only: true })
     }
 
     /// Bytes of it that are in memory.
@@ -98,14 +149,19 @@ impl AsFd for Region {
     }
 }
 
-/// Creates the memory file. Kernels before 6.3 do not know the flag that forbids to execute it.
-fn memfd(kind: &str) -> io::Result<OwnedFd> {
+/// Creates a memory file that no other uid can reopen. Kernels before 6.3 do not know the flag that forbids to execute it.
+///
+/// # Errors
+/// What the kernel said.
+pub fn memfd(name: &str) -> io::Result<OwnedFd> {
     let basic = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let no_exec = basic | MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
-    match memfd_create(kind, no_exec) {
-        Err(nix::Error::EINVAL) => Ok(memfd_create(kind, basic)?),
-        result => Ok(result?),
-    }
+    let fd = match memfd_create(name, no_exec) {
+        Err(nix::Error::EINVAL) => memfd_create(name, basic)?,
+        result => result?,
+    };
+    fchmod(&fd, Mode::from_bits_truncate(0o600))?;
+    Ok(fd)
 }
 
 /// One lane's file and what the daemon knows of it.
@@ -204,6 +260,8 @@ impl LaneRegion {
 /// All regions of one mailbox.
 #[derive(Debug)]
 pub struct MailboxRegions {
+    mailbox_id: u64,
+    backstage: Rc<Backstage>,
     roster: (Region, Roster),
     cursors: Vec<(Region, Cursors)>,
     doorsteps: Vec<(Region, Doorstep)>,
@@ -218,9 +276,10 @@ impl MailboxRegions {
     ///
     /// # Errors
     /// [`MapError`]: out of descriptors, memory or address space.
-    pub fn create(mailbox: &Mailbox) -> Result<Self, MapError> {
-        let limits = mailbox.limits();
-        let roster = make("roster", roster_map(limits).len)?;
+    pub fn create(mailbox: &Mailbox, backstage: &Rc<Backstage>) -> Result<Self, MapError> {
+        let (id, limits) = (mailbox.id, mailbox.limits());
+        let make = |name: String, len: usize| create(&name, len as u64);
+        let roster = make(roster_name(id), roster_map(limits).len)?;
         let roster_words = Roster::map(&roster, limits, Access::ReadWrite)?;
         let header = &roster_words.header;
         // Relaxed throughout: the descriptors are handed out after this, by a system call.
@@ -230,8 +289,8 @@ impl MailboxRegions {
         header.mailbox_id.store(mailbox.id, Ordering::Relaxed);
         header.version.store(LAYOUT_VERSION, Ordering::Relaxed);
         header.magic.store(ROSTER_MAGIC, Ordering::Relaxed);
-        let cursors = (0..limits.groups).map(|_| {
-            let region = make("cursors", cursors_map(limits).len)?;
+        let cursors = (0..limits.groups).map(|group| {
+            let region = make(cursors_name(id, group), cursors_map(limits).len)?;
             let words = Cursors::map(&region, limits, Access::ReadWrite)?;
             words.header.version.store(LAYOUT_VERSION, Ordering::Relaxed);
             words.header.magic.store(CURSORS_MAGIC, Ordering::Relaxed);
@@ -239,6 +298,8 @@ impl MailboxRegions {
         });
         let cursors = cursors.collect::<Result<_, MapError>>()?;
         let mut regions = Self {
+            mailbox_id: id,
+            backstage: backstage.clone(),
             roster: (roster, roster_words),
             cursors,
             doorsteps: Vec::new(),
@@ -246,7 +307,13 @@ impl MailboxRegions {
             limits,
             turns: mailbox.attributes.receivers == Receivers::Exclusive,
         };
-        regions.add_doorstep(crate::registry::mailbox::HOME_UID)?;
+        let home = regions.make_doorstep(crate::registry::mailbox::HOME_UID)?;
+        regions.doorsteps.push(home);
+        // They come and go together.
+        let mut together = vec![&mut regions.roster.0];
+        together.extend(regions.cursors.iter_mut().map(|(region, _)| region));
+        together.extend(regions.doorsteps.iter_mut().map(|(region, _)| region));
+        Region::keep_together(&backstage.store, together).map_err(cannot("keep a region"))?;
         Ok(regions)
     }
 
@@ -255,13 +322,20 @@ impl MailboxRegions {
     /// # Errors
     /// [`MapError`].
     pub fn add_doorstep(&mut self, uid: u32) -> Result<(), MapError> {
-        let region = make("doorstep", doorstep_map(self.limits).len)?;
+        let (region, words) = self.make_doorstep(uid)?;
+        let region = region.keep(&self.backstage.store).map_err(cannot("keep a region"))?;
+        self.doorsteps.push((region, words));
+        Ok(())
+    }
+
+    fn make_doorstep(&self, uid: u32) -> Result<(Region, Doorstep), MapError> {
+        let name = doorstep_name(self.mailbox_id, self.doorsteps.len());
+        let region = create(&name, doorstep_map(self.limits).len as u64)?;
         let words = Doorstep::map(&region, self.limits, Access::ReadWrite)?;
         words.header.uid.store(uid, Ordering::Relaxed);
         words.header.version.store(LAYOUT_VERSION, Ordering::Relaxed);
         words.header.magic.store(DOORSTEP_MAGIC, Ordering::Relaxed);
-        self.doorsteps.push((region, words));
-        Ok(())
+        Ok((region, words))
     }
 
     /// Takes the doorsteps from `count` on away: the open for which they were made has failed.
@@ -274,7 +348,9 @@ impl MailboxRegions {
     /// # Errors
     /// [`MapError`].
     pub fn add_lane(&mut self, lane: &LaneInfo) -> Result<(), MapError> {
-        let region = make_long("lane", lane_file_bytes(lane.capacity_bytes))?;
+        let name = lane_name(self.mailbox_id, lane.ticket);
+        let region = create(&name, lane_file_bytes(lane.capacity_bytes))?;
+        let region = region.keep(&self.backstage.store).map_err(cannot("keep a region"))?;
         let words = |error| MapError::Kernel { step: "write a lane's header", error };
         let mut constants = [0; 12];
         constants[..8].copy_from_slice(&LANE_MAGIC.to_ne_bytes());
@@ -292,37 +368,22 @@ impl MailboxRegions {
 
     /// Lets the members see a lane: its claim and entry first, its status last.
     pub fn publish_lane(&self, lane: &LaneInfo) {
-        self.publish_lane_from(lane, |_| Position::new(lane.first_position));
-    }
-
-    /// The same, where each group begins to receive from it at a position of its own.
-    pub fn publish_lane_from(&self, lane: &LaneInfo, begin: impl Fn(u8) -> Position) {
-        let index = usize::from(lane.ticket.index);
-        for (group, cursors) in (0u8..).zip(self.all_cursors()) {
-            if let Some(cell) = cursors.claims.get(index) {
-                let claim = Claim { position: begin(group), winner: None };
-                cell.claim.store(claim.to_word(), Ordering::Release);
-            }
-        }
-        if let Some(entry) = self.roster().lanes.get(index) {
-            entry.capacity_bytes.store(lane.capacity_bytes, Ordering::Relaxed);
-            entry.pid.store(lane.sender.pid, Ordering::Relaxed);
-            entry.uid.store(lane.sender.uid, Ordering::Relaxed);
-            entry.gid.store(lane.sender.gid, Ordering::Relaxed);
-            entry.doorstep.store(lane.doorstep.into(), Ordering::Relaxed);
-            entry.priority.store(lane.priority.into(), Ordering::Relaxed);
-        }
-        self.set_lane_state(lane, SlotState::Active);
+        self.later(Show::Lane(*lane));
     }
 
     /// Says in the roster whose a lane is now.
     pub fn set_lane_state(&self, lane: &LaneInfo, state: SlotState) {
-        if let Some(entry) = self.roster().lanes.get(usize::from(lane.ticket.index)) {
-            let status = LaneStatus { generation: lane.ticket.generation, state };
-            // PAIR(lanes): Release here, Acquire in libipc's `claim::Claimant::claim_from`; whoever sees the status
-            // sees the entry and the claim written before it.
-            entry.status.store(status.to_word(), Ordering::Release);
-        }
+        self.later(Show::LaneState(*lane, state));
+    }
+
+    /// Has a record freed on behalf of whoever holds it.
+    pub fn free_later(&self, freeing: Freeing) {
+        self.later(Show::Free(freeing));
+    }
+
+    /// Has what a receiver that is gone still holds offered to the others, once what is to be freed of it is.
+    pub fn mend_later(&self, group: u8, slot: u16) {
+        self.later(Show::Mend { group, slot });
     }
 
     /// Says how a record ended that is about to be freed without having been acknowledged.
@@ -362,36 +423,16 @@ impl MailboxRegions {
     /// Prepares a receiver slot and lets the members see it. In an inherited one the delivery that the
     /// receiver before left stays, offered to whoever takes it over.
     pub fn publish_receiver(&self, group: u8, slot: u16, identity: Identity, inherited: bool) {
-        self.clear_sleeping(group, slot);
-        if !inherited {
-            self.clear_offered(group, slot);
-        }
-        if let Some(cell) = self.slot(group, slot) {
-            if !inherited {
-                cell.hold.store(0, Ordering::Relaxed);
-                cell.end.store(0, Ordering::Relaxed);
-                cell.attempts.store(0, Ordering::Relaxed);
-                cell.marked.store(Marked::FIRST, Ordering::Relaxed);
-            }
-            cell.received.store(0, Ordering::Relaxed);
-            cell.cpu.store(0, Ordering::Relaxed);
-            cell.in_line.store(0, Ordering::Relaxed);
-        }
-        if let Some(entry) = self.roster().receivers.get(self.entry_of(group, slot)) {
-            entry.pid.store(identity.pid, Ordering::Relaxed);
-            entry.uid.store(identity.uid, Ordering::Relaxed);
-            entry.gid.store(identity.gid, Ordering::Relaxed);
-        }
-        self.set_receiver_state(group, slot, SlotState::Active);
+        self.later(Show::Receiver { group, slot, identity, inherited });
     }
 
     /// Says in the roster whose a receiver slot is now.
     pub fn set_receiver_state(&self, group: u8, slot: u16, state: SlotState) {
-        if let Some(entry) = self.roster().receivers.get(self.entry_of(group, slot)) {
-            // PAIR(slots): Release here, Acquire in libipc's `ring::LaneWriter::refresh_limit`; whoever sees
-            // the state sees the slot's words as they were prepared.
-            entry.state.store(state as u32, Ordering::Release);
-        }
+        self.later(Show::ReceiverState { group, slot, state });
+    }
+
+    fn later(&self, show: Show) {
+        self.backstage.later(self.mailbox_id, show);
     }
 
     /// The index of a slot of a group among those of all groups.
@@ -434,66 +475,32 @@ impl MailboxRegions {
 
     /// Copies the registry's counts into the roster and tells the members to look.
     pub fn publish_counts(&self, mailbox: &Mailbox) {
-        let header = &self.roster().header;
-        header.lanes_high.store(mailbox.lanes().len() as u32, Ordering::Relaxed);
-        for (entry, group) in header.groups.iter().zip(mailbox.groups()) {
-            entry.receivers_high.store(group.slots().len() as u32, Ordering::Relaxed);
-            entry.receivers.store(group.receivers(), Ordering::Relaxed);
-            entry.receiver_uids.store(group.uids(), Ordering::Relaxed);
-        }
-        header.receivers.store(mailbox.active_receivers(), Ordering::Relaxed);
-        header.senders.store(mailbox.senders().len() as u32, Ordering::Relaxed);
-        header.senders_ever.store(mailbox.senders_ever, Ordering::Relaxed);
-        self.publish_dropped(mailbox);
-        self.announce();
+        self.later(Show::Counts(Box::new(Counts::of(mailbox))));
     }
 
     /// Copies the counts of dropped messages into the roster: for people, so nobody is told to look.
     pub fn publish_dropped(&self, mailbox: &Mailbox) {
-        for (entry, group) in self.roster().header.groups.iter().zip(mailbox.groups()) {
-            entry.dropped.store(group.dropped, Ordering::Relaxed);
-        }
+        self.later(Show::Dropped(mailbox.groups().iter().map(|group| group.dropped).collect()));
     }
 
     /// Says what the mailbox lets through, and tells the members to look.
     pub fn set_traffic(&self, traffic: Traffic) {
-        self.roster().header.traffic.store(traffic as u32, Ordering::Relaxed);
-        self.announce();
+        self.later(Show::Traffic(traffic));
     }
 
     /// Makes all members keep their fences from now on.
-    pub fn set_fences(&self) {
-        // PAIR(fences): the store, then a barrier in every running process (`Service::fence`); the
-        // other end is libipc's `park::light_barrier`.
-        self.roster().header.fences.store(1, Ordering::SeqCst);
-        self.announce();
-    }
-
-    /// Moves `changes` on, after whatever has changed.
-    fn announce(&self) {
-        // PAIR(changes): Release here, Acquire in libipc's `Sender::check` and `Receiver::check`; whoever
-        // sees the new count sees what was stored before it.
-        self.roster().header.changes.fetch_add(1, Ordering::Release);
+    pub fn set_fences(&self, barrier: bool) {
+        self.later(Show::Fences { barrier });
     }
 
     /// Wakes the receivers.
     pub fn ring_bells(&self) {
-        for (_, doorstep) in &self.doorsteps {
-            for bell in doorstep.header.bells.iter().take(self.limits.groups.into()) {
-                ring_word(bell);
-            }
-        }
+        self.later(Show::Bells);
     }
 
     /// Wakes everybody who may sleep on this mailbox, receivers and senders.
     pub fn ring(&self) {
-        self.ring_bells();
-        for group in 0..self.limits.groups {
-            self.ring_line(group);
-        }
-        for &index in self.lanes.keys() {
-            self.ring_freed(index);
-        }
+        self.later(Show::Everybody);
     }
 
     /// Wakes the sender of a lane.
@@ -503,15 +510,6 @@ impl MailboxRegions {
         if let Some(word) = doorstep.and_then(|(_, words)| words.freed.get(usize::from(lane))) {
             ring_word(word);
         }
-    }
-
-    /// Wakes those receivers of a group who sleep in line for the turn.
-    fn ring_line(&self, group: u8) {
-        let home = self.doorsteps.first().filter(|_| self.turns);
-        let high = self.roster().header.groups.get(usize::from(group));
-        let high = high.map_or(0, |entry| entry.receivers_high.load(Ordering::Relaxed) as usize);
-        let words = home.into_iter().flat_map(|(_, words)| words.freed.iter());
-        words.skip(self.entry_of(group, 0)).take(high).for_each(ring_word);
     }
 
     /// Takes a receiver that is gone out of the line for the turn; whoever rings next wakes the others in it.
@@ -589,12 +587,28 @@ fn ring_word(word: &AtomicU32) {
     futex::wake(word, u32::MAX);
 }
 
-fn make(kind: &'static str, len: usize) -> Result<Region, MapError> {
-    make_long(kind, len as u64)
+fn create(name: &str, len: u64) -> Result<Region, MapError> {
+    Region::create(name, len).map_err(cannot("create a region"))
 }
 
-fn make_long(kind: &'static str, len: u64) -> Result<Region, MapError> {
-    Region::create(kind, len).map_err(|error| MapError::Kernel { step: "create a region", error })
+fn cannot(step: &'static str) -> impl FnOnce(io::Error) -> MapError {
+    move |error| MapError::Kernel { step, error }
+}
+
+fn roster_name(mailbox_id: u64) -> String {
+    format!("{mailbox_id}.roster")
+}
+
+fn cursors_name(mailbox_id: u64, group: u8) -> String {
+    format!("{mailbox_id}.cursors.{group}")
+}
+
+fn doorstep_name(mailbox_id: u64, index: usize) -> String {
+    format!("{mailbox_id}.doorstep.{index}")
+}
+
+fn lane_name(mailbox_id: u64, lane: LaneTicket) -> String {
+    format!("{mailbox_id}.lane.{}.{}", lane.index, lane.generation)
 }
 
 #[cfg(test)]
@@ -609,7 +623,7 @@ mod tests {
         let more = fcntl(&region, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE));
         assert_eq!(more, Err(nix::Error::EPERM));
         assert_eq!(fstat(&region).unwrap().st_mode & 0o7777, 0o600);
-        let read_only = region.read_only().unwrap();
+        let read_only = region.read_only().unwrap().fd;
         assert!(pwrite(&read_only, b"x", 0).is_err());
         let mut flags = fcntl(&read_only, FcntlArg::F_GETFD).unwrap();
         flags &= libc::FD_CLOEXEC;

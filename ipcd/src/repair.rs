@@ -51,6 +51,8 @@ fn mend_receiver(mailbox: &mut Mailbox, regions: &MailboxRegions, group: u8, slo
             table.dropped = table.dropped.saturating_add(1);
         }
         debug!(mailbox = %mailbox.name, group, slot, dropped, "receiver gone");
+    } else if mailbox.frees_of_gone(group, slot) {
+        regions.mend_later(group, slot);
     } else {
         let mended = mend_slot(cursors, slot);
         debug!(mailbox = %mailbox.name, group, slot, ?mended, "receiver gone");

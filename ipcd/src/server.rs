@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use libipc::protocol::MESSAGE_BYTES_MAX;
@@ -13,7 +14,8 @@ use tracing::{debug, info, warn};
 
 use crate::registry::link::SessionId;
 use crate::service::Service;
-use crate::session::{Next, Session};
+use crate::session::{Descriptors, Next, Session};
+use crate::store::Kept;
 
 /// Connections accepted before the sessions have their turn.
 const ACCEPTS_A_TURN: usize = 64;
@@ -28,9 +30,20 @@ const EVENTS: usize = 256;
 
 const LISTENER: u64 = 0;
 const STOP: u64 = 1;
+/// The line to our keeper: an event there is its end.
+const KEEPER: u64 = u64::MAX;
 
 /// Which of a session's two descriptors an event is about.
 const PIDFD: u64 = 1;
+
+/// Why the loop has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It was told to, or was idle for too long: everything ends.
+    Over,
+    /// The program is to be started anew, and to go on.
+    Again,
+}
 
 /// The loop and its sessions.
 #[derive(Debug)]
@@ -44,6 +57,8 @@ pub struct Server<'a> {
     reserve: Option<File>,
     idle_exit: Option<Duration>,
     busy: Instant,
+    watchdog: Option<Duration>,
+    watched: Instant,
     /// Until then the loop looks for the next request instead of sleeping.
     alert_until: Option<Instant>,
     buffer: Vec<u8>,
@@ -65,6 +80,10 @@ impl<'a> Server<'a> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
         epoll.add(stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
+        if service.store().is_keeper() {
+            let ends = EpollEvent::new(EpollFlags::EPOLLRDHUP, KEEPER);
+            service.store().with_line(|line| epoll.add(line, ends)).transpose()?;
+        }
         Ok(Self {
             epoll,
             listener,
@@ -75,6 +94,8 @@ impl<'a> Server<'a> {
             reserve: open_reserve(),
             idle_exit: None,
             busy: Instant::now(),
+            watchdog: None,
+            watched: Instant::now(),
             alert_until: None,
             // One byte more than a message may have, so that a longer one is told from a full one.
             buffer: vec![0; MESSAGE_BYTES_MAX + 1],
@@ -88,17 +109,36 @@ impl<'a> Server<'a> {
         self
     }
 
-    /// Serves until told to stop, or idle for too long.
+    /// Tells the service manager every so often that the loop is alive.
+    #[must_use]
+    pub fn watched(mut self, every: Option<Duration>) -> Self {
+        self.watchdog = every;
+        self
+    }
+
+    /// Goes on with a predecessor's sessions. `fresh` are connections that it had not come to note.
+    pub fn adopt(&mut self, last: u64, sessions: Vec<Session>, fresh: Vec<Descriptors>) {
+        self.last = last;
+        for session in sessions {
+            self.watch(session);
+        }
+        for Descriptors { socket, kept, .. } in fresh {
+            self.admit(socket, Some(kept));
+        }
+    }
+
+    /// Serves until told to stop, or idle for too long, or to be started anew.
     ///
     /// # Errors
     /// What the kernel said to the loop itself; nothing that a client does is an error here.
-    pub fn run(&mut self) -> io::Result<()> {
+    pub fn run(&mut self) -> io::Result<Ending> {
         let mut events = [EpollEvent::empty(); EVENTS];
         loop {
-            let timeout = match self.idle_timeout() {
+            let timeout = self.idle_timeout();
+            let timeout = match self.watch_timeout(timeout) {
                 Some(Duration::ZERO) => {
                     info!("idle: no session and no mailbox");
-                    return Ok(());
+                    return Ok(Ending::Over);
                 }
                 Some(left) => EpollTimeout::try_from(left + Duration::from_millis(1))
                     .unwrap_or(EpollTimeout::MAX),
@@ -116,11 +156,15 @@ impl<'a> Server<'a> {
             }
             for event in events.iter().take(count) {
                 match event.data() {
-                    STOP => return Ok(()),
+                    STOP => return Ok(Ending::Over),
+                    KEEPER => self.lose_keeper(),
                     LISTENER => self.accept_some(),
                     token if token & PIDFD != 0 => self.end(token / 2, "its process died"),
                     token => {
                         self.turn(token / 2);
+                        if self.service.restarts() {
+                            return Ok(Ending::Again);
+                        }
                         self.alert_until = Some(Instant::now() + ALERT);
                     }
                 }
@@ -131,6 +175,9 @@ impl<'a> Server<'a> {
     /// Ends every mailbox and every session.
     pub fn stop(&mut self) {
         self.service.end_all();
+        for session in self.sessions.values() {
+            session.hang_up();
+        }
         self.sessions.clear();
     }
 
@@ -144,11 +191,27 @@ impl<'a> Server<'a> {
         Some(after.saturating_sub(self.busy.elapsed()))
     }
 
+    /// Says that the loop is alive, if it is time to; how long the loop may sleep then.
+    fn watch_timeout(&mut self, idle: Option<Duration>) -> Option<Duration> {
+        let Some(every) = self.watchdog else { return idle };
+        if self.watched.elapsed() >= every {
+            self.service.store().tell("WATCHDOG=1");
+            self.watched = Instant::now();
+        }
+        let left = every.saturating_sub(self.watched.elapsed()).max(Duration::from_millis(1));
+        Some(idle.map_or(left, |idle| idle.min(left)))
+    }
+
+    fn lose_keeper(&mut self) {
+        self.service.store().with_line(|line| self.epoll.delete(line));
+        self.service.lose_store();
+    }
+
     fn accept_some(&mut self) {
         for _ in 0..ACCEPTS_A_TURN {
             let error = match socket::accept(self.listener) {
                 Ok(socket) => {
-                    self.admit(socket);
+                    self.admit(socket, None);
                     continue;
                 }
                 Err(error) => error,
@@ -174,10 +237,10 @@ impl<'a> Server<'a> {
         self.reserve = open_reserve();
     }
 
-    fn admit(&mut self, socket: OwnedFd) {
+    fn admit(&mut self, socket: OwnedFd, kept: Option<Rc<Kept>>) {
         self.last += 1;
         let id = SessionId(self.last);
-        let mut session = match Session::new(id, socket) {
+        let mut session = match Session::new(id, socket, kept, &self.service) {
             Ok(session) => session,
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
                 debug!("a client was gone before it was accepted");
@@ -195,8 +258,16 @@ impl<'a> Server<'a> {
             }
             self.unwelcome += 1;
             session.turn_away(refusal);
+        } else {
+            self.service.connected(id, session.stored());
+            self.service.settle();
         }
         debug!(session = id.0, who = %session.identity, "connected");
+        self.watch(session);
+    }
+
+    fn watch(&mut self, session: Session) {
+        let id = session.id;
         let token = id.0 * 2;
         let readable = |data| EpollEvent::new(EpollFlags::EPOLLIN, data);
         let added = self
@@ -233,6 +304,9 @@ impl<'a> Server<'a> {
         }
         debug!(session = number, who = %session.identity, why, "session over");
         self.service.end_session(session.id);
+        session.hang_up();
+        drop(session);
+        self.service.store().flush();
     }
 }
 

@@ -1,7 +1,8 @@
 //! One client: its socket, who it is, what it has said so far.
 //!
 //! A session has at most one answer that waits to be sent; until it is gone no further request is
-//! read. So a client that does not read holds up nobody but itself, and costs no memory.
+//! looked at. So a client that does not read holds up nobody but itself, and costs no memory. A request stays in the
+//! socket until it is answered: a daemon that dies before leaves it to its successor.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,9 +18,13 @@ use libipc::sys::{process, socket::peer_pidfd};
 use nix::sys::socket::{setsockopt, sockopt};
 use tracing::{debug, warn};
 
+use crate::regions::Handed;
 use crate::registry::link::SessionId;
 use crate::registry::permission::Caller;
+use crate::service::settle::only_asks;
 use crate::service::{Asker, Reply, Service};
+use crate::state::Connection;
+use crate::store::Kept;
 
 /// Requests that one session gets answered before the others have their turn.
 const REQUESTS_A_TURN: usize = 16;
@@ -58,15 +63,22 @@ pub struct Session {
     pub pidfd: OwnedFd,
     groups: Vec<u32>,
     stage: Stage,
-    waiting: Option<(Vec<u8>, Vec<Rc<OwnedFd>>)>,
+    waiting: Option<(Vec<u8>, Vec<Handed>)>,
+    /// Its descriptors in the store.
+    kept: Option<Rc<Kept>>,
 }
 
 impl Session {
-    /// Learns from the kernel who is at the other end.
+    /// Learns from the kernel who is at the other end, and has the store keep the descriptors unless it has them.
     ///
     /// # Errors
     /// What the kernel said; ESRCH if the process is gone already.
-    pub fn new(id: SessionId, socket: OwnedFd) -> io::Result<Self> {
+    pub fn new(
+        id: SessionId,
+        socket: OwnedFd,
+        kept: Option<Rc<Kept>>,
+        service: &Service,
+    ) -> io::Result<Self> {
         // On each socket, not inherited from the listener: a client may have connected, and spoken,
         // before we had the listener in hand (socket activation). Credentials that a client attaches
         // itself are kept with its message even then.
@@ -76,7 +88,67 @@ impl Session {
         let identity = Identity { pid, uid: peer.uid(), gid: peer.gid() };
         let pidfd = peer_pidfd(&socket, pid)?;
         let groups = process::peer_groups(&socket)?;
-        Ok(Self { id, identity, socket, pidfd, groups, stage: Stage::Fresh, waiting: None })
+        let kept = match kept {
+            Some(kept) => Some(kept),
+            None => Some(Rc::new(service.store().keep(&[socket.as_fd(), pidfd.as_fd()])?)),
+        };
+        let stage = Stage::Fresh;
+        Ok(Self { id, identity, socket, pidfd, groups, stage, waiting: None, kept })
+    }
+
+    /// A session that a predecessor has begun. `answer`: the one that it gave last, which the client may not have.
+    ///
+    /// # Errors
+    /// What the kernel said; ESRCH if the process is gone.
+    pub fn resume(
+        id: SessionId,
+        identity: Identity,
+        found: Descriptors,
+        connection: &Connection,
+        answer: Option<(Vec<u8>, Vec<Handed>)>,
+    ) -> io::Result<Self> {
+        let Descriptors { socket, pidfd, kept } = found;
+        let pidfd = match pidfd {
+            Some(pidfd) => pidfd,
+            None => peer_pidfd(&socket, identity.pid)?,
+        };
+        let groups = process::peer_groups(&socket)?;
+        let stage = connection.barrier.map_or(Stage::Fresh, |barrier| Stage::Talking { barrier });
+        let mut session =
+            Self { id, identity, socket, pidfd, groups, stage, waiting: None, kept: Some(kept) };
+        let handled = connection.handled.as_ref().map(|handled| handled.request);
+        if handled.is_some() && session.next_request()? == handled {
+            let gone = || io::Error::other("a region of the answer that it waits for is gone");
+            session.waiting = Some(answer.ok_or_else(gone)?);
+        }
+        Ok(session)
+    }
+
+    /// The number of the request that waits in the socket.
+    fn next_request(&self) -> io::Result<Option<u64>> {
+        let mut buffer = [0; frame::HEADER_BYTES];
+        let received = match socket::peek(self.socket.as_fd(), &mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            result => result?,
+        };
+        close_elsewhere(received.descriptors);
+        let bytes = buffer.get(..received.len).unwrap_or_default();
+        Ok((!bytes.is_empty()).then(|| frame::request_number(bytes)))
+    }
+
+    /// The name of its descriptors in the store.
+    #[must_use]
+    pub fn stored(&self) -> String {
+        self.kept.as_ref().map_or_else(String::new, |kept| kept.name())
+    }
+
+    /// Hangs up, whoever else has the socket.
+    pub fn hang_up(&self) {
+        // Fails only if the other side has hung up already.
+        let _ = nix::sys::socket::shutdown(
+            std::os::fd::AsRawFd::as_raw_fd(&self.socket),
+            nix::sys::socket::Shutdown::Both,
+        );
     }
 
     /// Notes that its uid has too many sessions.
@@ -93,12 +165,12 @@ impl Session {
     /// Sends what waits, then answers some requests.
     pub fn turn(&mut self, service: &mut Service, buffer: &mut [u8]) -> Next {
         for _ in 0..REQUESTS_A_TURN {
-            match self.flush() {
+            match self.flush(service) {
                 Ok(true) => {}
                 Ok(false) => return Next::Write,
                 Err(error) => return self.lost(&error),
             }
-            let received = match socket::receive(self.socket.as_fd(), buffer) {
+            let received = match socket::peek(self.socket.as_fd(), buffer) {
                 Ok(received) => received,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Next::Read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -110,17 +182,24 @@ impl Session {
             }
             let bytes = buffer.get(..received.len).unwrap_or_default();
             let request = frame::request_number(bytes);
-            let result = self.answer(service, bytes, &received);
+            let mut asks = false;
+            service.enter(self.id);
+            let result = self.answer(service, bytes, &received, &mut asks);
             close_elsewhere(received.descriptors);
             let ends = matches!(&result, Err((_, End::Yes)));
             let reply = result.unwrap_or_else(|(refusal, _)| Answer::Refused(refusal).into());
             self.queue(request, reply);
             if ends {
-                let _ = self.flush();
+                service.leave();
+                let _ = self.flush(service);
                 return Next::End;
             }
+            self.settle(service, request, asks);
+            if service.restarts() {
+                break;
+            }
         }
-        match self.flush() {
+        match self.flush(service) {
             Ok(true) => Next::Read,
             Ok(false) => Next::Write,
             Err(error) => self.lost(&error),
@@ -132,18 +211,20 @@ impl Session {
         service: &mut Service,
         bytes: &[u8],
         received: &Received,
+        asks: &mut bool,
     ) -> Result<Reply, (Refusal, End)> {
         let request = self.check(bytes, received).map_err(|reason| self.protocol(reason))?;
         let identity = self.attest(received).map_err(|refusal| (refusal, End::No))?;
         if let Request::Hello { version_min, version_max, layout_version, barrier } = request {
             let versions = (version_min, version_max, layout_version);
-            return self.hello(versions, barrier);
+            return self.hello(service, versions, barrier);
         }
         let Stage::Talking { barrier } = self.stage else {
             return Err(self.protocol("a request before the hello".into()));
         };
         let caller = Caller { identity, groups: &self.groups };
         let asker = Asker { session: self.id, caller, barrier };
+        *asks = only_asks(&request);
         service.handle(&asker, request).map_err(|refusal| {
             debug!(session = self.id.0, who = %identity, %refusal, "refused");
             (refusal, End::No)
@@ -180,7 +261,12 @@ impl Session {
         Ok(Identity { pid, uid, gid })
     }
 
-    fn hello(&mut self, versions: (u16, u16, u32), barrier: bool) -> Result<Reply, (Refusal, End)> {
+    fn hello(
+        &mut self,
+        service: &mut Service,
+        versions: (u16, u16, u32),
+        barrier: bool,
+    ) -> Result<Reply, (Refusal, End)> {
         let (version_min, version_max, layout_version) = versions;
         match &self.stage {
             Stage::Fresh => {}
@@ -197,6 +283,7 @@ impl Session {
             return Err((refusal, End::Yes));
         }
         self.stage = Stage::Talking { barrier };
+        service.greeted(self.id, barrier);
         Ok(Answer::Hello { version: PROTOCOL_VERSION, daemon: crate::VERSION.into() }.into())
     }
 
@@ -220,13 +307,26 @@ impl Session {
         }
     }
 
-    /// Sends what waits; false if the client must read first.
-    fn flush(&mut self) -> io::Result<bool> {
+    /// Has what was done count, together with its answer, and shows it.
+    fn settle(&self, service: &mut Service, request: u64, asks: bool) {
+        if let Some((bytes, descriptors)) = self.waiting.as_ref().filter(|_| !asks) {
+            service.handled(self.id, request, bytes, descriptors);
+        }
+        service.settle();
+        service.leave();
+    }
+
+    /// Sends what waits, and then takes the request that it answers off the socket; false if the client must read first.
+    fn flush(&mut self, service: &mut Service) -> io::Result<bool> {
         let Some((bytes, descriptors)) = &self.waiting else { return Ok(true) };
-        let borrowed: Vec<_> = descriptors.iter().map(|fd| fd.as_fd()).collect();
+        let borrowed: Vec<_> = descriptors.iter().map(|it| it.fd.as_fd()).collect();
         match socket::send(self.socket.as_fd(), bytes, &borrowed, false) {
             Ok(()) => {
                 self.waiting = None;
+                service.answered(self.id);
+                // It is there: it was looked at.
+                let done = socket::try_receive(self.socket.as_fd(), &mut [])?;
+                close_elsewhere(done.descriptors);
                 Ok(true)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
@@ -257,6 +357,17 @@ fn close_elsewhere(descriptors: Vec<OwnedFd>) {
     if let Some(closer) = closer {
         let _ = closer.send(descriptors);
     }
+}
+
+/// A session's descriptors as they come out of the store.
+#[derive(Debug)]
+pub struct Descriptors {
+    /// The socket.
+    pub socket: OwnedFd,
+    /// The process, if it was there.
+    pub pidfd: Option<OwnedFd>,
+    /// Their place in the store.
+    pub kept: Rc<Kept>,
 }
 
 /// Whether a refusal ends the session.

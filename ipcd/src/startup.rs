@@ -1,7 +1,7 @@
 //! From the command line to the loop: what the kernel must have, the socket and its lock, signals.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -13,16 +13,14 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{
     Backlog, SockFlag, SockType, UnixAddr, bind, getsockname, getsockopt, listen, sockopt,
 };
-use sd_notify::NotifyState;
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Settings;
-use crate::detach;
+use crate::recovery::{Inherited, recover};
 use crate::regions::Region;
-use crate::registry::Registry;
-use crate::server::Server;
-use crate::service::Service;
+use crate::server::{Ending, Server};
+use crate::{detach, keeper};
 
 /// Starts the log, to stderr.
 ///
@@ -40,46 +38,60 @@ pub fn start_log(settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs the daemon until a signal or idleness ends it.
+/// Runs the daemon until a signal or idleness ends it; says with which code to exit.
 ///
 /// # Errors
 /// A sentence that names what is missing or in the way, and what to do.
-pub fn run(settings: &Settings) -> anyhow::Result<()> {
+pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     check_kernel()?;
     raise_descriptor_limit();
     let stop = stop_signals()?;
-    let listener = match activated()? {
-        Some(socket) => Listener { socket, own: None },
+    let mut inherited =
+        if settings.kept { Inherited::from_keeper()? } else { Inherited::from_systemd()? };
+    let listener = match inherited.listener.take() {
+        Some(socket) => Listener { socket: checked(socket)?, own: None },
         None if settings.detached => match detach::bind(settings)? {
             Some(listener) => listener,
-            None => return detach::say_ready(),
+            None => return detach::say_ready().map(|()| 0),
         },
         None => Listener::bind(&settings.socket, settings.socket_mode, settings.private)?,
     };
     let barrier = settings.use_barrier && futex::barrier_register();
-    let registry = Registry::new(settings.quotas.clone(), settings.first_position);
-    let service = Service::new(registry, barrier);
-    let mut server = Server::new(listener.socket.as_fd(), stop.as_fd(), service)
+    let first_position = settings.first_position;
+    let recovered = recover(&mut inherited, &settings.quotas, first_position, barrier);
+    let store = inherited.store.clone();
+    if listener.own.is_some() && store.is_there() {
+        let kept = store.keep(&[listener.socket.as_fd()]).context("cannot keep the socket")?;
+        inherited.listener_kept = Some(kept);
+    }
+    let mut server = Server::new(listener.socket.as_fd(), stop.as_fd(), recovered.service)
         .context("cannot set up the event loop")?
-        .exit_when_idle(settings.idle_exit);
-    let activated = listener.own.is_none();
-    info!(socket = %listener.address(), activated, barrier, version = crate::VERSION, "listening");
-    notify(NotifyState::Ready);
-    if settings.detached {
+        .exit_when_idle(settings.idle_exit)
+        .watched(sd_notify::watchdog_enabled().map(|limit| limit / 3));
+    server.adopt(recovered.last_session, recovered.sessions, recovered.fresh);
+    let (activated, kept) = (listener.own.is_none(), store.is_there());
+    info!(socket = %listener.address(), activated, kept, barrier, version = crate::VERSION, "listening");
+    if settings.detached && settings.kept {
+        detach::let_go()?;
+    }
+    store.tell("READY=1");
+    if settings.detached && !settings.kept {
         detach::say_ready()?;
     }
-    let result = server.run().context("the event loop failed");
-    notify(NotifyState::Stopping);
-    server.stop();
-    info!("stopped");
-    result
-}
-
-/// Tells the service manager, where there is one.
-fn notify(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        warn!(%error, "cannot notify the service manager");
+    let ending = server.run().context("the event loop failed")?;
+    if ending == Ending::Again {
+        info!("ends, to be started anew with all that it has");
+        return Ok(keeper::AGAIN);
     }
+    store.tell("STOPPING=1");
+    server.stop();
+    if settings.kept && !store.is_there() {
+        // The keeper would have done so.
+        let _ = std::fs::remove_file(&settings.socket);
+    }
+    drop((listener, inherited.lock));
+    info!("stopped");
+    Ok(0)
 }
 
 /// Says what is missing, by the feature rather than by the kernel's number: sandboxes refuse things, too.
@@ -94,7 +106,7 @@ fn check_kernel() -> anyhow::Result<()> {
 }
 
 /// Every session takes two descriptors, every lane one: as many as we are allowed.
-fn raise_descriptor_limit() {
+pub(crate) fn raise_descriptor_limit() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard
         && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
@@ -104,7 +116,7 @@ fn raise_descriptor_limit() {
 }
 
 /// A descriptor that is readable once SIGTERM or SIGINT has come.
-fn stop_signals() -> anyhow::Result<SignalFd> {
+pub(crate) fn stop_signals() -> anyhow::Result<SignalFd> {
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
     signals.thread_block().context("cannot block signals")?;
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
@@ -112,19 +124,20 @@ fn stop_signals() -> anyhow::Result<SignalFd> {
 }
 
 /// The socket that the service manager listens on for us, if it does.
-fn activated() -> anyhow::Result<Option<OwnedFd>> {
-    let mut fds = sd_notify::listen_fds().context("cannot read what the service manager passed")?;
-    let Some(number) = fds.next() else { return Ok(None) };
-    ensure!(fds.len() == 0, "the service manager passed several sockets: ipcd.socket has one");
-    let socket = process::inherited_fd(number)
-        .context("the service manager's socket is not open: was it passed to this process?")?;
+pub(crate) fn activated() -> anyhow::Result<Option<OwnedFd>> {
+    let inherited = Inherited::from_systemd()?;
+    inherited.listener.map(checked).transpose()
+}
+
+/// A socket that others have passed, if it is what it should be.
+fn checked(socket: OwnedFd) -> anyhow::Result<OwnedFd> {
     let kind = getsockopt(&socket, sockopt::SockType);
     let listening = getsockopt(&socket, sockopt::AcceptConn).unwrap_or(false);
     ensure!(
         kind == Ok(SockType::SeqPacket) && listening,
         "the service manager's socket is no listening SOCK_SEQPACKET socket: use ListenSequentialPacket="
     );
-    Ok(Some(socket))
+    Ok(socket)
 }
 
 /// Another daemon holds the lock of the socket.
@@ -146,7 +159,7 @@ pub struct Listener {
 struct OwnSocket {
     path: PathBuf,
     // Held as long as the socket is ours; the kernel lets go of it when we die.
-    _lock: File,
+    lock: File,
 }
 
 impl Drop for OwnSocket {
@@ -158,6 +171,16 @@ impl Drop for OwnSocket {
 }
 
 impl Listener {
+    /// A socket that is another's to unlink.
+    pub(crate) fn inherited(socket: OwnedFd) -> Self {
+        Self { socket, own: None }
+    }
+
+    /// The lock of its path, if we have that.
+    pub(crate) fn lock(&self) -> Option<BorrowedFd<'_>> {
+        self.own.as_ref().map(|own| own.lock.as_fd())
+    }
+
     /// Where it listens, for people.
     fn address(&self) -> String {
         let address = getsockname::<UnixAddr>(self.socket.as_raw_fd());
@@ -186,7 +209,7 @@ impl Listener {
         }
         let socket = socket::seqpacket(SockFlag::SOCK_CLOEXEC).context("cannot make a socket")?;
         bind(socket.as_raw_fd(), &address).with_context(|| format!("cannot bind {shown}"))?;
-        let own = OwnSocket { path: path.to_owned(), _lock: lock };
+        let own = OwnSocket { path: path.to_owned(), lock };
         // Nobody can connect before `listen`, so there is no moment with another mode.
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
             .with_context(|| format!("cannot set the mode of {shown}"))?;

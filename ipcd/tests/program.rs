@@ -43,7 +43,8 @@ impl std::ops::DerefMut for Running {
 }
 
 fn start(socket: &Path, more: &[&str]) -> Running {
-    let child = Running(ipcd(socket).args(more).spawn().unwrap());
+    // These tests look at the daemon itself, and kill it.
+    let child = Running(ipcd(socket).arg("--no-keeper").args(more).spawn().unwrap());
     wait_until("the daemon listens", || libipc::sys::socket::connect_to(socket).is_ok());
     child
 }

@@ -20,6 +20,10 @@ use crate::session::{Session, open_socket, unexpected};
 use crate::sys::process::trusted_variable;
 use crate::sys::{futex, socket};
 
+/// Connections tried if the daemon hangs up before it has said hello: it may have died between taking a connection
+/// and putting it where its successor finds it.
+const GREETINGS: usize = 5;
+
 /// How to reach the daemon.
 #[derive(Clone, Debug, Default)]
 pub struct ClientOptions {
@@ -64,19 +68,27 @@ impl ClientOptions {
         if !futex::has_waitv() {
             return Err(ConnectError::Kernel { what: "futex_waitv" });
         }
+        for _ in 0..GREETINGS {
+            let (path, socket) = self.open()?;
+            self.check_owner(&path, &socket)?;
+            if let Some(session) = Session::greet(socket)? {
+                let links = Arc::new(Links::default());
+                return Ok(Client { session: Arc::new(session), path: path.into(), links });
+            }
+        }
+        Err(Fault::new("greet ipcd", RequestError::DaemonAway).into())
+    }
+
+    fn open(&self) -> Result<(PathBuf, OwnedFd), ConnectError> {
         let named =
             self.socket.clone().or_else(|| trusted_variable("IPCD_SOCKET").map(PathBuf::from));
-        let (path, socket) = match named {
+        match named {
             Some(path) => {
                 let socket = open_socket(&path)?;
-                (path, socket)
+                Ok((path, socket))
             }
-            None => self.system_or_private()?,
-        };
-        self.check_owner(&path, &socket)?;
-        let session = Session::greet(socket)?;
-        let links = Arc::new(Links::default());
-        Ok(Client { session: Arc::new(session), path: path.into(), links })
+            None => self.system_or_private(),
+        }
     }
 
     fn system_or_private(&self) -> Result<(PathBuf, OwnedFd), ConnectError> {
@@ -323,6 +335,18 @@ impl Client {
                 }
                 other => return Err(unexpected(&other)),
             }
+        }
+    }
+
+    /// Has the daemon end and be started anew, with all that it has: whoever started it runs what lies at its program's
+    /// path now. Traffic goes on meanwhile, and requests wait until it is there again.
+    ///
+    /// # Errors
+    /// [`RequestError::Refused`]: this is neither root nor the daemon's uid, or nobody would start it again.
+    pub fn restart_daemon(&self) -> Result<(), RequestError> {
+        match self.session.request(&Request::Restart)?.0 {
+            Answer::Done => Ok(()),
+            other => Err(unexpected(&other)),
         }
     }
 

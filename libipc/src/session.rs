@@ -47,20 +47,20 @@ pub(crate) struct Session {
 struct Line {
     socket: Arc<OwnedFd>,
     last_request: u64,
-    /// Requests that were sent and whose answers have not been read.
-    unanswered: u64,
+    /// The last request whose answer has been read. A daemon that has died answers one again, rather than not at all.
+    last_answered: u64,
     buffer: Vec<u8>,
 }
 
 impl Session {
-    /// Says hello on a new socket.
-    pub(crate) fn greet(socket: OwnedFd) -> Result<Self, ConnectError> {
+    /// Says hello on a new socket. `None`: the daemon hung up before it answered, so nothing has happened yet.
+    pub(crate) fn greet(socket: OwnedFd) -> Result<Option<Self>, ConnectError> {
         let guard = ForkGuard::get();
         let socket = Arc::new(socket);
         let line = Line {
             socket: socket.clone(),
             last_request: 0,
-            unanswered: 0,
+            last_answered: 0,
             buffer: vec![0; MESSAGE_BYTES_MAX],
         };
         let (line, away) = (Mutex::new(line), AtomicBool::new(false));
@@ -72,7 +72,8 @@ impl Session {
             barrier: futex::barrier_register(),
         };
         match session.request(&hello) {
-            Ok((Answer::Hello { .. }, _)) => Ok(session),
+            Ok((Answer::Hello { .. }, _)) => Ok(Some(session)),
+            Err(RequestError::DaemonAway) => Ok(None),
             Ok((other, _)) => Err(Fault::new("greet ipcd", unexpected(&other).to_string()).into()),
             Err(RequestError::Refused(refusal)) => Err(refusal.into()),
             Err(RequestError::Fault(fault)) => Err(fault.into()),
@@ -164,14 +165,14 @@ impl Line {
             if answered > number {
                 return Err(Fault::new("read ipcd's answer", "it answers another request").into());
             }
-            // The answer to something that was only posted.
+            // The answer to something that was only posted, or one that has been read already.
         }
     }
 
     /// Sends a request whose answer nobody waits for.
     fn post(&mut self, request: &Request) -> Result<(), RequestError> {
         // What has been answered meanwhile is taken off the line, or the daemon would stop reading.
-        while self.unanswered > 0 && self.try_receive()?.is_some() {}
+        while self.last_answered < self.last_request && self.try_receive()?.is_some() {}
         self.send(request).map(drop)
     }
 
@@ -180,7 +181,6 @@ impl Line {
         let bytes = encode(self.last_request, 0, request)
             .map_err(|error| Fault::new("encode a request", error))?;
         retry(|| socket::send(self.socket.as_fd(), &bytes, &[], true))?;
-        self.unanswered += 1;
         Ok(self.last_request)
     }
 
@@ -219,7 +219,7 @@ impl Line {
         let bytes = &self.buffer[..received.len];
         let (frame, answer) = decode::<Answer>(bytes, received.descriptors.len())
             .map_err(|error| Fault::new("read ipcd's answer", error))?;
-        self.unanswered = self.unanswered.saturating_sub(1);
+        self.last_answered = self.last_answered.max(frame.request);
         Ok((frame.request, answer, received.descriptors))
     }
 }

@@ -18,21 +18,35 @@ use crate::{Child, program, wait_until};
 pub struct TestDaemon {
     folder: TempDir,
     process: std::process::Child,
+    kept: bool,
 }
 
 impl TestDaemon {
-    /// Starts a daemon with further flags, and waits until it answers.
+    /// Starts a daemon with further flags, and waits until it answers. Its death is the end of its mailboxes.
     ///
     /// # Panics
     /// If it does not start.
     #[must_use]
     pub fn start(flags: &[&str]) -> Self {
+        Self::launch(&[&["--no-keeper"], flags].concat(), false)
+    }
+
+    /// Starts a daemon under its keeper, which starts it again.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start_kept(flags: &[&str]) -> Self {
+        Self::launch(flags, true)
+    }
+
+    fn launch(flags: &[&str], kept: bool) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         // Other uids must reach the socket; what they may do is the daemon's matter.
         let open = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(folder.path(), open).expect("a folder's mode");
         let process = spawn(folder.path(), flags).expect("ipcd starts");
-        let mut daemon = Self { folder, process };
+        let mut daemon = Self { folder, process, kept };
         daemon.await_ready();
         daemon
     }
@@ -42,7 +56,8 @@ impl TestDaemon {
     /// # Panics
     /// If it does not start.
     pub fn restart(&mut self, flags: &[&str]) {
-        self.process = spawn(self.folder.path(), flags).expect("ipcd starts");
+        let flags = [&["--no-keeper"], flags].concat();
+        self.process = spawn(self.folder.path(), &flags).expect("ipcd starts");
         self.await_ready();
     }
 
@@ -74,9 +89,49 @@ impl TestDaemon {
     }
 
     /// The daemon's process.
+    ///
+    /// # Panics
+    /// If its keeper never starts one.
     #[must_use]
     pub fn pid(&self) -> u32 {
+        if !self.kept {
+            return self.process.id();
+        }
+        let mut pid = None;
+        wait_until("the keeper has a daemon", || {
+            pid = self.pid_now();
+            pid.is_some()
+        });
+        pid.expect("it has one")
+    }
+
+    /// The daemon's process under its keeper, if there is one just now.
+    #[must_use]
+    pub fn pid_now(&self) -> Option<u32> {
+        let keeper = self.process.id();
+        let children = std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"));
+        let pid: u32 = children.ok()?.split_whitespace().next()?.parse().ok()?;
+        // Not one that is dead, and not yet reaped.
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        (!stat.contains(") Z ")).then_some(pid)
+    }
+
+    /// The keeper's process.
+    #[must_use]
+    pub fn keeper_pid(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Kills the daemon, and leaves it to its keeper to start another; returns the pid of the dead one.
+    ///
+    /// # Panics
+    /// If there is no keeper, or no daemon.
+    pub fn kill_kept(&self) -> u32 {
+        assert!(self.kept, "a daemon with a keeper");
+        let pid = self.pid();
+        let killed = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+        killed.expect("a process of ours");
+        pid
     }
 
     /// A session of this test with the daemon.
@@ -169,7 +224,12 @@ impl Drop for TestDaemon {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("ipcd said:\n{}", self.log());
+            // The keeper first, or it would start another.
+            let daemon = self.pid_now().filter(|_| self.kept);
             let _ = self.process.kill();
+            if let Some(pid) = daemon {
+                let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+            }
             let _ = self.process.wait();
         } else if let Ok(None) = self.process.try_wait() {
             self.stop();

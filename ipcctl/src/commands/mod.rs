@@ -2,6 +2,7 @@
 
 mod bench;
 mod call;
+mod daemon;
 mod dead;
 mod doctor;
 mod generate;
@@ -11,7 +12,7 @@ mod send;
 
 use libipc::{Client, ClientOptions};
 
-use crate::cli::{Cli, Command, Common};
+use crate::cli::{Cli, Command, Common, Daemon};
 use crate::exit_code::{Failure, Outcome, Stop};
 use crate::output::Output;
 
@@ -40,6 +41,7 @@ fn run_with_daemon(command: &Command, client: &Client, output: &mut Output) -> O
         Command::Purge(args) => receive::purge(client, args, output),
         Command::Dead(what) => dead::run(client, what, output),
         Command::Bench(args) => bench::run(client, args, output),
+        Command::Daemon(Daemon::Upgrade) => daemon::upgrade(client, output),
         Command::Doctor | Command::Generate(_) | Command::BenchPeer(_) => {
             unreachable!("these need no daemon: run() has done them")
         }

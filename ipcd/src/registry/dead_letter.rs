@@ -13,6 +13,8 @@ use libipc::protocol::{
     MailboxName, Reason, Refusal, Role, Usage,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::mailbox::{Letter, Mailbox};
 use super::permission::{Caller, Ownership};
 use super::quota::lane_usage;
@@ -20,6 +22,25 @@ use super::{Registry, no_session};
 
 /// Of a mode, who may receive.
 const MAY_RECEIVE: u16 = 0o444;
+
+/// A record that is to be freed on its receiver's behalf: by whoever finds it in the state, if it is held still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freeing {
+    /// The receiver's group.
+    pub group: u8,
+    /// Its slot.
+    pub slot: u16,
+    /// The lane's slot.
+    pub lane: u16,
+    /// Where the record begins.
+    pub at: u64,
+    /// Where it ends.
+    pub next: u64,
+    /// What its sender is to read: a `Fate`; 0 is nothing.
+    pub fate: u8,
+    /// The receiver is gone.
+    pub gone: bool,
+}
 
 /// A message that is about to become a dead letter, or to be one no more.
 #[derive(Clone, Copy, Debug)]
@@ -34,11 +55,11 @@ pub struct Message {
 
 impl Message {
     /// The lane for it alone.
-    fn letter(self, dead_letter: Option<DeadLetter>) -> Letter {
+    fn letter(self, dead_letter: Option<DeadLetter>, only_for: Option<u8>) -> Letter {
         let Self { sender, priority, len } = self;
         let bytes = record_granules(len as usize) * GRANULE_BYTES as u64;
         let capacity_bytes = bytes.next_power_of_two().max(LANE_CAPACITY_BYTES_MIN);
-        Letter { sender, priority, capacity_bytes, dead_letter }
+        Letter { sender, priority, capacity_bytes, dead_letter, only_for }
     }
 }
 
@@ -114,7 +135,7 @@ impl Registry {
         let mailbox = self.mailboxes.get_mut(&dead).ok_or_else(no_session)?;
         mailbox.check_lane_room()?;
         let number = mailbox.last_dead_letter + 1;
-        let letter = message.letter(Some(DeadLetter { number, reason, attempts, group }));
+        let letter = message.letter(Some(DeadLetter { number, reason, attempts, group }), None);
         let bytes = lane_file_bytes(letter.capacity_bytes);
         let charged = (mailbox.ownership.uid, Usage { dead_letters: 1, bytes, ..Usage::default() });
         self.quotas.charge(charged.0, charged.1)?;
@@ -123,14 +144,20 @@ impl Registry {
         mailbox.add_letter(letter, charged).ok_or_else(no_session)
     }
 
-    /// A lane in the mailbox itself for a dead letter that is to be one no more; its owner is charged for it.
+    /// A lane in the mailbox itself for a dead letter that is to be one no more, for the group for which it was dead;
+    /// the owner is charged for it.
     ///
     /// # Errors
     /// [`Refusal::Closed`], [`Refusal::MailboxFull`], [`Refusal::QuotaExceeded`].
-    pub fn add_requeued(&mut self, id: u64, message: Message) -> Result<LaneInfo, Refusal> {
+    pub fn add_requeued(
+        &mut self,
+        id: u64,
+        message: Message,
+        group: u8,
+    ) -> Result<LaneInfo, Refusal> {
         let mailbox = self.mailboxes.get_mut(&id).ok_or_else(no_session)?;
         mailbox.check_lane_room()?;
-        let letter = message.letter(None);
+        let letter = message.letter(None, Some(group));
         let usage = lane_usage(lane_file_bytes(letter.capacity_bytes));
         let charged = (mailbox.ownership.uid, usage);
         self.quotas.charge(charged.0, charged.1)?;
@@ -142,6 +169,13 @@ impl Registry {
 const DEAD_LETTERS_MAX: u16 = 4096;
 
 impl Mailbox {
+    /// Whether something that a receiver held who is gone is yet to be freed.
+    #[must_use]
+    pub fn frees_of_gone(&self, group: u8, slot: u16) -> bool {
+        let freeing = self.freeing.iter();
+        freeing.filter(|it| it.gone).any(|it| (it.group, it.slot) == (group, slot))
+    }
+
     /// Its dead letters, if it holds another's, of this number or all, the oldest first.
     #[must_use]
     pub fn letters(&self, number: Option<u64>) -> Vec<(DeadLetter, LaneInfo)> {

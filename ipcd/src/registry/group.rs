@@ -5,9 +5,10 @@ use std::ops::Bound;
 
 use libipc::lane::layout::SlotState;
 use libipc::protocol::Identity;
+use serde::{Deserialize, Serialize};
 
 /// One receiver slot.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct ReceiverSlot {
     /// Whose it is.
     pub state: SlotState,
@@ -16,7 +17,7 @@ pub struct ReceiverSlot {
 }
 
 /// The receivers of one group; a mailbox without groups has one of these.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ReceiverGroup {
     /// Messages acknowledged through slots that are free again.
     pub retired_received: u64,
@@ -98,7 +99,7 @@ impl ReceiverGroup {
 }
 
 /// Slots that are looked at a few at a time, each in its turn: one that stays long keeps no other waiting.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Rotation {
     slots: BTreeSet<u16>,
     last: u16,

@@ -1,21 +1,24 @@
 //! Sessions and their links: what ties a process to a mailbox.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use libipc::protocol::{Identity, MailboxName, Refusal};
+use serde::{Deserialize, Serialize};
+
+use super::tracked::Tracked;
 
 /// Most links that one session may hold, those to deleted mailboxes counted.
 pub const SESSION_LINKS_MAX: u64 = 32_768;
 
 /// Names a session; never used again while this `ipcd` lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SessionId(pub u64);
 
 /// Names a link: its session, and its number there.
 pub type LinkKey = (SessionId, u32);
 
 /// What a link holds in its mailbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LinkRole {
     /// Lanes: which, its mailbox knows.
     Send,
@@ -31,7 +34,7 @@ pub enum LinkRole {
 }
 
 /// One link.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
     /// The mailbox's number.
     pub mailbox_id: u64,
@@ -45,14 +48,17 @@ pub struct Link {
     pub replies: Option<u64>,
 }
 
-/// One session: who, and its links.
-#[derive(Clone, Debug)]
+/// One session: who, and its links. What is left out of its record has records of its own, or follows from others:
+/// `journal`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SessionEntry {
     /// Who connected.
     pub identity: Identity,
     /// Mailboxes that go with it.
+    #[serde(skip)]
     pub owned: BTreeSet<u64>,
-    links: BTreeMap<u32, Link>,
+    #[serde(skip)]
+    pub(super) links: Tracked<u32, Link>,
     last: u32,
 }
 
@@ -60,7 +66,7 @@ impl SessionEntry {
     /// A session without links.
     #[must_use]
     pub fn new(identity: Identity) -> Self {
-        Self { identity, owned: BTreeSet::new(), links: BTreeMap::new(), last: 0 }
+        Self { identity, owned: BTreeSet::new(), links: Tracked::default(), last: 0 }
     }
 
     /// Its links in order of their numbers.

@@ -13,10 +13,14 @@ use libipc::protocol::{
     Receivers, Refusal, Usage,
 };
 
+use serde::{Deserialize, Serialize};
+
+use super::dead_letter::Freeing;
 use super::group::{ReceiverGroup, Rotation};
 use super::link::{LinkKey, SessionId};
 use super::permission::Ownership;
 use super::quota::lane_usage;
+use super::tracked::{Tracked, TrackedRow};
 
 /// Uid of the home doorstep, which no sender maps.
 pub const HOME_UID: u32 = u32::MAX;
@@ -26,7 +30,7 @@ const HOME_DOORSTEP: u16 = 0;
 const NO_TICKET: LaneTicket = LaneTicket { index: 0, generation: 0 };
 
 /// One lane slot.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LaneSlot {
     /// Whose it is.
     pub state: SlotState,
@@ -49,7 +53,7 @@ impl LaneSlot {
 }
 
 /// One sender that holds the mailbox open, with one lane or more.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sender {
     /// Who, as of its open.
     pub identity: Identity,
@@ -60,7 +64,7 @@ pub struct Sender {
 }
 
 /// The process that a mailbox goes with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnerProcess {
     /// The session whose end is its end.
     pub session: SessionId,
@@ -79,6 +83,8 @@ pub struct Letter {
     pub capacity_bytes: u64,
     /// What is known of it, if it is a dead one.
     pub dead_letter: Option<DeadLetter>,
+    /// The one group that is to receive it; `None`: every group.
+    pub only_for: Option<u8>,
 }
 
 /// What a further lane is to be.
@@ -93,7 +99,7 @@ pub struct LaneWish {
 }
 
 /// What receivers must map, in the order in which it came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Attachment {
     /// The doorstep of that index.
     Doorstep(u16),
@@ -114,8 +120,8 @@ pub struct AttachmentPage {
     pub more: bool,
 }
 
-/// One mailbox.
-#[derive(Clone, Debug)]
+/// One mailbox. What is left out of its record has records of its own, or follows from others: `journal`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Mailbox {
     /// Its number.
     pub id: u64,
@@ -143,16 +149,24 @@ pub struct Mailbox {
     pub dead_letters_of: Option<u64>,
     /// The number of its last dead letter.
     pub last_dead_letter: u64,
+    /// What is to be freed once the state has this.
+    pub freeing: Vec<Freeing>,
     /// Session and number of each link.
+    #[serde(skip)]
     pub links: BTreeSet<LinkKey>,
     named_groups: Vec<Group>,
     groups: Vec<ReceiverGroup>,
-    senders: BTreeMap<LinkKey, Sender>,
-    lanes: Vec<LaneSlot>,
+    #[serde(skip)]
+    pub(super) senders: Tracked<LinkKey, Sender>,
+    #[serde(skip)]
+    pub(super) lanes: TrackedRow<LaneSlot>,
+    #[serde(skip)]
     free_lanes: BTreeSet<u16>,
+    #[serde(skip)]
     gone_lanes: Rotation,
     doorsteps: Vec<u32>,
-    attachments: BTreeMap<u64, Attachment>,
+    #[serde(skip)]
+    pub(super) attachments: Tracked<u64, Attachment>,
     attached_last: u64,
     first_position: u64,
 }
@@ -173,6 +187,8 @@ impl Mailbox {
             owner_gid: Some(ownership.gid),
             ..attributes
         };
+        let mut attachments = Tracked::default();
+        attachments.insert(1, Attachment::Doorstep(0));
         Self {
             id,
             name,
@@ -187,15 +203,16 @@ impl Mailbox {
             dead_letters: None,
             dead_letters_of: None,
             last_dead_letter: 0,
+            freeing: Vec::new(),
             links: BTreeSet::new(),
             named_groups: groups.to_vec(),
             groups: vec![ReceiverGroup::default(); groups.len().max(1)],
-            senders: BTreeMap::new(),
-            lanes: Vec::new(),
+            senders: Tracked::default(),
+            lanes: TrackedRow::default(),
             free_lanes: BTreeSet::new(),
             gone_lanes: Rotation::default(),
             doorsteps: vec![HOME_UID],
-            attachments: BTreeMap::from([(1, Attachment::Doorstep(0))]),
+            attachments,
             attached_last: 1,
             first_position,
         }
@@ -393,6 +410,7 @@ impl Mailbox {
             priority: wish.priority,
             predecessor: wish.predecessor,
             dead_letter: None,
+            only_for: None,
         };
         let info = self.place_lane(Some(link), charged, info)?;
         self.senders.get_mut(&link)?.lanes.push(info.ticket);
@@ -412,6 +430,7 @@ impl Mailbox {
             priority: letter.priority,
             predecessor: None,
             dead_letter: letter.dead_letter,
+            only_for: letter.only_for,
         };
         let info = self.place_lane(None, charged, info)?;
         self.mark_gone(info.ticket.index);
@@ -457,6 +476,7 @@ impl Mailbox {
                 priority: 0,
                 predecessor: None,
                 dead_letter: None,
+                only_for: None,
             },
             link: None,
             charged: (0, Usage::default()),
@@ -508,6 +528,19 @@ impl Mailbox {
             slot.info = lane;
         }
         lane
+    }
+
+    /// Finds anew what follows from the state of its lanes: which slots are free, and which are to be freed.
+    pub(super) fn sort_lanes(&mut self) {
+        self.free_lanes.clear();
+        self.gone_lanes = Rotation::default();
+        for (index, slot) in (0u16..).zip(&*self.lanes) {
+            match slot.state {
+                SlotState::Free => drop(self.free_lanes.insert(index)),
+                SlotState::Gone => self.gone_lanes.insert(index),
+                SlotState::Active => {}
+            }
+        }
     }
 
     fn mark_gone(&mut self, index: u16) {

@@ -3,8 +3,8 @@
 //!
 //! [`mailbox`] one mailbox, [`group`] its receivers, [`lane`] further lanes of a sender, [`direct`] processes
 //! that are reached by name and answers to calls, [`dead_letter`] messages that nobody can deal with, [`link`] sessions
-//! and links, [`permission`] mode bits, [`quota`] limits. `invariants` counts anew, for
-//! tests and fuzzers.
+//! and links, [`permission`] mode bits, [`quota`] limits; [`journal`] what has changed, as a record that another
+//! registry follows, and [`tracked`] the tables that tell. `invariants` counts anew, for tests and fuzzers.
 //!
 //! **Invariant:** a quota's use is what counting mailboxes, lanes, sessions and bytes anew would give.
 //! **Invariant:** a link that is not marked deleted names a mailbox that is there and that knows it.
@@ -14,6 +14,7 @@ pub mod direct;
 pub mod group;
 #[cfg(any(test, fuzzing))]
 pub mod invariants;
+pub mod journal;
 pub mod lane;
 pub mod link;
 pub mod mailbox;
@@ -21,6 +22,7 @@ pub mod permission;
 pub mod quota;
 #[cfg(test)]
 mod tests;
+pub mod tracked;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -35,6 +37,7 @@ use link::{Link, LinkKey, LinkRole, SessionEntry, SessionId};
 use mailbox::{LaneWish, Mailbox, OwnerProcess};
 use permission::{Caller, Ownership};
 use quota::{Quotas, lane_usage};
+use tracked::Tracked;
 
 /// What an open has given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,8 +101,8 @@ pub struct Departure {
 pub struct Registry {
     quotas: Quotas,
     names: BTreeMap<MailboxName, u64>,
-    mailboxes: HashMap<u64, Mailbox>,
-    sessions: HashMap<SessionId, SessionEntry>,
+    mailboxes: Tracked<u64, Mailbox>,
+    sessions: Tracked<SessionId, SessionEntry>,
     /// The inbox of each process that has one.
     inboxes: HashMap<u32, u64>,
     last_id: u64,
@@ -113,8 +116,8 @@ impl Registry {
         Self {
             quotas,
             names: BTreeMap::new(),
-            mailboxes: HashMap::new(),
-            sessions: HashMap::new(),
+            mailboxes: Tracked::default(),
+            sessions: Tracked::default(),
             inboxes: HashMap::new(),
             last_id: 0,
             first_position,

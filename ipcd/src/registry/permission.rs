@@ -1,6 +1,7 @@
 //! Who may do what with a mailbox: mode bits as files have them, decided anew at every request.
 
 use libipc::protocol::{Identity, MailboxAttributes, MailboxName, Refusal, Role};
+use serde::{Deserialize, Serialize};
 
 const READ: u16 = 4;
 const WRITE: u16 = 2;
@@ -29,7 +30,7 @@ impl Caller<'_> {
 }
 
 /// Owner and mode of a mailbox: all that a decision needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ownership {
     /// Owner.
     pub uid: u32,

@@ -63,13 +63,23 @@ impl Quotas {
                 return Err(Refusal::QuotaExceeded { uid, what: what.into(), used, asked, limit });
             }
         }
-        let entry = self.used.entry(uid).or_default();
-        entry.mailboxes += asked.mailboxes;
-        entry.lanes += asked.lanes;
-        entry.sessions += asked.sessions;
-        entry.bytes += asked.bytes;
-        entry.dead_letters += asked.dead_letters;
+        self.note(uid, asked);
         Ok(())
+    }
+
+    /// Charges what is used already, whatever the limits are now.
+    pub(super) fn note(&mut self, uid: u32, used: Usage) {
+        let entry = self.used.entry(uid).or_default();
+        entry.mailboxes += used.mailboxes;
+        entry.lanes += used.lanes;
+        entry.sessions += used.sessions;
+        entry.dead_letters += used.dead_letters;
+        entry.bytes += used.bytes;
+    }
+
+    /// Forgets all use.
+    pub(super) fn forget(&mut self) {
+        self.used.clear();
     }
 
     /// Gives back what was charged.

@@ -1,12 +1,13 @@
 //! Messages that nobody can deal with: put among the dead letters, put back, thrown away.
 //!
-//! `ipcd` alone moves them, since a lane has one writer. A message is copied first, then its fate is written where
-//! its sender looks, then it is freed: so at every moment it is somewhere.
+//! `ipcd` alone moves them, since a lane has one writer. A message is copied first; that it is to be freed is written
+//! down with the copy ([`Freeing`]), and only then its fate is written where its sender looks, and it is freed: so at every
+//! moment it is somewhere, and if the daemon dies its successor goes on where it was.
 
 use libipc::lane::fate::Fate;
 use libipc::lane::layout::SlotState;
 use libipc::lane::position::Position;
-use libipc::lane::repair::{Held, drop_through, free_first, held_by, held_by_gone};
+use libipc::lane::repair::{Held, drop_through, held_by, held_by_gone};
 use libipc::lane::ring::RecordHeader;
 use libipc::lane::withdraw::is_to_be_handed_out;
 use libipc::protocol::{
@@ -15,7 +16,7 @@ use libipc::protocol::{
 use tracing::{info, warn};
 
 use super::{Asker, Reply, Service, missing, resources};
-use crate::registry::dead_letter::Message;
+use crate::registry::dead_letter::{Freeing, Message};
 use crate::registry::link::LinkRole;
 use crate::registry::mailbox::Mailbox;
 use crate::repair;
@@ -82,37 +83,36 @@ impl Service {
 
     /// Sees to what a receiver that is gone had in hand, as far as it is not to be offered to others.
     pub(super) fn settle_in_hand(&mut self, id: u64, group: u8, slot: u16) {
+        let Some(mailbox) = self.registry.mailbox(id).filter(|it| !is_lossy(it, group)) else {
+            return;
+        };
+        let cursors = self.regions.get(&id).and_then(|regions| regions.cursors(group));
+        let Some(held) = cursors.and_then(|cursors| held_by_gone(cursors, slot)) else { return };
+        let (attributes, name) = (&mailbox.attributes, mailbox.name.clone());
+        let again = attributes.max_attempts == 0 || held.hand_outs < attributes.max_attempts;
+        let end = match attributes.on_death {
+            // Claimed with others, and never handed out.
+            _ if held.hand_outs == 0 => return,
+            OnDeath::Redeliver if again => return,
+            OnDeath::Redeliver => End::Bury(Reason::Attempts),
+            OnDeath::DeadLetter => End::Bury(Reason::Death),
+            OnDeath::Drop => End::Drop,
+        };
+        let mut in_hand = InHand { mailbox: id, group, slot, held, gone: true };
         for _ in 0..A_DEATH_MAX {
-            let Some(mailbox) = self.registry.mailbox(id) else { return };
-            if is_lossy(mailbox, group) {
-                return;
-            }
-            let attributes = &mailbox.attributes;
-            let cursors = self.regions.get(&id).and_then(|regions| regions.cursors(group));
-            let Some(held) = cursors.and_then(|cursors| held_by_gone(cursors, slot)) else {
-                return;
-            };
-            let again = attributes.max_attempts == 0 || held.hand_outs < attributes.max_attempts;
-            let end = match attributes.on_death {
-                // Claimed with others, and never handed out.
-                _ if held.hand_outs == 0 => return,
-                OnDeath::Redeliver if again => return,
-                OnDeath::Redeliver => End::Bury(Reason::Attempts),
-                OnDeath::DeadLetter => End::Bury(Reason::Death),
-                OnDeath::Drop => End::Drop,
-            };
-            let name = mailbox.name.clone();
-            if let Err(refusal) =
-                self.end_first(InHand { mailbox: id, group, slot, held, gone: true }, end)
-            {
-                warn!(mailbox = %name, group, slot, %refusal, "no dead letter: offered again");
-                return;
+            match self.end_first(in_hand, end) {
+                Ok(next) if held.handed_out_end.since(next) > 0 => in_hand.held.from = next,
+                Ok(_) => return,
+                Err(refusal) => {
+                    warn!(mailbox = %name, group, slot, %refusal, "no dead letter: offered again");
+                    return;
+                }
             }
         }
     }
 
-    /// Ends the first record of what a slot holds, and frees it.
-    fn end_first(&mut self, in_hand: InHand, end: End) -> Result<(), Refusal> {
+    /// Ends the first record of what a slot holds: it is freed once the state has this. Says where it ends.
+    fn end_first(&mut self, in_hand: InHand, end: End) -> Result<Position, Refusal> {
         let InHand { mailbox: id, group, slot, held, gone } = in_hand;
         let mailbox = self.registry.mailbox(id).ok_or_else(missing)?;
         let regions = self.regions.get(&id).ok_or_else(missing)?;
@@ -131,33 +131,41 @@ impl Service {
         // A receiver that died may not have got so far as to ask.
         let withdrawn = RecordHeader::is_marked(word)
             && !is_to_be_handed_out(regions.verdict(held.lane), at, word, again);
-        if !withdrawn {
-            if let End::Bury(reason) = end {
-                let len = RecordHeader::message_len(header.kind, header.len as usize);
-                let LaneInfo { sender, priority, .. } = lane.info;
-                let message = Message { sender, priority, len: len as u64 };
-                self.bury(in_hand, message, header.stamp, reason)?;
-            }
-            let fate = match end {
-                End::Bury(_) => Fate::DeadLettered,
-                End::Drop => Fate::Dropped,
-            };
-            let regions = self.regions.get(&id).ok_or_else(missing)?;
-            regions.set_fate(held.lane, at, fate).map_err(io("write a fate"))?;
-            let mailbox = self.registry.mailbox_mut(id).ok_or_else(missing)?;
-            let table = mailbox.group_mut(group).ok_or_else(missing)?;
-            let count = match end {
-                End::Bury(_) => &mut table.dead_lettered,
-                End::Drop => &mut table.dropped,
-            };
-            *count = count.saturating_add(1);
-            regions.publish_dropped(mailbox);
+        if let (false, End::Bury(reason)) = (withdrawn, end) {
+            let len = RecordHeader::message_len(header.kind, header.len as usize);
+            let LaneInfo { sender, priority, .. } = lane.info;
+            let message = Message { sender, priority, len: len as u64 };
+            self.bury(in_hand, message, header.stamp, reason)?;
         }
+        let fate = match end {
+            _ if withdrawn => 0,
+            End::Bury(_) => Fate::DeadLettered as u8,
+            End::Drop => Fate::Dropped as u8,
+        };
+        let mailbox = self.registry.mailbox_mut(id).ok_or_else(missing)?;
+        let table = mailbox.group_mut(group).ok_or_else(missing)?;
+        let count = match end {
+            End::Bury(_) => &mut table.dead_lettered,
+            End::Drop => &mut table.dropped,
+        };
+        *count = count.saturating_add(u64::from(!withdrawn));
+        let (lane, at, next_at) = (held.lane, at.get(), next.get());
+        let freeing = Freeing { group, slot, lane, at, next: next_at, fate, gone };
+        mailbox.freeing.push(freeing);
         let regions = self.regions.get(&id).ok_or_else(missing)?;
-        let cursors = regions.cursors(group).ok_or_else(missing)?;
-        free_first(cursors, slot, &held, next, gone);
-        regions.ring_freed(held.lane);
-        Ok(())
+        regions.publish_dropped(mailbox);
+        regions.free_later(freeing);
+        self.freeing.insert(id);
+        Ok(next)
+    }
+
+    /// What was to be freed is.
+    pub(super) fn has_freed(&mut self) {
+        for id in std::mem::take(&mut self.freeing) {
+            if let Some(mailbox) = self.registry.mailbox_mut(id) {
+                mailbox.freeing.clear();
+            }
+        }
     }
 
     /// Copies the first record of what a slot holds to the dead letters.
@@ -181,7 +189,7 @@ impl Service {
             self.withdraw_letter(dead, &lane);
             return Err(refusal);
         }
-        self.publish_letter(dead, &lane, None);
+        self.publish_letter(dead, &lane);
         self.show_letters(dead);
         let name = self.registry.mailbox(id).map(|mailbox| mailbox.name.to_string());
         info!(mailbox = name, sender = %message.sender, %reason, attempts, "dead letter");
@@ -219,20 +227,17 @@ impl Service {
         self.registry.free_lane(id, lane.ticket.index, lane.first_position, 0);
     }
 
-    /// Lets the members see a lane with one message: all groups, or only this one.
-    fn publish_letter(&mut self, id: u64, lane: &LaneInfo, only: Option<u8>) {
+    /// Lets the members see a lane with one message.
+    fn publish_letter(&mut self, id: u64, lane: &LaneInfo) {
         let mailbox = self.registry.mailbox_mut(id);
         let (Some(mailbox), Some(regions)) = (mailbox, self.regions.get_mut(&id)) else { return };
-        let Some(tail) = regions.lane(lane.ticket.index).map(|file| file.tail()) else { return };
         for (group, table) in mailbox.groups_mut() {
-            if only.is_some_and(|only| only != group) {
+            if lane.only_for.is_some_and(|only| only != group) {
                 // As if it had received it.
                 table.retired_received = table.retired_received.saturating_add(1);
             }
         }
-        let first = Position::new(lane.first_position);
-        let begin = |group| if only.is_none_or(|only| only == group) { first } else { tail };
-        regions.publish_lane_from(lane, begin);
+        regions.publish_lane(lane);
         repair::show_gone(mailbox, regions, lane.ticket);
         regions.give_hint(lane);
     }
@@ -305,14 +310,14 @@ impl Service {
         let bytes = file.payload(at, header.len as usize).map_err(io("read a dead letter"))?;
         let LaneInfo { sender, priority, .. } = *letter;
         let message = Message { sender, priority, len: bytes.len() as u64 };
-        let lane = self.registry.add_requeued(id, message)?;
+        let lane = self.registry.add_requeued(id, message, group)?;
         if let Err(refusal) = self.write_letter(id, &lane, header.stamp, &bytes) {
             self.withdraw_letter(id, &lane);
             return Err(refusal);
         }
         let ours = self.take_letter(dead, letter);
         if ours {
-            self.publish_letter(id, &lane, Some(group));
+            self.publish_letter(id, &lane);
         } else {
             self.withdraw_letter(id, &lane);
         }

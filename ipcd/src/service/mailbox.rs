@@ -26,7 +26,7 @@ impl Service {
     /// Makes the regions of a mailbox that is new in the registry; without them it goes again.
     pub(super) fn make_regions(&mut self, mailbox_id: u64) -> Result<(), Refusal> {
         let mailbox = self.registry.mailbox(mailbox_id).ok_or_else(missing)?;
-        match MailboxRegions::create(mailbox) {
+        match MailboxRegions::create(mailbox, &self.backstage) {
             Ok(regions) => self.regions.insert(mailbox_id, regions),
             Err(error) => {
                 self.registry.remove(mailbox_id);

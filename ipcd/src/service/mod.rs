@@ -1,30 +1,34 @@
 //! What each request does: the registry decides, the regions follow. One function a request, no socket
 //! in here. `mailbox` what is asked of a mailbox by its name, `open` links, `lane` what members ask of
-//! their links, `direct` processes and answers, `dead_letter` what nobody can deal with.
+//! their links, `direct` processes and answers, `dead_letter` what nobody can deal with, `settle` the step from what was
+//! done to what is shown.
 
 pub mod dead_letter;
 mod direct;
 mod lane;
 mod mailbox;
 mod open;
+pub mod settle;
 
 use std::collections::{BTreeSet, HashMap};
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use libipc::lane::layout::{SlotState, Traffic};
 use libipc::protocol::{Answer, Refusal, Request};
-use libipc::sys::futex;
 use libipc::sys::mapping::MapError;
 use tracing::info;
 
-use crate::regions::MailboxRegions;
+use crate::progress::Progress;
+use crate::regions::show::Backstage;
+use crate::regions::{Handed, MailboxRegions};
 use crate::registry::link::{LinkKey, LinkRole, SessionId};
 use crate::registry::mailbox::LaneWish;
 use crate::registry::permission::Caller;
 use crate::registry::{Departure, Registry};
 use crate::repair;
 use crate::report;
+use crate::state::State;
+use crate::store::Store;
 use dead_letter::Move;
 
 /// An answer with its descriptors.
@@ -33,7 +37,7 @@ pub struct Reply {
     /// The answer.
     pub answer: Answer,
     /// Its descriptors, in the order that the answer's type says.
-    pub descriptors: Vec<Rc<OwnedFd>>,
+    pub descriptors: Vec<Handed>,
 }
 
 impl From<Answer> for Reply {
@@ -60,13 +64,61 @@ pub struct Service {
     pub registry: Registry,
     regions: HashMap<u64, MailboxRegions>,
     barrier: bool,
+    /// What the regions are kept by, and what is yet to be shown.
+    backstage: Rc<Backstage>,
+    /// Where a successor finds what is in the registry, and whose request is in hand, if there is a store.
+    state: Option<State>,
+    progress: Option<Progress>,
+    /// Regions of mailboxes that are gone, whose members are yet to be told.
+    departing: Vec<(u64, MailboxRegions)>,
+    /// Why they are gone.
+    removed: Vec<(u64, Traffic)>,
+    /// Mailboxes in which something is to be freed.
+    freeing: BTreeSet<u64>,
+    /// The program is to be started anew.
+    restarts: bool,
 }
 
 impl Service {
-    /// With nothing in it. `barrier`: this process may call the barrier.
+    /// With nothing in it, and nobody to keep it. `barrier`: this process may call the barrier.
     #[must_use]
     pub fn new(registry: Registry, barrier: bool) -> Self {
-        Self { registry, regions: HashMap::new(), barrier }
+        Self::resumed(
+            registry,
+            barrier,
+            Backstage::new(Store::none()),
+            HashMap::new(),
+            (None, None),
+        )
+    }
+
+    /// With what a predecessor has left.
+    #[must_use]
+    pub fn resumed(
+        registry: Registry,
+        barrier: bool,
+        backstage: Rc<Backstage>,
+        regions: HashMap<u64, MailboxRegions>,
+        (state, progress): (Option<State>, Option<Progress>),
+    ) -> Self {
+        let (departing, removed) = (Vec::new(), Vec::new());
+        let restarts = false;
+        let freeing = registry
+            .mailbox_ids()
+            .filter(|&id| registry.mailbox(id).is_some_and(|mailbox| !mailbox.freeing.is_empty()));
+        let freeing = freeing.collect();
+        Self {
+            registry,
+            regions,
+            barrier,
+            backstage,
+            state,
+            progress,
+            departing,
+            removed,
+            freeing,
+            restarts,
+        }
     }
 
     /// This process may call the barrier.
@@ -133,6 +185,7 @@ impl Service {
             Request::Discard { name, number } => {
                 self.move_letters(asker, &name, number, Move::Discard)
             }
+            Request::Restart => self.restart(asker),
         }
     }
 
@@ -140,6 +193,8 @@ impl Service {
     pub fn end_session(&mut self, session: SessionId) {
         let departure = self.registry.end_session(session);
         self.mend(&departure);
+        self.forget(session);
+        self.settle();
     }
 
     /// Ends every mailbox, so that nobody waits for a daemon that is gone.
@@ -148,6 +203,8 @@ impl Service {
             regions.set_traffic(Traffic::Deleted);
             regions.ring();
         }
+        self.end_state();
+        self.show_what_is_due();
         for id in self.regions.drain().map(|(id, _)| id) {
             self.registry.remove(id);
         }
@@ -161,12 +218,7 @@ impl Service {
             return;
         };
         mailbox.fences = true;
-        regions.set_fences();
-        if self.barrier {
-            futex::barrier();
-        }
-        // Whoever went to sleep between the two without a barrier of its own looks once more.
-        regions.ring();
+        regions.set_fences(self.barrier);
     }
 
     /// Mends what ended links have left, tells each mailbox's members once, and removes the mailboxes that
@@ -234,6 +286,8 @@ impl Service {
         regions.ring();
         let discarded = report::count(&mailbox, &regions).queued_messages;
         info!(mailbox = %mailbox.name, id = mailbox_id, ?why, discarded, "removed");
+        self.departing.push((mailbox_id, regions));
+        self.removed.push((mailbox_id, why));
         discarded + dead
     }
 

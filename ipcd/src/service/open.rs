@@ -1,8 +1,5 @@
 //! Links: opened, told what is new, closed.
 
-use std::os::fd::OwnedFd;
-use std::rc::Rc;
-
 use libipc::protocol::{
     Answer, DESCRIPTORS_MAX, Fetched, GroupName, MailboxName, Opened, OpenedRole, Refresh, Refusal,
     Role,
@@ -10,6 +7,7 @@ use libipc::protocol::{
 use tracing::debug;
 
 use super::{Asker, Reply, Service, missing, reopen, resources};
+use crate::regions::Handed;
 use crate::registry::link::LinkRole;
 use crate::registry::{Admission, Got};
 
@@ -132,7 +130,7 @@ impl Service {
         mailbox_id: u64,
         after: u64,
         observes: bool,
-        descriptors: &mut Vec<Rc<OwnedFd>>,
+        descriptors: &mut Vec<Handed>,
     ) -> Result<Fetched, Refusal> {
         let mailbox = self.registry.mailbox(mailbox_id).ok_or_else(missing)?;
         let regions = self.regions.get(&mailbox_id).ok_or_else(missing)?;

@@ -29,6 +29,8 @@
 //!   ...    data                  capacity bytes, from a page's beginning on, mapped twice back to back
 //! ```
 
+use serde::{Deserialize, Serialize};
+
 use crate::lane::position::Position;
 use crate::sync::{AtomicU32, AtomicU64, Padding};
 
@@ -119,7 +121,7 @@ pub struct GroupEntry {
 }
 
 /// What a mailbox lets through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(u32)]
 pub enum Traffic {
     /// Messages flow.
@@ -170,7 +172,7 @@ pub struct ReceiverEntry {
 }
 
 /// Who a receiver slot or a lane belongs to now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(u32)]
 pub enum SlotState {
     /// Nobody's; its words mean nothing.

@@ -169,6 +169,9 @@ pub enum Request {
         /// Which; `None`: any.
         number: Option<u64>,
     },
+    /// Has the daemon end and be started anew, with all that it has: for root and the daemon's own uid. Answer: `Done`,
+    /// while it is still there.
+    Restart,
 }
 
 /// Names a process that has registered.
@@ -367,6 +370,8 @@ pub struct LaneInfo {
     pub predecessor: Option<LaneTicket>,
     /// It holds one dead letter, and `sender` is who sent that; `ipcd` has written it.
     pub dead_letter: Option<DeadLetter>,
+    /// The index of the one group that receives from it; `None`: every group.
+    pub only_for: Option<u8>,
 }
 
 /// Who a process is: attested by the kernel, never by the process.

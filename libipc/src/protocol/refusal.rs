@@ -207,6 +207,16 @@ pub enum Refusal {
     /// Whoever called is gone, or waits for no answer.
     #[error("the caller is gone: nobody waits for this answer")]
     CallerGone,
+    /// Only root and the daemon's own uid may.
+    #[error("uid {uid} may not {wanted}: root and uid {daemon_uid} may")]
+    NotAdministrator {
+        /// What was asked for.
+        wanted: String,
+        /// Who asked.
+        uid: u32,
+        /// The daemon's uid.
+        daemon_uid: u32,
+    },
 }
 
 impl Refusal {
@@ -245,6 +255,7 @@ impl Refusal {
             Self::DeadLetters { .. } => "receive them, or see ipcctl dead",
             Self::NoSuchDeadLetter { .. } => "see which there are (ipcctl dead list NAME)",
             Self::CallerGone => "nothing is to be done: acknowledge the message",
+            Self::NotAdministrator { .. } => "ask as root",
         }
     }
 }

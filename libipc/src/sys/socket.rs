@@ -132,6 +132,15 @@ pub fn try_receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Rece
     receive_with(socket, buffer, libc::MSG_DONTWAIT)
 }
 
+/// Looks at the datagram that comes next, and leaves it there. Descriptors that came with it are given out, and
+/// will be again when it is received.
+///
+/// # Errors
+/// What the kernel said: EAGAIN with nothing to read.
+pub fn peek(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+    receive_with(socket, buffer, libc::MSG_DONTWAIT | libc::MSG_PEEK)
+}
+
 fn receive_with(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],

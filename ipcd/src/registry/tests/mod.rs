@@ -1,5 +1,7 @@
-//! Random operations keep the registry's invariants; [`rules`] tells the rules one by one.
+//! Random operations keep the registry's invariants; [`rules`] tells the rules one by one,
+//! [`replay`] that the records of what has changed have all of it.
 
+mod replay;
 mod rules;
 
 use std::collections::HashMap;
@@ -263,7 +265,7 @@ fn bury(registry: &mut Registry, step: &Step) {
             assert!(which.is_none() || found.len() < 2, "a number is one letter's");
             for (_, lane) in found {
                 let message = Message { sender: lane.sender, priority: lane.priority, len: 8 };
-                if let Ok(requeued) = registry.add_requeued(id, message) {
+                if let Ok(requeued) = registry.add_requeued(id, message, 0) {
                     assert_eq!((requeued.sender, requeued.dead_letter), (lane.sender, None));
                     registry.free_lane(dead, lane.ticket.index, 3, 1);
                 }

@@ -1,0 +1,203 @@
+//! Regions that a predecessor has left in the store: found by their names, mapped again, and shown anew.
+//!
+//! What a roster says follows from the registry, so it is written again from there: an update that the predecessor did
+//! not come to the end of is mended by that. The other regions are their members', and are left as they are.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use libipc::lane::layout::{Claim, LaneStatus, Limits, RosterHeader, SlotState, Traffic};
+use libipc::lane::position::Position;
+use libipc::lane::repair::slot_is_idle;
+use libipc::protocol::{LaneInfo, LaneTicket, Receivers};
+use libipc::regions::{Cursors, Doorstep, Roster};
+use libipc::sync::Ordering;
+use libipc::sys::mapping::{Access, MapError};
+
+use super::show::{Backstage, Counts, Show};
+use super::{
+    Handed, LaneRegion, MailboxRegions, Region, cursors_name, doorstep_name, lane_name, roster_name,
+};
+use crate::registry::mailbox::Mailbox;
+use crate::store::Kept;
+
+/// What was in the store, by name.
+#[derive(Debug, Default)]
+pub struct Found {
+    regions: HashMap<String, Region>,
+}
+
+/// Why a mailbox cannot be had back.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// A region is not in the store.
+    #[error("{0} is not in the store")]
+    Missing(String),
+    /// It cannot be mapped.
+    #[error(transparent)]
+    Map(#[from] MapError),
+}
+
+impl Found {
+    /// Adds a region.
+    pub fn add(&mut self, name: String, fd: OwnedFd, kept: Rc<Kept>) {
+        let region = Region::found(&name, fd, kept);
+        self.regions.insert(name, region);
+    }
+
+    /// A descriptor of a region, as one was handed out before.
+    #[must_use]
+    pub fn hand(&self, name: &str, read_only: bool) -> Option<Handed> {
+        let region = self.regions.get(name)?;
+        if read_only { region.read_only().ok() } else { Some(region.read_write()) }
+    }
+
+    /// The mailboxes of which there is a roster.
+    #[must_use]
+    pub fn mailboxes(&self) -> Vec<u64> {
+        let ids = self.regions.keys().filter_map(|name| name.strip_suffix(".roster")?.parse().ok());
+        ids.collect()
+    }
+
+    fn get(&self, name: String) -> Result<Region, RestoreError> {
+        self.regions.get(&name).cloned().ok_or(RestoreError::Missing(name))
+    }
+}
+
+impl MailboxRegions {
+    /// The regions of a mailbox that a predecessor has left.
+    ///
+    /// # Errors
+    /// [`RestoreError`].
+    pub fn restore(
+        mailbox: &Mailbox,
+        found: &Found,
+        backstage: &Rc<Backstage>,
+    ) -> Result<Self, RestoreError> {
+        let (id, limits) = (mailbox.id, mailbox.limits());
+        let roster = found.get(roster_name(id))?;
+        let roster_words = Roster::map(&roster, limits, Access::ReadWrite)?;
+        let cursors = (0..limits.groups).map(|group| {
+            let region = found.get(cursors_name(id, group))?;
+            let words = Cursors::map(&region, limits, Access::ReadWrite)?;
+            Ok((region, words))
+        });
+        let cursors = cursors.collect::<Result<_, RestoreError>>()?;
+        let doorsteps = (0..mailbox.doorsteps().len()).map(|index| {
+            let region = found.get(doorstep_name(id, index))?;
+            let words = Doorstep::map(&region, limits, Access::ReadWrite)?;
+            Ok((region, words))
+        });
+        let doorsteps = doorsteps.collect::<Result<_, RestoreError>>()?;
+        let mut lanes = BTreeMap::new();
+        for slot in mailbox.lanes().iter().filter(|slot| slot.state != SlotState::Free) {
+            let region = found.get(lane_name(id, slot.info.ticket))?;
+            let LaneInfo { doorstep, capacity_bytes, .. } = slot.info;
+            let mut lane = LaneRegion { region, doorstep, capacity_bytes, last_tail: None };
+            if slot.state == SlotState::Gone {
+                lane.last_tail = Some(lane.tail());
+            }
+            lanes.insert(slot.info.ticket.index, lane);
+        }
+        let turns = mailbox.attributes.receivers == Receivers::Exclusive;
+        let (roster, backstage) = ((roster, roster_words), backstage.clone());
+        Ok(Self { mailbox_id: id, backstage, roster, cursors, doorsteps, lanes, limits, turns })
+    }
+
+    /// Shows the members all that the registry has of the mailbox, and wakes them: whatever the predecessor had
+    /// shown, and however far it had come.
+    pub fn show_all(&self, mailbox: &Mailbox, barrier: bool) {
+        for freeing in &mailbox.freeing {
+            self.show(&Show::Free(*freeing));
+        }
+        for freeing in mailbox.freeing.iter().filter(|it| it.gone) {
+            self.show(&Show::Mend { group: freeing.group, slot: freeing.slot });
+        }
+        self.give_letters_back(mailbox);
+        for slot in mailbox.lanes() {
+            let lane = &slot.info;
+            let entry = self.roster().lanes.get(usize::from(lane.ticket.index));
+            let shown = entry.map(|entry| entry.status.load(Ordering::Relaxed));
+            let shown = LaneStatus::from_word(shown.unwrap_or(0));
+            // Once a lane was shown its claim is its receivers'.
+            if slot.state != SlotState::Free && shown.generation != lane.ticket.generation {
+                self.show(&Show::Lane(*lane));
+            }
+            self.show(&Show::LaneState(*lane, slot.state));
+        }
+        for (group, table) in (0u8..).zip(mailbox.groups()) {
+            for (slot, entry) in (0u16..).zip(table.slots()) {
+                let shown = self.roster().receivers.get(self.entry_of(group, slot));
+                let shown = shown.map_or(0, |entry| entry.state.load(Ordering::Relaxed));
+                let prepared = SlotState::from_word(shown) == SlotState::Active;
+                if entry.state == SlotState::Active && !prepared {
+                    let idle = self.cursors(group).is_none_or(|it| slot_is_idle(it, slot));
+                    let (identity, inherited) = (entry.identity, !idle);
+                    self.show(&Show::Receiver { group, slot, identity, inherited });
+                } else {
+                    self.show(&Show::ReceiverState { group, slot, state: entry.state });
+                }
+            }
+        }
+        if mailbox.fences {
+            self.show(&Show::Fences { barrier });
+        }
+        self.show(&Show::Counts(Box::new(Counts::of(mailbox))));
+        self.show(&Show::Traffic(mailbox.traffic));
+        self.show(&Show::Everybody);
+    }
+
+    /// A dead letter that the predecessor has taken, and whose end it has not come to note, is there again: no receiver
+    /// has claimed it, for that would have left its number.
+    fn give_letters_back(&self, mailbox: &Mailbox) {
+        let gone = mailbox.lanes().iter().filter(|slot| slot.state == SlotState::Gone);
+        for lane in gone.map(|slot| &slot.info).filter(|info| info.dead_letter.is_some()) {
+            let index = usize::from(lane.ticket.index);
+            let cell = self.cursors(0).and_then(|cursors| cursors.claims.get(index));
+            let first = Position::new(lane.first_position);
+            if let Some(cell) = cell {
+                let claim = Claim::from_word(cell.claim.load(Ordering::Acquire));
+                if claim.winner.is_none() && claim.position != first {
+                    let whole = Claim { position: first, winner: None };
+                    cell.claim.store(whole.to_word(), Ordering::Release);
+                }
+            }
+        }
+    }
+
+    /// Tells the members of a mailbox that is no more, as far as its regions are in the store.
+    pub fn show_gone(id: u64, found: &Found, backstage: &Rc<Backstage>, why: Traffic) {
+        let Ok(roster) = found.get(roster_name(id)) else { return };
+        // We wrote it ourselves.
+        let header = |offset| roster.word(offset) as u32;
+        let limits = Limits {
+            lanes_max: header(std::mem::offset_of!(RosterHeader, lanes_max)) as u16,
+            receivers_max: header(std::mem::offset_of!(RosterHeader, receivers_max)) as u16,
+            groups: header(std::mem::offset_of!(RosterHeader, groups_count)) as u8,
+        };
+        let Ok(words) = Roster::map(&roster, limits, Access::ReadWrite) else { return };
+        let doorsteps = (0..).map_while(|index| {
+            let region = found.get(doorstep_name(id, index)).ok()?;
+            let words = Doorstep::map(&region, limits, Access::ReadWrite).ok()?;
+            Some((region, words))
+        });
+        let doorsteps = doorsteps.collect();
+        let lanes = (0u16..).zip(words.lanes.iter()).filter_map(|(index, entry)| {
+            let status = LaneStatus::from_word(entry.status.load(Ordering::Relaxed));
+            let ticket = LaneTicket { index, generation: status.generation };
+            let region = found.get(lane_name(id, ticket)).ok()?;
+            let doorstep = entry.doorstep.load(Ordering::Relaxed) as u16;
+            let capacity_bytes = entry.capacity_bytes.load(Ordering::Relaxed);
+            Some((index, LaneRegion { region, doorstep, capacity_bytes, last_tail: None }))
+        });
+        let lanes = lanes.collect();
+        let (roster, backstage) = ((roster, words), backstage.clone());
+        // Nobody stands in line where nobody takes turns, and waking nobody does no harm.
+        let (cursors, turns) = (Vec::new(), true);
+        let regions =
+            Self { mailbox_id: id, backstage, roster, cursors, doorsteps, lanes, limits, turns };
+        regions.show(&Show::Traffic(why));
+        regions.show(&Show::Everybody);
+    }
+}
