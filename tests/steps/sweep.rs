@@ -129,10 +129,8 @@ pub(crate) fn sweep(operation: &dyn Operation) {
         return;
     };
     let plan = plan(&whole);
-    let mut longest = whole.steps;
     for &steps in &plan {
-        let walk = round(operation, &mut scene, steps).expect("it was traced before");
-        longest = longest.max(walk.steps);
+        round(operation, &mut scene, steps).expect("it was traced before");
     }
     let instructions = whole.steps - u64::from(operation.calls()) - whole.asleep.len() as u64;
     let kills = plan.len() as u64 + 1;
@@ -145,21 +143,11 @@ fn plan(whole: &Walk) -> Vec<u64> {
     let given = std::env::var("STEPS").ok();
     let long = whole.steps > LONG;
     let kills = match given.as_deref() {
-        Some("all") => {
-            if long {
-                KILLS_OF_LONG_MAX
-            } else {
-                u64::MAX
-            }
-        }
+        Some("all") if long => KILLS_OF_LONG_MAX,
+        Some("all") => u64::MAX,
         Some(count) => count.parse().expect("STEPS is a number or `all`"),
-        None => {
-            if long {
-                KILLS_OF_LONG
-            } else {
-                KILLS
-            }
-        }
+        None if long => KILLS_OF_LONG,
+        None => KILLS,
     };
     if kills > whole.steps {
         return (0..whole.steps).collect();

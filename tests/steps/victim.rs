@@ -48,6 +48,7 @@ pub(crate) struct Victim {
 
 impl Victim {
     /// Starts the program, and waits until it is at its first marker. `None` if it may not be traced here.
+    #[expect(clippy::zombie_processes, reason = "it is waited for by its pid, at last in `end`")]
     pub(crate) fn start(program: &Path, arguments: &[&str]) -> Option<Self> {
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
@@ -75,11 +76,9 @@ impl Victim {
             self.await_step();
             return Step::Done;
         }
-        let mut registers = ptrace::getregs(self.pid).expect("our child has stopped");
-        let next = self.instruction_at(registers.rip);
+        let next = self.instruction_at(next_address(self.pid, 0));
         if next == Instruction::Marker {
-            registers.rip += 1;
-            ptrace::setregs(self.pid, registers).expect("our child has stopped");
+            next_address(self.pid, 1);
             return Step::Marker;
         }
         ptrace::step(self.pid, None).expect("our child has stopped");
@@ -165,6 +164,23 @@ impl Drop for Victim {
     }
 }
 
+/// Where the next instruction of a process lies that has stopped; afterwards it is so many bytes further on.
+#[cfg(target_arch = "x86_64")]
+fn next_address(pid: Pid, skip: u64) -> u64 {
+    let mut registers = ptrace::getregs(pid).expect("our child has stopped");
+    let next = registers.rip;
+    if skip > 0 {
+        registers.rip += skip;
+        ptrace::setregs(pid, registers).expect("our child has stopped");
+    }
+    next
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn next_address(_: Pid, _: u64) -> u64 {
+    panic!("the program has no marker on other processors, and says so before it is traced")
+}
+
 /// Whether a process or a thread, given as its folder in /proc, sleeps on a futex.
 fn sleeps_on_futex(task: &Path) -> bool {
     sleep_of(task).is_some()
@@ -190,7 +206,7 @@ const FUTEX_CALLS: [&str; 2] = ["202", "449"];
 /// Waits until a thread or process sleeps on a futex, and if so told without an end; false if it is `over` before.
 pub(crate) fn await_sleep(task: &Path, endless: bool, mut over: impl FnMut() -> bool) -> bool {
     let deadline = patience();
-    while !sleep_of(task).is_some_and(|Bounded(bounded)| !(bounded && endless)) {
+    while sleep_of(task).is_none_or(|Bounded(bounded)| bounded && endless) {
         if over() {
             return false;
         }
