@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! message   sender u32 | length u32 | number u64 | filling, which sender and number determine
+//!           or of 8 bytes: sender u32 | number u24 | filling u8
 //! log       sender u32 | attempts u32 | number u64, one after the other
 //! ```
 
@@ -11,8 +12,11 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Bytes of the shortest numbered message, and of a log's entry.
+/// Bytes of the shortest numbered message but a small one, and of a log's entry.
 pub const BYTES_MIN: usize = 16;
+
+/// Bytes of a small one.
+pub const BYTES_SMALL: usize = 8;
 
 /// One entry of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,11 +32,17 @@ pub struct Entry {
 /// Writes a message of `len` bytes.
 ///
 /// # Panics
-/// If it is shorter than [`BYTES_MIN`].
+/// If it is shorter than [`BYTES_MIN`], and not a small one.
 pub fn write(sender: u32, number: u64, len: usize, into: &mut Vec<u8>) {
-    assert!(len >= BYTES_MIN, "a numbered message has {BYTES_MIN} bytes or more");
     into.clear();
     into.extend_from_slice(&sender.to_le_bytes());
+    if len == BYTES_SMALL {
+        assert!(number < 1 << 24, "a small message has a small number");
+        into.extend_from_slice(&number.to_le_bytes()[..3]);
+        into.push(filling(sender, number));
+        return;
+    }
+    assert!(len >= BYTES_MIN, "a numbered message has {BYTES_MIN} bytes or more");
     into.extend_from_slice(&(len as u32).to_le_bytes());
     into.extend_from_slice(&number.to_le_bytes());
     into.resize(len, filling(sender, number));
@@ -44,6 +54,11 @@ pub fn write(sender: u32, number: u64, len: usize, into: &mut Vec<u8>) {
 /// If it is not what [`write()`] wrote: torn, mixed or of another length.
 #[must_use]
 pub fn read(bytes: &[u8], attempts: u32) -> Entry {
+    if bytes.len() == BYTES_SMALL {
+        let (sender, number) = (le_u32(&bytes[..4]), le_u64(&bytes[4..7]));
+        assert_eq!(bytes[7], filling(sender, number), "a torn message");
+        return Entry { sender, attempts, number };
+    }
     assert!(bytes.len() >= BYTES_MIN, "a message of {} bytes", bytes.len());
     let (sender, number) = (le_u32(&bytes[..4]), le_u64(&bytes[8..16]));
     assert_eq!(le_u32(&bytes[4..8]) as usize, bytes.len(), "a message of another length");

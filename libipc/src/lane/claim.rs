@@ -556,16 +556,17 @@ impl<S: Storage> Claimant<S> {
     /// Is done with what is in hand; returns its lane.
     #[inline]
     fn free_in_hand(&mut self) -> u16 {
-        let mine = &self.mine;
-        let run = &mut self.run;
-        run.next = run.in_hand;
+        self.run.next = self.run.in_hand;
+        let lane = self.free();
+        let (mine, run) = (&self.mine, &mut self.run);
         if run.attempts != 0 && run.next.since(run.marked_end) >= 0 {
-            // The records behind had never been in another's hand.
+            // The records behind had never been in another's hand. Not before the hold has moved on: until then
+            // what is in hand comes again after a death, and has been handed out so often.
             run.attempts = 0;
             mine.attempts.store(0, Relaxed);
             mine.marked.store(Marked::FIRST, Relaxed);
         }
-        self.free()
+        lane
     }
 
     /// Acknowledges those of the messages in hand that lie before `first_left`, of which there are `count`,

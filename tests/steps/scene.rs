@@ -1,0 +1,420 @@
+//! The others: those who go on when a process has been killed, what they received, and what they hold it to.
+
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::mpsc::channel;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use libipc::{
+    Buffering, Client, MailboxOptions, MemberInfo, Receiver, Sender, ServerStatus, TryReceiveError,
+    TrySendError,
+};
+use tests::numbered::{self, BYTES_MIN, Entry};
+use tests::{TestDaemon, patience, wait_until};
+
+use crate::shared::{CAPACITY_BYTES, ROOM_BYTES, ROOM_MESSAGES};
+use crate::victim::await_sleep;
+
+/// The mailbox in which everything happens.
+pub(crate) const MAILBOX: &str = "scene";
+
+/// The number with which the others sign what they send.
+pub(crate) const OTHERS: u32 = 0;
+
+/// Messages of [`BYTES_MIN`] that fill a lane, each with 16 bytes in front of it.
+const ROOM_FOR_SHORT: usize = CAPACITY_BYTES / (16 + BYTES_MIN);
+
+/// What may become of one message.
+#[derive(Clone, Debug)]
+pub(crate) struct Fate {
+    sender: u32,
+    number: u64,
+    times: RangeInclusive<u32>,
+    attempts: RangeInclusive<u32>,
+}
+
+impl Fate {
+    /// It comes once, and nobody has had it before.
+    pub(crate) fn comes(sender: u32, number: u64) -> Self {
+        Self { sender, number, times: 1..=1, attempts: 0..=0 }
+    }
+
+    /// It comes once or not at all.
+    pub(crate) fn may_come(sender: u32, number: u64) -> Self {
+        Self { times: 0..=1, ..Self::comes(sender, number) }
+    }
+
+    /// If it comes it has been handed out so often before.
+    pub(crate) fn had_by(self, attempts: RangeInclusive<u32>) -> Self {
+        Self { attempts, ..self }
+    }
+}
+
+/// What must be as it was before a process came, once it has gone.
+#[derive(Debug, PartialEq)]
+struct Resources {
+    status: ServerStatus,
+    members: Vec<MemberInfo>,
+    reserved_bytes: u64,
+}
+
+/// A thread that waits for something in a call of the library.
+struct Waiting<T> {
+    task: PathBuf,
+    thread: JoinHandle<T>,
+}
+
+impl<T: Send + 'static> Waiting<T> {
+    fn start(act: impl FnOnce() -> T + Send + 'static) -> Self {
+        let (tell, told) = channel();
+        let thread = std::thread::spawn(move || {
+            tell.send(nix::unistd::gettid()).expect("somebody listens");
+            act()
+        });
+        let task = format!("/proc/self/task/{}", told.recv().expect("a thread's number"));
+        Self { task: task.into(), thread }
+    }
+
+    /// Waits until it sleeps; false if it has ended instead. `endless`: until it sleeps without an end, for a
+    /// sleep that ends by itself hides that nobody has come to wake it.
+    fn sleeps(&self, endless: bool) -> bool {
+        await_sleep(&self.task, endless, || self.thread.is_finished())
+    }
+
+    fn end(self) -> T {
+        wait_until("whoever waits is woken", || self.thread.is_finished());
+        self.thread.join().expect("no panic there")
+    }
+}
+
+/// A daemon, a mailbox, and those who use it beside the process that is killed.
+pub(crate) struct Scene {
+    daemon: TestDaemon,
+    client: Client,
+    options: MailboxOptions,
+    /// The number with which the process signs that is killed in this round.
+    pub(crate) victim: u32,
+    sender: Option<Sender>,
+    receiver: Option<Receiver>,
+    sleeper: Option<Waiting<(Receiver, Entry)>>,
+    blocked: Option<Waiting<Sender>>,
+    /// Messages that the others have sent.
+    sent: u64,
+    /// The same when this round began.
+    base: u64,
+    /// What was received in this round.
+    got: Vec<Entry>,
+    before: Option<Resources>,
+}
+
+impl Scene {
+    pub(crate) fn new(options: MailboxOptions) -> Self {
+        let daemon = TestDaemon::start(&["--log", "warn"]);
+        let client = daemon.client_with(MAILBOX, &options);
+        let sender = client.sender(MAILBOX).expect("an end to send");
+        Self {
+            daemon,
+            client,
+            options,
+            victim: 0,
+            sender: Some(sender),
+            receiver: None,
+            sleeper: None,
+            blocked: None,
+            sent: 0,
+            base: 0,
+            got: Vec::new(),
+            before: None,
+        }
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.daemon.socket()
+    }
+
+    /// Begins with another process; `alone`: it is the mailbox's only receiver, if it is one.
+    pub(crate) fn begin(&mut self, alone: bool) {
+        self.victim += 1;
+        self.base = self.sent;
+        self.got.clear();
+        if !alone {
+            self.open_receiver();
+        }
+        wait_until("only we are there", || self.daemon.status(&self.client).sessions == 1);
+        self.before = Some(self.resources());
+    }
+
+    /// The number of the n-th message that the others send in this round.
+    pub(crate) fn nth(&self, n: u64) -> u64 {
+        self.base + n
+    }
+
+    /// How many the others have sent in this round.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent - self.base
+    }
+
+    fn resources(&self) -> Resources {
+        let mut status = self.daemon.status(&self.client);
+        // What a lane has touched on its first lap stays.
+        status.resident_bytes = 0;
+        let detail = self.client.show(MAILBOX).expect("ours to see");
+        let mut members = detail.members;
+        members.iter_mut().for_each(|member| member.messages = 0);
+        Resources { status, members, reserved_bytes: detail.reserved_bytes }
+    }
+
+    fn open_receiver(&mut self) {
+        if self.receiver.is_none() {
+            let mut receiver = self.client.receiver(MAILBOX).expect("an end to receive");
+            receiver.set_spin_max(Duration::ZERO);
+            self.receiver = Some(receiver);
+        }
+    }
+
+    /// The others send so many messages, without waiting.
+    pub(crate) fn send(&mut self, count: u64) {
+        let sender = self.sender.as_mut().expect("nobody waits with it");
+        for _ in 0..count {
+            sender.try_send(&message(self.sent, BYTES_MIN)).expect("there is room");
+            self.sent += 1;
+        }
+    }
+
+    /// One more of the others comes, sends a message of a higher priority than all before, and goes.
+    pub(crate) fn send_urgently(&mut self) {
+        let mut sender = self.client.sender(MAILBOX).expect("an end to send");
+        sender.set_priority(3).expect("a priority");
+        sender.try_send(&message(self.sent, BYTES_MIN)).expect("there is room");
+        self.sent += 1;
+    }
+
+    /// One of the others takes all that is there.
+    pub(crate) fn drain(&mut self) {
+        self.take(usize::MAX);
+    }
+
+    /// One of the others takes so many messages, or all that are there.
+    pub(crate) fn take(&mut self, count: usize) {
+        self.open_receiver();
+        let receiver = self.receiver.as_mut().expect("it is open");
+        for _ in 0..count {
+            match receiver.try_receive() {
+                Ok(delivery) => {
+                    self.got.push(numbered::read(delivery.bytes(), delivery.attempts()));
+                    delivery.acknowledge();
+                }
+                Err(TryReceiveError::Empty) => break,
+                Err(error) => panic!("the others receive: {error:?}"),
+            }
+        }
+    }
+
+    /// One of the others takes a message and gives it back, so that it is offered to all.
+    pub(crate) fn take_and_return(&mut self) {
+        let receiver = self.receiver.as_mut().expect("it is open");
+        receiver.try_receive().expect("a message").return_to_queue();
+    }
+
+    /// What somebody else received, as `SENDER NUMBER ATTEMPTS` a line.
+    pub(crate) fn note(&mut self, text: &str) {
+        for line in text.lines() {
+            let mut words = line.split(' ').map(|word| word.parse::<u64>().expect("a number"));
+            let mut next = || words.next().expect("three numbers");
+            let (sender, number, attempts) = (next() as u32, next(), next() as u32);
+            self.got.push(Entry { sender, attempts, number });
+        }
+    }
+
+    /// Waits until the daemon has ended the session of whoever was killed.
+    pub(crate) fn await_end(&self) {
+        wait_until("the session of the dead is over", || {
+            self.daemon.status(&self.client).sessions == 1
+        });
+    }
+
+    /// One of the others goes to sleep in `receive`.
+    pub(crate) fn sleep_receiving(&mut self) {
+        self.open_receiver();
+        let mut receiver = self.receiver.take().expect("it is open");
+        let sleeper = Waiting::start(move || {
+            // Without a deadline, at which it would look once more by itself.
+            let delivery = receiver.receive().expect("it is woken and receives");
+            let entry = numbered::read(delivery.bytes(), delivery.attempts());
+            delivery.acknowledge();
+            (receiver, entry)
+        });
+        sleeper.sleeps(false);
+        self.sleeper = Some(sleeper);
+    }
+
+    /// If there is a sleeper it gets what is there, by itself; if nothing is there, what is sent to it now.
+    pub(crate) fn end_sleep(&mut self) {
+        let Some(sleeper) = self.sleeper.take() else { return };
+        wait_until("a sleeper is woken by what is there", || {
+            sleeper.thread.is_finished() || self.nothing_is_there() && sleeper.sleeps(false)
+        });
+        if !sleeper.thread.is_finished() {
+            self.send(1);
+        }
+        let (receiver, entry) = sleeper.end();
+        self.receiver = Some(receiver);
+        self.got.push(entry);
+    }
+
+    /// Whether nothing is to be received: nothing unclaimed, and nothing left by anybody.
+    fn nothing_is_there(&self) -> bool {
+        let detail = self.client.show(MAILBOX).expect("ours to see");
+        detail.summary.queued_bytes == 0 && detail.members.iter().all(|member| member.alive)
+    }
+
+    /// One of the others sends a message and has to wait: for room, or where nothing is buffered for the
+    /// acknowledgement. `endless`: see [`Waiting::sleeps`].
+    pub(crate) fn sleep_sending(&mut self, len: usize, endless: bool) {
+        let mut sender = self.sender.take().expect("nobody waits with it");
+        sender.set_spin_max(Duration::ZERO);
+        let message = message(self.sent, len);
+        self.sent += 1;
+        let blocked = Waiting::start(move || {
+            sender.send(&message).expect("it is woken and sends");
+            sender
+        });
+        assert!(blocked.sleeps(endless), "a send should have waited");
+        self.blocked = Some(blocked);
+    }
+
+    /// Fills the lane of the others, one of whom then sleeps because it is full.
+    pub(crate) fn fill_and_sleep_sending(&mut self, endless: bool) {
+        let sender = self.sender.as_mut().expect("nobody waits with it");
+        for _ in 0..ROOM_MESSAGES {
+            sender.try_send(&message(self.sent, ROOM_BYTES)).expect("there is room");
+            self.sent += 1;
+        }
+        self.sleep_sending(ROOM_BYTES, endless);
+    }
+
+    /// If one of the others waits in a send, and what it waits for has come about, it is woken by itself.
+    pub(crate) fn end_blocked_if(&mut self, come_about: impl FnOnce(&Self) -> bool) {
+        if self.blocked.is_some() && come_about(self) {
+            self.end_blocked();
+        }
+    }
+
+    /// Waits for the end of a send that waited, if there is one.
+    pub(crate) fn end_blocked(&mut self) {
+        if let Some(blocked) = self.blocked.take() {
+            self.sender = Some(blocked.end());
+        }
+    }
+
+    /// Bytes in the mailbox that nobody has claimed.
+    pub(crate) fn unclaimed_bytes(&self) -> u64 {
+        self.client.show(MAILBOX).expect("ours to see").summary.queued_bytes
+    }
+
+    /// Whether nobody has left anything that is to be taken over.
+    pub(crate) fn nothing_is_left(&self) -> bool {
+        let detail = self.client.show(MAILBOX).expect("ours to see");
+        detail.members.iter().all(|member| member.alive)
+    }
+
+    /// Holds what was received to what may have become of the messages.
+    pub(crate) fn check(&self, fates: &[Fate]) {
+        let mut times: HashMap<(u32, u64), u32> = HashMap::new();
+        for entry in &self.got {
+            let key = (entry.sender, entry.number);
+            *times.entry(key).or_default() += 1;
+            let fate = fates.iter().find(|fate| (fate.sender, fate.number) == key);
+            let fate = fate.unwrap_or_else(|| panic!("{entry:?} was never sent: {:?}", self.got));
+            assert!(
+                fate.attempts.contains(&entry.attempts),
+                "{entry:?} is marked wrongly: {fate:?}"
+            );
+        }
+        for fate in fates {
+            let came = times.get(&(fate.sender, fate.number)).copied().unwrap_or_default();
+            assert!(fate.times.contains(&came), "came {came} times: {fate:?}: {:?}", self.got);
+        }
+        let mine = |number| times.contains_key(&(self.victim, number));
+        let first_missing = (0..).find(|&number| !mine(number)).unwrap_or_default();
+        let last = self.got.iter().filter(|entry| entry.sender == self.victim);
+        let beyond = last.map(|entry| entry.number).max().filter(|&last| last > first_missing);
+        assert_eq!(beyond, None, "number {first_missing} of the dead is missing");
+    }
+
+    /// Whoever is left sends and receives as ever, and sleeps no longer than it must.
+    pub(crate) fn check_that_others_go_on(&mut self) {
+        self.got.clear();
+        self.base = self.sent;
+        match self.options.attributes().buffering {
+            Buffering::Bounded => {
+                self.fill_and_drain();
+                self.fill_and_sleep_sending(false);
+                self.take(ROOM_MESSAGES);
+                self.end_blocked();
+                self.take(1);
+            }
+            Buffering::Unbounded => {
+                self.send(2 * ROOM_FOR_SHORT as u64);
+                self.drain();
+            }
+            Buffering::Rendezvous => {
+                self.sleep_sending(BYTES_MIN, false);
+                self.take(1);
+                self.end_blocked();
+            }
+        }
+        self.sleep_receiving();
+        if self.options.attributes().buffering == Buffering::Rendezvous {
+            let mut sender = self.sender.take().expect("nobody waits with it");
+            let met = sender.send_deadline(&message(self.sent, BYTES_MIN), patience());
+            met.expect("whoever sleeps takes it");
+            self.sent += 1;
+            self.sender = Some(sender);
+        } else {
+            self.send(1);
+        }
+        self.end_sleep();
+        let all: Vec<_> = (self.base..self.sent).map(|n| Fate::comes(OTHERS, n)).collect();
+        self.check(&all);
+        numbered::check_order(&self.got);
+    }
+
+    fn fill_and_drain(&mut self) {
+        let sender = self.sender.as_mut().expect("nobody waits with it");
+        let mut count = 0;
+        loop {
+            match sender.try_send(&message(self.sent, BYTES_MIN)) {
+                Ok(()) => (self.sent, count) = (self.sent + 1, count + 1),
+                Err(TrySendError::Full) => break,
+                Err(error) => panic!("the others send: {error:?}"),
+            }
+        }
+        assert_eq!(count, ROOM_FOR_SHORT, "what a lane has room for");
+        self.drain();
+    }
+
+    /// Everything that the dead one had is free again.
+    pub(crate) fn check_resources(&mut self, alone: bool) {
+        if alone {
+            self.receiver = None;
+        }
+        let before = self.before.take().expect("the round has begun");
+        let mut now = self.resources();
+        let deadline = patience();
+        while now != before {
+            let early = std::time::Instant::now() < deadline;
+            assert!(early, "something is left behind: now {now:#?}, before {before:#?}");
+            std::thread::sleep(Duration::from_millis(1));
+            now = self.resources();
+        }
+    }
+}
+
+fn message(number: u64, len: usize) -> Vec<u8> {
+    let mut message = Vec::new();
+    numbered::write(OTHERS, number, len, &mut message);
+    message
+}
