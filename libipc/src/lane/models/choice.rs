@@ -175,8 +175,7 @@ fn loom_what_is_put_aside_is_neither_lost_nor_doubled() {
 }
 
 /// In the order of arrival, too, a receiver claims nothing new while another one is just taking over what it has
-/// returned, for the hold of that still stands in its slot. (Claiming all the same lost the one and doubled the
-/// other: the models see it at once.)
+/// returned, for the hold of that still stands in its slot. (Claiming all the same lost that one: a fuzzer found it.)
 #[test]
 fn loom_by_arrival_nothing_is_claimed_over_what_was_returned() {
     explore(2, || {
