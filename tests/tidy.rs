@@ -92,7 +92,7 @@ fn sources() -> Vec<Source> {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_string_lossy();
-            if ["target", ".git", "Cargo.lock"].contains(&&*name) {
+            if ["target", ".git", "Cargo.lock", "corpus", "artifacts"].contains(&&*name) {
                 continue;
             }
             if path.is_dir() {

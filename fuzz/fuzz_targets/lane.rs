@@ -186,7 +186,7 @@ fuzz_target!(|input: Input| {
     // What came while all were looking for the last time.
     world.drain();
     if world.input.senders_only {
-        world.book.borrow().check_all_settled();
+        world.book.borrow().check_all_settled(|| world.regions.describe());
     }
 });
 
@@ -391,7 +391,7 @@ impl World {
     fn mend(&self, slot: u8, discard: bool) {
         let cursors = &self.regions.seen.cursors[0];
         // Of those that live nobody mends anything; the last slot is a stranger's that has died.
-        let slot = TAKERS + u16::from(slot) % 10;
+        let slot = if slot < 200 { TAKERS } else { slot.into() };
         if discard && !self.input.senders_only {
             repair::discard_slot(cursors, slot);
         } else {

@@ -74,10 +74,11 @@ impl Book {
     }
 
     /// Nothing was lost.
-    pub fn check_all_settled(&self) {
-        let lost: Vec<_> =
-            self.messages.iter().filter(|(_, (_, fate))| *fate == Fate::Sent).collect();
-        assert!(lost.is_empty(), "lost: {lost:?}");
+    pub fn check_all_settled(&self, state: impl FnOnce() -> String) {
+        let mut lost = self.messages.iter().filter(|(_, (_, fate))| *fate == Fate::Sent);
+        if let Some((key, (len, _))) = lost.next() {
+            panic!("lost: {key:?} of {len} bytes, and {} more; {}", lost.count(), state());
+        }
     }
 }
 

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use ipcd::regions::Region;
 use libipc::lane::claim::{Claimant, LaneReader};
 use libipc::lane::layout::{
-    Claim, LANE_HEADER_BYTES, LaneStatus, Limits, SlotState, cursors_map, doorstep_map, roster_map,
+    Claim, ClaimCell, Hold, LANE_HEADER_BYTES, LaneStatus, Limits, SlotCell, SlotState,
+    cursors_map, doorstep_map, roster_map,
 };
 use libipc::lane::memory::RingMemory;
 use libipc::lane::order::{LaneId, Standing};
@@ -151,6 +152,22 @@ impl Regions {
         };
         let words = &all[usize::from(region) % all.len()].words;
         words[usize::from(word) % words.len()].store(value, Relaxed);
+    }
+
+    /// Who holds what, for whoever looks into a failure.
+    pub fn describe(&self) -> String {
+        let cursors = &self.seen.cursors[0];
+        let tails: Vec<_> =
+            self.written.iter().map(|(words, _)| words.header.tail.load(Relaxed)).collect();
+        let claim = |cell: &ClaimCell| Claim::from_word(cell.claim.load(Relaxed));
+        let claims: Vec<_> = cursors.claims.iter().map(claim).collect();
+        let hold = |cell: &SlotCell| {
+            let (hold, end) = (cell.hold.load(Relaxed), cell.end.load(Relaxed));
+            (Hold::from_word(hold), end, cell.taker.load(Relaxed))
+        };
+        let holds: Vec<_> = cursors.slots.iter().map(hold).collect();
+        let offered = cursors.header.offered[0].load(Relaxed);
+        format!("tails {tails:?}, claims {claims:?}, holds {holds:?}, offered {offered:b}")
     }
 
     /// The doorstep of a lane's sender.

@@ -410,11 +410,15 @@ impl<S: Storage> Claimant<S> {
         Some(Head { lane, position, key: (Reverse(reader.standing.priority), stamp) })
     }
 
-    /// Claims a record that was found to be the earliest, unless somebody else has meanwhile.
+    /// Claims a record that was found to be the earliest, unless somebody else has meanwhile, or is just taking over
+    /// what this receiver has returned.
     ///
     /// # Errors
     /// [`Malformed`]: the lane is left alone from now on.
     pub fn claim_head(&mut self, head: Head) -> Result<bool, Malformed> {
+        if !self.has_free_hands() {
+            return Ok(false);
+        }
         let reach = self.set_reach(Reach::ONE);
         let claimed = self.claim_if(head.lane, |claim| claim == head.position);
         self.set_reach(reach);

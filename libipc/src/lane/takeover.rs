@@ -221,16 +221,15 @@ impl<S: Storage> Claimant<S> {
             overwrite(&theirs.taker, 0);
             return false;
         }
-        let usable = hold.filter(|hold| {
-            lane.is_some() && self.plausible(*hold, Position::new(theirs.end.load(Relaxed)))
-        });
+        // Once: another receiver may write it still, and what was looked at is what is used.
+        let end = Position::new(theirs.end.load(Relaxed));
+        let usable = hold.filter(|hold| lane.is_some() && self.plausible(*hold, end));
         let Some(hold) = usable else {
             // Nothing there any more, or of a lane that we do not know (yet): somebody else may.
             overwrite(&theirs.taker, 0);
             return false;
         };
         let attempts = theirs.attempts.load(Relaxed).wrapping_add(1);
-        let end = Position::new(theirs.end.load(Relaxed));
         let marked_end = Marked::end_of(theirs.marked.load(Relaxed), hold.position, end);
         let rest = match share {
             Share::First if slot != self.slot => self.end_of_first(hold, end),

@@ -49,6 +49,10 @@ impl Receiver {
 
     /// Takes the message that arrived first; with a `wanted` sender, of that one's.
     pub(super) fn take_earliest(&mut self, wanted: Option<u32>) -> Result<bool, TryReceiveError> {
+        if !self.claimant.has_free_hands() {
+            // Somebody is just taking over what was returned: until then there is no place for another message.
+            return Ok(false);
+        }
         let mut first = None;
         for _ in 0..LOOKS_FOR_EARLIEST {
             let lanes = wanted.map(|pid| self.senders.lanes(pid));

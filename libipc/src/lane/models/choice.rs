@@ -173,3 +173,40 @@ fn loom_what_is_put_aside_is_neither_lost_nor_doubled() {
         });
     }
 }
+
+/// In the order of arrival, too, a receiver claims nothing new while another one is just taking over what it has
+/// returned, for the hold of that still stands in its slot. (Claiming all the same lost that one: a fuzzer found it.)
+#[test]
+fn loom_by_arrival_nothing_is_claimed_over_what_was_returned() {
+    explore(2, || {
+        let mailbox = Mailbox::new(2, 8);
+        let mut writer = mailbox.writer();
+        mailbox.send(&mut writer, 1);
+        mailbox.send(&mut writer, 2);
+        let other = mailbox.clone();
+        let mut claimant = mailbox.claimant(0, false);
+        claimant.set_by_arrival();
+        assert_eq!(mailbox.take(&mut claimant), Some(1));
+        claimant.return_to_queue();
+        let thread = thread::spawn(move || {
+            let mut claimant = other.claimant(1, false);
+            let mut got = Vec::new();
+            if claimant.take_over() {
+                got.push(other.take(&mut claimant).unwrap());
+                other.acknowledge(&mut claimant);
+            }
+            got
+        });
+        let mut got = Vec::new();
+        let head = claimant.earliest(None);
+        if claimant.take_over() || head.is_some_and(|head| claimant.claim_head(head).unwrap()) {
+            got.push(mailbox.take(&mut claimant).unwrap());
+            mailbox.acknowledge(&mut claimant);
+        }
+        got.extend(thread.join().unwrap());
+        got.extend(drain(&mailbox, &mut mailbox.claimant(1, false)));
+        got.sort_unstable();
+        assert_eq!(got, [1, 2]);
+        assert!(lane_is_drained(&mailbox.cursors, 0, writer.0.tail()));
+    });
+}
