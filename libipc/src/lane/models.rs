@@ -5,8 +5,10 @@
 //! is a few cells that loom checks for races, sleeping is a condition variable, and a death is a panic
 //! at a [`Storage::checkpoint`].
 
+mod arrival;
 mod choice;
 mod growth;
+mod letters;
 mod withdraw;
 
 use std::io;

@@ -33,7 +33,7 @@ impl Mailbox {
     }
 
     /// Sleeps, as a ticket does, until a record is done.
-    fn await_done(&self, record: Record) {
+    pub(super) fn await_done(&self, record: Record) {
         park::watch(&self.lane, Some(record.at));
         park::heavy_barrier(&self.roster.header, &self.park);
         loop {
