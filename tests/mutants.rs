@@ -150,10 +150,14 @@ fn mutate(text: &str, mutations: &[(usize, &Mutation)]) -> Result<String, String
             return Err(format!("the places of mutations {names:?} and of others overlap"));
         }
         mutated += &text[at..start];
+        let old = &text[start..end];
+        // As a part of an expression it needs them.
+        let (open, close) = if old.ends_with([';', '}']) { ("", "") } else { ("(", ")") };
+        mutated += open;
         for (number, new) in changes {
             write!(mutated, "if crate::sync::mutated({number}) {{ {new} }} else ").unwrap();
         }
-        write!(mutated, "{{ {} }}", &text[start..end]).unwrap();
+        write!(mutated, "{{ {old} }}{close}").unwrap();
         at = end;
     }
     Ok(mutated + &text[at..])
@@ -174,6 +178,10 @@ fn mutated_files() -> Result<BTreeMap<String, String>, String> {
     }
     let path = "libipc/src/sync.rs";
     changed.insert(path.into(), read(path) + SWITCH);
+    // Another version is another package: cargo keeps what it builds of the two apart.
+    let version = concat!("\nversion = \"", env!("CARGO_PKG_VERSION"));
+    let manifest = read("Cargo.toml").replacen(version, &format!("{version}+mutants"), 1);
+    changed.insert("Cargo.toml".into(), manifest);
     Ok(changed)
 }
 
@@ -232,6 +240,7 @@ fn run(program: &Path, module: &str, model: &str, number: usize) -> Output {
     let output = Command::new(program)
         .args(["--exact", &format!("{module}::{model}"), "--nocapture"])
         .env(CHOSEN, number.to_string())
+        .env("RUST_BACKTRACE", "0")
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
@@ -242,9 +251,10 @@ fn run(program: &Path, module: &str, model: &str, number: usize) -> Output {
 /// What a model said first when it failed.
 fn complaint(output: &Output) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
-    let mut lines = errors.lines().skip_while(|line| !line.contains(" panicked at "));
-    let said: Vec<_> = lines.by_ref().skip(1).take_while(|line| !line.is_empty()).take(3).collect();
-    said.join(" | ")
+    let lines = errors.lines().skip_while(|line| !line.contains(" panicked at "));
+    let said = lines.skip(1);
+    let said = said.take_while(|line| !line.is_empty() && !line.starts_with("note: "));
+    said.take(3).collect::<Vec<_>>().join(" | ")
 }
 
 /// A mutation, a model, and what that is to say; `None`: it catches nothing.
@@ -319,6 +329,7 @@ fn without_a_mutation_every_model_holds() {
 #[test]
 fn every_mutation_fits_the_sources() {
     let changed = mutated_files().unwrap();
+    assert!(changed["Cargo.toml"].contains("+mutants\""), "the copy is another package");
     let count = changed.values().map(|text| text.matches("if crate::sync::mutated(").count());
     assert_eq!(count.sum::<usize>(), mutations().len());
 }

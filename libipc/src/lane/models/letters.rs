@@ -3,10 +3,9 @@
 //! What `ipcd` does besides is done here in its place ([`bury`]); all else is the code that ships.
 
 use super::{
-    Acquire, Claimant, Mailbox, Mended, Model, Reach, Relaxed, Release, lane_is_drained, mend_slot,
-    slot_is_idle, thread,
+    Acquire, Arc, Claimant, Mailbox, Mended, Model, Reach, Relaxed, Release, Writer, explore,
+    get_cell, lane_is_drained, mend_slot, slot_is_idle, thread,
 };
-use super::{Arc, explore, get_cell};
 use crate::lane::fate::{self, Fate};
 use crate::lane::park;
 use crate::lane::repair::{Held, free_first, held_by_gone};
@@ -40,42 +39,79 @@ fn receive_fresh(mailbox: &Mailbox, claimant: &mut Claimant<Model>) -> Vec<u64> 
     got
 }
 
-/// A receiver has died with two records, one of them in hand. That one becomes a dead letter while another receiver
-/// goes on in the lane and the sender waits for the room: the other record is received once, as one that nobody had.
+/// A lane in which a receiver has died with two records, the first of them in hand.
+fn with_a_death(granules: usize) -> (Mailbox, Writer) {
+    let mailbox = Mailbox::new(2, granules);
+    let mut writer = mailbox.writer();
+    mailbox.send(&mut writer, 1);
+    mailbox.send(&mut writer, 2);
+    let mut doomed = mailbox.claimant(DEAD, false);
+    doomed.set_reach(Reach::batch(2, false));
+    assert_eq!(mailbox.take(&mut doomed), Some(1));
+    (mailbox, writer)
+}
+
+/// What `ipcd` does then: the first is a dead letter, the other, which was never handed out, is offered.
+fn repair(mailbox: &Mailbox) {
+    let held = held_by_gone(&mailbox.cursors, DEAD).expect("it had won two");
+    assert_eq!(held.hand_outs, 1);
+    assert_eq!(bury(mailbox, &held), 1);
+    let rest = held_by_gone(&mailbox.cursors, DEAD).expect("one is left");
+    assert_eq!(rest.hand_outs, 0, "it was never handed out");
+    assert_eq!(mend_slot(&mailbox.cursors, DEAD), Mended::Offered);
+}
+
+/// Afterwards the living receive what is left, and that is all.
+fn check_rest(mailbox: &Mailbox, writer: &Writer, mut got: Vec<u64>, expected: &[u64]) {
+    got.extend(receive_fresh(mailbox, &mut mailbox.claimant(0, false)));
+    got.sort_unstable();
+    assert_eq!(got, expected);
+    assert!(slot_is_idle(&mailbox.cursors, DEAD));
+    assert!(lane_is_drained(&mailbox.cursors, 0, writer.0.tail()));
+}
+
+/// Another receiver goes on in the lane meanwhile: what is left is received once, as what nobody had.
 #[test]
 fn loom_the_rest_behind_a_dead_letter_is_received_once() {
-    explore(2, || {
-        let mailbox = Mailbox::new(2, 8);
-        let mut writer = mailbox.writer();
-        mailbox.send(&mut writer, 1);
-        mailbox.send(&mut writer, 2);
-        let mut doomed = mailbox.claimant(DEAD, false);
-        doomed.set_reach(Reach::batch(2, false));
-        assert_eq!(mailbox.take(&mut doomed), Some(1));
+    explore(3, || {
+        let (mailbox, mut writer) = with_a_death(8);
+        mailbox.send(&mut writer, 3);
+        let daemon = mailbox.clone();
+        let daemon = thread::spawn(move || repair(&daemon));
+        let got = receive_fresh(&mailbox, &mut mailbox.claimant(0, false));
+        daemon.join().unwrap();
+        check_rest(&mailbox, &writer, got, &[2, 3]);
+    });
+}
+
+/// The lane is full, and its sender waits for the room of the first record: that alone it gets.
+#[test]
+fn loom_the_room_of_a_dead_letter_is_its_senders_again() {
+    explore(3, || {
+        let (mailbox, mut writer) = with_a_death(4);
+        let daemon = mailbox.clone();
+        let daemon = thread::spawn(move || repair(&daemon));
+        mailbox.send(&mut writer, 3);
+        daemon.join().unwrap();
+        check_rest(&mailbox, &writer, Vec::new(), &[2, 3]);
+    });
+}
+
+/// Both at once.
+#[test]
+fn loom_a_dead_letter_a_full_sender_and_another_receiver_agree() {
+    explore(1, || {
+        let (mailbox, mut writer) = with_a_death(8);
         // As long as the two together: the lane is full.
         writer.0.find_room(4).unwrap();
         writer.0.publish(&[3; 40]);
-
         let (daemon, other) = (mailbox.clone(), mailbox.clone());
-        let daemon = thread::spawn(move || {
-            let held = held_by_gone(&daemon.cursors, DEAD).expect("it had won two");
-            assert_eq!(held.hand_outs, 1);
-            let dead = bury(&daemon, &held);
-            let rest = held_by_gone(&daemon.cursors, DEAD).expect("it had won two");
-            assert_eq!(rest.hand_outs, 0);
-            assert_eq!(mend_slot(&daemon.cursors, DEAD), Mended::Offered);
-            dead
-        });
-        let receiver =
-            thread::spawn(move || receive_fresh(&other, &mut other.claimant(0, false)));
+        let daemon = thread::spawn(move || repair(&daemon));
+        let receiver = thread::spawn(move || receive_fresh(&other, &mut other.claimant(0, false)));
         mailbox.send(&mut writer, 4);
-        assert_eq!(daemon.join().unwrap(), 1);
-        let mut got = receiver.join().unwrap();
-        got.extend(receive_fresh(&mailbox, &mut mailbox.claimant(0, false)));
-        got.sort_unstable();
-        assert_eq!(got, [2, 3, 4]);
-        assert!(slot_is_idle(&mailbox.cursors, DEAD));
-        assert!(lane_is_drained(&mailbox.cursors, 0, writer.0.tail()));
+        daemon.join().unwrap();
+        let got = receiver.join().unwrap();
+        check_rest(&mailbox, &writer, got, &[2, 3, 4]);
     });
 }
 
