@@ -19,16 +19,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde::Deserialize;
 
 const LANE: &str = "libipc/src/lane";
-/// Says to a copy's models which mutation is on, counted from 1.
+/// Says to a copy's models which mutations are on, counted from 1.
 const CHOSEN: &str = "LIBIPC_MUTATION";
 
 /// Stands at the end of a copy's `sync.rs`.
 const SWITCH: &str = r#"
 /// Whether this mutation is on.
 pub fn mutated(number: usize) -> bool {
-    static CHOSEN: std::sync::LazyLock<Option<usize>> =
-        std::sync::LazyLock::new(|| std::env::var("LIBIPC_MUTATION").ok()?.parse().ok());
-    *CHOSEN == Some(number)
+    static CHOSEN: std::sync::LazyLock<Vec<usize>> = std::sync::LazyLock::new(|| {
+        let chosen = std::env::var("LIBIPC_MUTATION").unwrap_or_default();
+        chosen.split_whitespace().map(|number| number.parse().unwrap()).collect()
+    });
+    CHOSEN.contains(&number)
 }
 "#;
 
@@ -48,6 +50,8 @@ struct Mutation {
     function: String,
     old: String,
     new: String,
+    /// The name of another mutation that is on then, too: it takes away what hides this one.
+    beside: Option<String>,
     /// Pairs: a model, and what stands in what it says when it fails.
     #[serde(default)]
     caught_by: Vec<(String, String)>,
@@ -235,11 +239,11 @@ fn build(copy: &Path, target: &Path) -> PathBuf {
         .expect("cargo names the program that it has built")
 }
 
-/// Runs one model with one mutation on; 0 is none.
-fn run(program: &Path, module: &str, model: &str, number: usize) -> Output {
+/// Runs one model with these mutations on.
+fn run(program: &Path, module: &str, model: &str, chosen: &str) -> Output {
     let output = Command::new(program)
         .args(["--exact", &format!("{module}::{model}"), "--nocapture"])
-        .env(CHOSEN, number.to_string())
+        .env(CHOSEN, chosen)
         .env("RUST_BACKTRACE", "0")
         .output()
         .unwrap();
@@ -257,13 +261,13 @@ fn complaint(output: &Output) -> String {
     said.take(3).collect::<Vec<_>>().join(" | ")
 }
 
-/// A mutation, a model, and what that is to say; `None`: it catches nothing.
-type Case<'a> = (usize, &'a Mutation, &'a str, Option<&'a str>);
+/// The numbers that are on for a mutation, the mutation, a model, and what that is to say; `None`: it catches nothing.
+type Case<'a> = (String, &'a Mutation, &'a str, Option<&'a str>);
 
 /// Runs one case; says what came of it, and whether that is what should.
-fn judge(program: &Path, models: &BTreeMap<String, String>, case: Case<'_>) -> (bool, String) {
-    let (number, Mutation { name, file, function, .. }, model, expected) = case;
-    let output = run(program, &models[model], model, number);
+fn judge(program: &Path, models: &BTreeMap<String, String>, case: &Case<'_>) -> (bool, String) {
+    let (chosen, Mutation { name, file, function, .. }, model, expected) = case;
+    let output = run(program, &models[*model], model, chosen);
     let said = complaint(&output);
     let place = format!("{name} ({file}, {function})");
     match (expected, output.status.success()) {
@@ -288,11 +292,14 @@ fn each_mutation_is_caught_by_its_models() {
     let program = build(&copy, &target.join("loom"));
     let (mutations, models) = (mutations(), models());
     let mut cases: Vec<Case<'_>> = Vec::new();
-    for (index, mutation) in mutations.iter().enumerate() {
+    let number = |name: &String| mutations.iter().position(|other| other.name == *name).unwrap() + 1;
+    for mutation in &mutations {
+        let chosen = [&mutation.name].into_iter().chain(&mutation.beside);
+        let chosen: Vec<_> = chosen.map(|name| number(name).to_string()).collect();
         let caught = mutation.caught_by.iter().map(|(model, said)| (model, Some(said.as_str())));
         let missed = mutation.missed_by.iter().map(|model| (model, None));
         for (model, expected) in caught.chain(missed) {
-            cases.push((index + 1, mutation, model, expected));
+            cases.push((chosen.join(" "), mutation, model, expected));
         }
     }
     let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
@@ -300,7 +307,7 @@ fn each_mutation_is_caught_by_its_models() {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let (good, line) = judge(&program, &models, *case);
+                    let (good, line) = judge(&program, &models, case);
                     println!("{line}");
                     if !good {
                         failures.lock().unwrap().push(line);
@@ -322,7 +329,7 @@ fn without_a_mutation_every_model_holds() {
     let copy = target.join("mutants");
     write_copy(&copy);
     let program = build(&copy, &target.join("loom"));
-    let output = Command::new(program).arg("loom").env(CHOSEN, "0").output().unwrap();
+    let output = Command::new(program).arg("loom").env(CHOSEN, "").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
@@ -371,8 +378,9 @@ fn a_mutation_that_fits_nowhere_or_twice_is_refused() {
     let with = |function: &str, old: &str| {
         let (name, file) = ("m".into(), "f".into());
         let (caught_by, missed_by, why) = (Vec::new(), Vec::new(), String::new());
-        let (function, old, new) = (function.into(), old.into(), "three();".into());
-        let mutation = Mutation { name, file, function, old, new, caught_by, missed_by, why };
+        let (function, old, new, beside) = (function.into(), old.into(), "three();".into(), None);
+        let mutation =
+            Mutation { name, file, function, old, new, beside, caught_by, missed_by, why };
         mutate(text, &[(1, &mutation)])
     };
     assert_eq!(with("a", "one();"), Err("m: stands there more than once".into()));

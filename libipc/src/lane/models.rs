@@ -385,7 +385,13 @@ fn explore(preemptions: usize, case: impl Fn() + Send + Sync + 'static) {
     {
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = Some(preemptions);
-        builder.check(case);
+        let count = Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let counted = count.clone();
+        builder.check(move || {
+            counted.fetch_add(1, Relaxed);
+            case();
+        });
+        println!("{} interleavings", count.load(Relaxed));
     }
     #[cfg(not(loom))]
     {

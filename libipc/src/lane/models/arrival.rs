@@ -68,6 +68,38 @@ fn loom_what_arrived_before_another_is_received_before_it() {
     });
 }
 
+/// Another receiver takes what the first look has found, so the second finds something later, and maybe not yet what
+/// came before that: then it does not count.
+#[test]
+fn loom_what_arrived_before_another_is_claimed_before_it_by_one_of_two() {
+    explore(2, || {
+        // The lane that is looked at first gets 2, the next one 3.
+        let chain = Chain::new(2, &[Standing::default(); 3]);
+        send_stamped(&chain, 0, 1);
+        let other = chain.clone();
+        let thread = thread::spawn(move || {
+            let mut got = Vec::new();
+            let mut taker = other.taker(1);
+            got.extend(take_earliest(&other, &mut taker));
+            send_stamped(&other, 2, 2);
+            send_stamped(&other, 1, 3);
+            got
+        });
+        let mut taker = chain.taker(0);
+        let mut got = Vec::new();
+        while let Some(message) = take_earliest(&chain, &mut taker) {
+            assert!(message != 3 || chain.is_claimed(2), "3 came before 2");
+            got.push(message);
+        }
+        got.extend(thread.join().unwrap());
+        while let Some(message) = take_earliest(&chain, &mut taker) {
+            got.push(message);
+        }
+        got.sort_unstable();
+        assert_eq!(got, [1, 2, 3]);
+    });
+}
+
 /// A receiver finds an old hint of a lane that is empty, and clears it, while a message comes into that lane: it
 /// takes the message, or the hint stands again.
 #[test]

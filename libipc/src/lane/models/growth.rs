@@ -92,7 +92,7 @@ impl Chain {
     }
 
     /// Whether all that was ever published in a lane, one message, is claimed.
-    fn is_claimed(&self, lane: u16) -> bool {
+    pub(super) fn is_claimed(&self, lane: u16) -> bool {
         let cell = &self.mailbox().cursors.claims[usize::from(lane)];
         let end = self.mailbox().first.advance(GRANULES as u64);
         Claim::from_word(cell.claim.load(Relaxed)).position == end
