@@ -67,7 +67,8 @@ fn repository() -> PathBuf {
 }
 
 fn read(path: &str) -> String {
-    std::fs::read_to_string(repository().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    std::fs::read_to_string(repository().join(path))
+        .unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 fn mutations() -> Vec<Mutation> {
@@ -128,9 +129,8 @@ fn find(text: &str, within: Range<usize>, wanted: &str) -> Result<Range<usize>, 
     };
     let wanted: Vec<char> = solid(wanted, 0).into_iter().map(|(_, c)| c).collect();
     let there = solid(&text[within.clone()], within.start);
-    let mut found = there.windows(wanted.len()).filter(|window| {
-        window.iter().map(|(_, c)| c).eq(&wanted)
-    });
+    let mut found =
+        there.windows(wanted.len()).filter(|window| window.iter().map(|(_, c)| c).eq(&wanted));
     match (found.next(), found.next()) {
         (Some([(first, _), .., (last, c)]), None) => Ok(*first..*last + c.len_utf8()),
         (Some(_), Some(_)) => Err("stands there more than once".into()),
@@ -286,13 +286,15 @@ fn judge(program: &Path, models: &BTreeMap<String, String>, case: &Case<'_>) -> 
 #[test]
 #[ignore = "builds libipc once more and runs its models: scripts/test does it, behind those of the sources"]
 fn each_mutation_is_caught_by_its_models() {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(repository().join("target"), Into::into);
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or(repository().join("target"), Into::into);
     let copy = target.join("mutants");
     write_copy(&copy);
     let program = build(&copy, &target.join("loom"));
     let (mutations, models) = (mutations(), models());
     let mut cases: Vec<Case<'_>> = Vec::new();
-    let number = |name: &String| mutations.iter().position(|other| other.name == *name).unwrap() + 1;
+    let number =
+        |name: &String| mutations.iter().position(|other| other.name == *name).unwrap() + 1;
     for mutation in &mutations {
         let chosen = [&mutation.name].into_iter().chain(&mutation.beside);
         let chosen: Vec<_> = chosen.map(|name| number(name).to_string()).collect();
@@ -317,7 +319,12 @@ fn each_mutation_is_caught_by_its_models() {
         }
     });
     let failures = failures.into_inner().unwrap();
-    println!("{} mutations, {} runs, {} not as listed", mutations.len(), cases.len(), failures.len());
+    println!(
+        "{} mutations, {} runs, {} not as listed",
+        mutations.len(),
+        cases.len(),
+        failures.len()
+    );
     assert!(failures.is_empty(), "\n{}\n", failures.join("\n"));
 }
 
@@ -325,7 +332,8 @@ fn each_mutation_is_caught_by_its_models() {
 #[test]
 #[ignore = "as long as all models together: for whoever changes this file"]
 fn without_a_mutation_every_model_holds() {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(repository().join("target"), Into::into);
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or(repository().join("target"), Into::into);
     let copy = target.join("mutants");
     write_copy(&copy);
     let program = build(&copy, &target.join("loom"));
@@ -345,7 +353,8 @@ fn every_mutation_fits_the_sources() {
 fn every_model_catches_something() {
     let (models, mutations) = (models(), mutations());
     let known = |model: &String| models.contains_key(model);
-    let caught = || mutations.iter().flat_map(|mutation| &mutation.caught_by).map(|(model, _)| model);
+    let caught =
+        || mutations.iter().flat_map(|mutation| &mutation.caught_by).map(|(model, _)| model);
     let named = caught().chain(mutations.iter().flat_map(|mutation| &mutation.missed_by));
     assert_eq!(named.filter(|model| !known(model)).collect::<Vec<_>>(), [""; 0], "no such model");
     let caught: BTreeSet<_> = caught().collect();

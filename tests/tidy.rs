@@ -134,8 +134,7 @@ fn unsafe_lives_at_home(sources: &[Source]) -> Vec<String> {
 /// The sources that are compiled into what is shipped, models of it aside.
 fn is_product(source: &Source) -> bool {
     let shipped = ["libipc/src/", "ipcd/src/", "ipcctl/src/"];
-    shipped.iter().any(|folder| source.path.starts_with(folder))
-        && !source.path.contains("/models")
+    shipped.iter().any(|folder| source.path.starts_with(folder)) && !source.path.contains("/models")
 }
 
 fn both_ends_of_each_pair_exist(sources: &[Source]) -> Vec<String> {
