@@ -69,28 +69,28 @@ fn loom_what_arrived_before_another_is_received_before_it() {
 }
 
 /// Another receiver takes what the first look has found, so the second finds something later, and maybe not yet what
-/// came before that: then it does not count.
+/// came before that: then it does not count. (The one that looks is the spawned thread, as in the model of "done".)
 #[test]
 fn loom_what_arrived_before_another_is_claimed_before_it_by_one_of_two() {
     explore(2, || {
         // The lane that is looked at first gets 2, the next one 3.
         let chain = Chain::new(2, &[Standing::default(); 3]);
         send_stamped(&chain, 0, 1);
-        let other = chain.clone();
+        let looking = chain.clone();
         let thread = thread::spawn(move || {
+            let mut taker = looking.taker(0);
             let mut got = Vec::new();
-            let mut taker = other.taker(1);
-            got.extend(take_earliest(&other, &mut taker));
-            send_stamped(&other, 2, 2);
-            send_stamped(&other, 1, 3);
+            while let Some(message) = take_earliest(&looking, &mut taker) {
+                assert!(message != 3 || looking.is_claimed(2), "3 came before 2");
+                got.push(message);
+            }
             got
         });
-        let mut taker = chain.taker(0);
+        let mut taker = chain.taker(1);
         let mut got = Vec::new();
-        while let Some(message) = take_earliest(&chain, &mut taker) {
-            assert!(message != 3 || chain.is_claimed(2), "3 came before 2");
-            got.push(message);
-        }
+        got.extend(take_earliest(&chain, &mut taker));
+        send_stamped(&chain, 2, 2);
+        send_stamped(&chain, 1, 3);
         got.extend(thread.join().unwrap());
         while let Some(message) = take_earliest(&chain, &mut taker) {
             got.push(message);
