@@ -5,8 +5,10 @@
 //! is a few cells that loom checks for races, sleeping is a condition variable, and a death is a panic
 //! at a [`Storage::checkpoint`].
 
+mod arrival;
 mod choice;
 mod growth;
+mod letters;
 mod withdraw;
 
 use std::io;
@@ -383,7 +385,13 @@ fn explore(preemptions: usize, case: impl Fn() + Send + Sync + 'static) {
     {
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = Some(preemptions);
-        builder.check(case);
+        let count = Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let counted = count.clone();
+        builder.check(move || {
+            counted.fetch_add(1, Relaxed);
+            case();
+        });
+        println!("{} interleavings", count.load(Relaxed));
     }
     #[cfg(not(loom))]
     {

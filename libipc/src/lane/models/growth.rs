@@ -25,8 +25,8 @@ const GRANULES: usize = 2;
 
 /// The lanes of one mailbox, each with the mailbox as its sender and its readers see it.
 #[derive(Clone)]
-struct Chain {
-    lanes: Vec<Mailbox>,
+pub(super) struct Chain {
+    pub(super) lanes: Vec<Mailbox>,
     standings: Vec<Standing>,
 }
 
@@ -37,7 +37,7 @@ fn behind(lane: u16) -> Standing {
 
 impl Chain {
     /// Lanes that stand like this; the first is there, and those that stand behind none.
-    fn new(receivers: usize, standings: &[Standing]) -> Self {
+    pub(super) fn new(receivers: usize, standings: &[Standing]) -> Self {
         let mailbox = Mailbox::new(receivers, GRANULES);
         let count = standings.len();
         let roster = Roster { lanes: shared_slice::<LaneEntry>(count), ..mailbox.roster.clone() };
@@ -64,7 +64,7 @@ impl Chain {
         chain
     }
 
-    fn mailbox(&self) -> &Mailbox {
+    pub(super) fn mailbox(&self) -> &Mailbox {
         &self.lanes[0]
     }
 
@@ -77,7 +77,7 @@ impl Chain {
     }
 
     /// The sender sends one message in this lane, which is full then.
-    fn send(&self, lane: u16, message: u8) {
+    pub(super) fn send(&self, lane: u16, message: u8) {
         let Mailbox { model, lane: header, roster, cursors, first, .. } =
             self.lanes[usize::from(lane)].clone();
         let mut writer = LaneWriter::new(model, header, roster, [cursors], lane, first);
@@ -92,13 +92,13 @@ impl Chain {
     }
 
     /// Whether all that was ever published in a lane, one message, is claimed.
-    fn is_claimed(&self, lane: u16) -> bool {
+    pub(super) fn is_claimed(&self, lane: u16) -> bool {
         let cell = &self.mailbox().cursors.claims[usize::from(lane)];
         let end = self.mailbox().first.advance(GRANULES as u64);
         Claim::from_word(cell.claim.load(Relaxed)).position == end
     }
 
-    fn taker(&self, slot: u16) -> Taker {
+    pub(super) fn taker(&self, slot: u16) -> Taker {
         self.taker_dying_at(slot, None)
     }
 
@@ -129,9 +129,9 @@ impl Chain {
 }
 
 /// A receiver.
-struct Taker {
+pub(super) struct Taker {
     chain: Chain,
-    claimant: Claimant<Model>,
+    pub(super) claimant: Claimant<Model>,
     checkpoints_left: Option<CheckpointsLeft>,
     seen_changes: u32,
     by_priority: bool,
