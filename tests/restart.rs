@@ -230,6 +230,18 @@ fn told(daemon: &TestDaemon, client: &Client) -> (Vec<MailboxDetail>, ServerStat
     (shown.collect(), ServerStatus { pid: 0, descriptors: 0, ..status })
 }
 
+/// A child that has sent five messages, and an urgent one.
+fn sender_of_six(daemon: &TestDaemon, name: &str) -> Child {
+    let mut child = daemon.child();
+    child.done(&format!("sender {name}"));
+    for number in 0..5 {
+        child.done(&format!("send {number}"));
+    }
+    child.done("priority 7");
+    child.done("send urgent");
+    child
+}
+
 #[test]
 fn everything_that_is_told_is_the_same_before_and_after() {
     let daemon = TestDaemon::start_kept(&[]);
@@ -245,14 +257,7 @@ fn everything_that_is_told_is_the_same_before_and_after() {
     let _inbox = client.register(Some("us"), &small()).expect("an inbox");
     let mut children: Vec<Child> = Vec::new();
     for name in ["groups", "orders", "closed", "draining", "held", "grows", "called"] {
-        let mut child = daemon.child();
-        child.done(&format!("sender {name}"));
-        for number in 0..5 {
-            child.done(&format!("send {number}"));
-        }
-        child.done("priority 7");
-        child.done("send urgent");
-        children.push(child);
+        children.push(sender_of_six(&daemon, name));
     }
     let mut grown = daemon.child();
     grown.done("sender grows");
