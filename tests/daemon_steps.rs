@@ -11,7 +11,7 @@ use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use tests::{Child, Dice, TestDaemon, descriptors_of, patience, seed, wait_until};
+use tests::{Child, Dice, TestDaemon, descriptors_of, patience, seed, settled, wait_until};
 
 /// A daemon that has not come to its next instruction for so long sleeps: it has done all that there is to do.
 const ASLEEP: Duration = Duration::from_millis(50);
@@ -157,7 +157,7 @@ fn sweep(asked: &Asked) {
     let sample = std::env::var("STEPS").ok().and_then(|steps| steps.parse().ok());
     let mut scene = Scene::new();
     let all = scene.round(asked, None);
-    let before = scene.idle();
+    let before = settled(|| scene.idle());
     for _ in 0..sample.unwrap_or(SAMPLE) {
         let after = dice.below(all + 1);
         println!("{}: killed after {after} of {all}", asked.what);

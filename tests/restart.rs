@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tests::numbered::{Census, check_order, read_log};
 use tests::shell::Shell;
-use tests::{Child, Dice, TestDaemon, descriptors_of, patience, seed, wait_until};
+use tests::{Child, Dice, TestDaemon, descriptors_of, patience, seed, settled, wait_until};
 
 const WITHOUT_END: u64 = 1 << 40;
 
@@ -168,7 +168,7 @@ fn killed_again_and_again_under_load_the_daemon_loses_and_doubles_nothing() {
     let mut dice = Dice::new(seed());
     let daemon = TestDaemon::start_kept(&["--log", "warn"]);
     let client = daemon.client();
-    let before = idle(&daemon, &client);
+    let before = settled(|| idle(&daemon, &client));
     let load = Load::new(&daemon, &mut dice);
     let mut stuck_at = load.progress();
     for round in 0..30 {
@@ -193,7 +193,7 @@ fn killed_while_everybody_asks_the_daemon_does_each_request_once() {
     let mut dice = Dice::new(seed());
     let daemon = TestDaemon::start_kept(&["--log", "warn"]);
     let client = daemon.client();
-    let before = idle(&daemon, &client);
+    let before = settled(|| idle(&daemon, &client));
     let until = daemon.folder().join("until");
     let mut asking: Vec<Child> = Vec::new();
     for prefix in ["one", "two", "three"] {
@@ -376,7 +376,7 @@ fn what_happens_while_no_daemon_is_there_is_made_good() {
 fn a_thousand_mailboxes_come_back_with_what_is_in_them() {
     let daemon = TestDaemon::start_kept(&["--log", "warn"]);
     let client = daemon.client();
-    let before = idle(&daemon, &client);
+    let before = settled(|| idle(&daemon, &client));
     for number in 0..1000u32 {
         let name = format!("m{number}");
         client.create(&name, &small()).expect("a mailbox");
