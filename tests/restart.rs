@@ -230,10 +230,7 @@ fn told(daemon: &TestDaemon, client: &Client) -> (Vec<MailboxDetail>, ServerStat
     (shown.collect(), ServerStatus { pid: 0, descriptors: 0, ..status })
 }
 
-#[test]
-fn everything_that_is_told_is_the_same_before_and_after() {
-    let daemon = TestDaemon::start_kept(&[]);
-    let client = daemon.client();
+fn create_of_each_kind(client: &Client) {
     let groups = small().group("all", SlowGroup::Block).expect("a name");
     let groups = groups.group("some", SlowGroup::DropOldest).expect("a name");
     client.create("groups", &groups).expect("a mailbox");
@@ -242,6 +239,13 @@ fn everything_that_is_told_is_the_same_before_and_after() {
     }
     client.create("grows", &small().buffering(Buffering::Unbounded)).expect("a mailbox");
     client.create("mine", &small().lifetime(Owner::Process)).expect("a mailbox");
+}
+
+#[test]
+fn everything_that_is_told_is_the_same_before_and_after() {
+    let daemon = TestDaemon::start_kept(&[]);
+    let client = daemon.client();
+    create_of_each_kind(&client);
     let _inbox = client.register(Some("us"), &small()).expect("an inbox");
     let mut children: Vec<Child> = Vec::new();
     for name in ["groups", "orders", "closed", "draining", "held", "grows", "called"] {
