@@ -327,7 +327,9 @@ fn killed_at_any_instruction_of_repairing_a_death_the_message_in_hand_comes_agai
             scene.other.done("send second");
             assert_eq!(scene.other.got("hold").text, "first");
         },
-        ask: |scene| drop(scene.other.kill()),
+        ask: |scene| {
+            scene.other.kill();
+        },
         check: |scene| {
             wait_until("it is known to be dead", || scene.members() == (0, 0));
             let mut receiver = scene.client.receiver(NAME).expect("ours to receive");
