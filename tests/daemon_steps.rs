@@ -17,7 +17,7 @@ use tests::{Child, Dice, TestDaemon, descriptors_of, patience, seed, settled, wa
 /// A daemon that has not come to its next instruction for so long sleeps: it has done all that there is to do.
 const ASLEEP: Duration = Duration::from_millis(50);
 /// Kills of each request, if nobody says otherwise.
-const SAMPLE: u64 = 40;
+const SAMPLE: u64 = 12;
 
 /// The daemon in our hand: it runs when and as far as we let it.
 struct Stepped(Pid);
