@@ -1,7 +1,8 @@
 //! The daemon is stepped through one request after the other and killed after some of its instructions; its successor
 //! finishes what it had begun, and is held to what is promised.
 //!
-//! Of each request a sample of its instructions: `STEPS=n` of them, `SEED=s` the same as before.
+//! Of each request a sample of its instructions, half of them close behind a system call, where the steps are that matter to a
+//! successor: `STEPS=n` of them, `SEED=s` the same as before.
 
 use std::time::{Duration, Instant};
 
@@ -11,12 +12,12 @@ use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use tests::{Child, Dice, TestDaemon, descriptors_of, patience, seed, wait_until};
+use tests::{Child, Dice, TestDaemon, descriptors_of, patience, seed, settled, wait_until};
 
 /// A daemon that has not come to its next instruction for so long sleeps: it has done all that there is to do.
 const ASLEEP: Duration = Duration::from_millis(50);
 /// Kills of each request, if nobody says otherwise.
-const SAMPLE: u64 = 40;
+const SAMPLE: u64 = 12;
 
 /// The daemon in our hand: it runs when and as far as we let it.
 struct Stepped(Pid);
@@ -30,9 +31,12 @@ impl Stepped {
         Self(pid)
     }
 
-    /// Lets it do so many instructions, or until it sleeps; how many it has done.
-    fn steps(&self, limit: u64) -> u64 {
+    /// Lets it do so many instructions, or until it sleeps; how many it has done. Notes which were system calls.
+    fn steps(&self, limit: u64, mut calls: Option<&mut Vec<u64>>) -> u64 {
         for done in 0..limit {
+            if let Some(calls) = calls.as_mut().filter(|_| self.is_at_call()) {
+                calls.push(done);
+            }
             ptrace::step(self.0, None).expect("it is stopped");
             let start = Instant::now();
             let flags = WaitPidFlag::WNOHANG | WaitPidFlag::__WALL;
@@ -43,6 +47,14 @@ impl Stepped {
             }
         }
         limit
+    }
+
+    /// Whether its next instruction is a system call.
+    fn is_at_call(&self) -> bool {
+        const SYSCALL: i64 = 0x050f;
+        let at = ptrace::getregs(self.0).expect("it is stopped").rip;
+        let word = ptrace::read(self.0, at as ptrace::AddressType).expect("its next instruction");
+        word & 0xffff == SYSCALL
     }
 
     /// Whether it waits for something in the kernel.
@@ -125,13 +137,25 @@ impl Scene {
         (status.usage, status.mailboxes, status.resident_bytes, daemon, keeper)
     }
 
+    /// One round, without a kill: how many instructions there are, and which of them are system calls.
+    fn measure(&mut self, asked: &Asked) -> (u64, Vec<u64>) {
+        let mut calls = Vec::new();
+        let all = self.round(asked, None, Some(&mut calls));
+        (all, calls)
+    }
+
     /// One round; after how many instructions to kill, or none. Returns how many were done.
-    fn round(&mut self, asked: &Asked, kill_after: Option<u64>) -> u64 {
+    fn round(
+        &mut self,
+        asked: &Asked,
+        kill_after: Option<u64>,
+        calls: Option<&mut Vec<u64>>,
+    ) -> u64 {
         (asked.prepare)(self);
         let pid = self.daemon.status(&self.client).pid;
         let stepped = Stepped::take(pid);
         (asked.ask)(self);
-        let done = stepped.steps(kill_after.unwrap_or(u64::MAX));
+        let done = stepped.steps(kill_after.unwrap_or(u64::MAX), calls);
         match kill_after {
             Some(_) => stepped.kill(),
             None => stepped.let_go(),
@@ -156,12 +180,16 @@ fn sweep(asked: &Asked) {
     let mut dice = Dice::new(seed());
     let sample = std::env::var("STEPS").ok().and_then(|steps| steps.parse().ok());
     let mut scene = Scene::new();
-    let all = scene.round(asked, None);
-    let before = scene.idle();
+    let (all, calls) = scene.measure(asked);
+    let before = settled(|| scene.idle());
     for _ in 0..sample.unwrap_or(SAMPLE) {
-        let after = dice.below(all + 1);
+        let behind = calls.get(dice.below(2 * calls.len() as u64) as usize);
+        let after = match behind {
+            Some(call) => call + 1 + dice.below(20),
+            None => dice.below(all + 1),
+        };
         println!("{}: killed after {after} of {all}", asked.what);
-        scene.round(asked, Some(after));
+        scene.round(asked, Some(after), None);
     }
     wait_until("everything is as it was", || scene.idle() == before);
 }
@@ -238,6 +266,7 @@ fn killed_at_any_instruction_of_adding_a_lane_what_is_sent_into_it_comes() {
             for expected in ["an urgent message", "a message"] {
                 let delivery = receiver.receive_deadline(patience()).expect("a message");
                 assert_eq!((delivery.bytes(), delivery.attempts()), (expected.as_bytes(), 0));
+                delivery.acknowledge();
             }
             scene.asks.done("close_sender");
         },
@@ -307,6 +336,7 @@ fn killed_at_any_instruction_of_repairing_a_death_the_message_in_hand_comes_agai
             for (text, attempts) in [("first", 1), ("second", 0)] {
                 let delivery = receiver.receive_deadline(patience()).expect("a message");
                 assert_eq!((delivery.bytes(), delivery.attempts()), (text.as_bytes(), attempts));
+                delivery.acknowledge();
             }
             drop(receiver);
             scene.other = scene.daemon.child();

@@ -56,6 +56,22 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Looks until what is seen has stopped changing.
+///
+/// # Panics
+/// When patience has ended.
+pub fn settled<T: PartialEq>(mut look: impl FnMut() -> T) -> T {
+    const LOOKS: u32 = 30;
+    let (mut seen, mut same) = (look(), 0);
+    wait_until("what is seen settles", || {
+        let now = look();
+        same = if now == seen { same + 1 } else { 0 };
+        seen = now;
+        same >= LOOKS
+    });
+    seen
+}
+
 /// Whether this test may go on: it needs several uids, so it needs root. Says so aloud, and counts, where
 /// it may not.
 #[must_use]

@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tests::numbered::{Census, check_order, read_log};
 use tests::shell::Shell;
-use tests::{Child, Dice, TestDaemon, descriptors_of, patience, seed, wait_until};
+use tests::{Child, Dice, TestDaemon, descriptors_of, patience, seed, settled, wait_until};
 
 const WITHOUT_END: u64 = 1 << 40;
 
@@ -168,7 +168,7 @@ fn killed_again_and_again_under_load_the_daemon_loses_and_doubles_nothing() {
     let mut dice = Dice::new(seed());
     let daemon = TestDaemon::start_kept(&["--log", "warn"]);
     let client = daemon.client();
-    let before = idle(&daemon, &client);
+    let before = settled(|| idle(&daemon, &client));
     let load = Load::new(&daemon, &mut dice);
     let mut stuck_at = load.progress();
     for round in 0..30 {
@@ -193,7 +193,7 @@ fn killed_while_everybody_asks_the_daemon_does_each_request_once() {
     let mut dice = Dice::new(seed());
     let daemon = TestDaemon::start_kept(&["--log", "warn"]);
     let client = daemon.client();
-    let before = idle(&daemon, &client);
+    let before = settled(|| idle(&daemon, &client));
     let until = daemon.folder().join("until");
     let mut asking: Vec<Child> = Vec::new();
     for prefix in ["one", "two", "three"] {
@@ -230,22 +230,7 @@ fn told(daemon: &TestDaemon, client: &Client) -> (Vec<MailboxDetail>, ServerStat
     (shown.collect(), ServerStatus { pid: 0, descriptors: 0, ..status })
 }
 
-/// A child that has sent five messages, and an urgent one.
-fn sender_of_six(daemon: &TestDaemon, name: &str) -> Child {
-    let mut child = daemon.child();
-    child.done(&format!("sender {name}"));
-    for number in 0..5 {
-        child.done(&format!("send {number}"));
-    }
-    child.done("priority 7");
-    child.done("send urgent");
-    child
-}
-
-#[test]
-fn everything_that_is_told_is_the_same_before_and_after() {
-    let daemon = TestDaemon::start_kept(&[]);
-    let client = daemon.client();
+fn create_of_each_kind(client: &Client) {
     let groups = small().group("all", SlowGroup::Block).expect("a name");
     let groups = groups.group("some", SlowGroup::DropOldest).expect("a name");
     client.create("groups", &groups).expect("a mailbox");
@@ -254,10 +239,24 @@ fn everything_that_is_told_is_the_same_before_and_after() {
     }
     client.create("grows", &small().buffering(Buffering::Unbounded)).expect("a mailbox");
     client.create("mine", &small().lifetime(Owner::Process)).expect("a mailbox");
+}
+
+#[test]
+fn everything_that_is_told_is_the_same_before_and_after() {
+    let daemon = TestDaemon::start_kept(&[]);
+    let client = daemon.client();
+    create_of_each_kind(&client);
     let _inbox = client.register(Some("us"), &small()).expect("an inbox");
     let mut children: Vec<Child> = Vec::new();
     for name in ["groups", "orders", "closed", "draining", "held", "grows", "called"] {
-        children.push(sender_of_six(&daemon, name));
+        let mut child = daemon.child();
+        child.done(&format!("sender {name}"));
+        for number in 0..5 {
+            child.done(&format!("send {number}"));
+        }
+        child.done("priority 7");
+        child.done("send urgent");
+        children.push(child);
     }
     let mut grown = daemon.child();
     grown.done("sender grows");
@@ -381,7 +380,7 @@ fn what_happens_while_no_daemon_is_there_is_made_good() {
 fn a_thousand_mailboxes_come_back_with_what_is_in_them() {
     let daemon = TestDaemon::start_kept(&["--log", "warn"]);
     let client = daemon.client();
-    let before = idle(&daemon, &client);
+    let before = settled(|| idle(&daemon, &client));
     for number in 0..1000u32 {
         let name = format!("m{number}");
         client.create(&name, &small()).expect("a mailbox");

@@ -99,14 +99,19 @@ pub struct Recovered {
     pub fresh: Vec<Descriptors>,
 }
 
-/// A session's socket and pidfd, as far as they have been found, and what keeps them.
-type KeptSession = (Option<OwnedFd>, Option<OwnedFd>, Option<Rc<Kept>>);
+/// What was kept for a session.
+#[derive(Default)]
+struct SessionParts {
+    socket: Option<OwnedFd>,
+    pidfd: Option<OwnedFd>,
+    kept: Option<Rc<Kept>>,
+}
 
 /// The store's contents by what they are.
 #[derive(Default)]
 struct Contents {
     regions: Found,
-    sessions: HashMap<String, KeptSession>,
+    sessions: HashMap<String, SessionParts>,
     states: Vec<(OwnedFd, Rc<Kept>)>,
     progress: Option<(OwnedFd, Rc<Kept>)>,
 }
@@ -139,10 +144,10 @@ impl Contents {
                 Thing::Memory(file) => self.regions.add(file, fd, kept.clone()),
                 Thing::Socket => {
                     let session = self.sessions.entry(name.to_owned()).or_default();
-                    (session.0, session.2) = (Some(fd), Some(kept.clone()));
+                    (session.socket, session.kept) = (Some(fd), Some(kept.clone()));
                 }
                 Thing::Process => {
-                    self.sessions.entry(name.to_owned()).or_default().1 = Some(fd);
+                    self.sessions.entry(name.to_owned()).or_default().pidfd = Some(fd);
                 }
                 Thing::Listener | Thing::Other => {
                     warn!(name, "a descriptor in the store is unknown");
@@ -152,7 +157,7 @@ impl Contents {
     }
 
     fn session(&mut self, name: &str) -> Option<Descriptors> {
-        let (socket, pidfd, kept) = self.sessions.remove(name)?;
+        let SessionParts { socket, pidfd, kept } = self.sessions.remove(name)?;
         Some(Descriptors { socket: socket?, pidfd, kept: kept? })
     }
 

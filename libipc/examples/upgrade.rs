@@ -49,6 +49,7 @@ fn run(client: &Client, upgrades: usize) -> Seen {
                 match receiver.receive() {
                     Ok(delivery) => {
                         assert_eq!(delivery.bytes(), received.to_le_bytes(), "in order, each once");
+                        delivery.acknowledge();
                         received += 1;
                     }
                     Err(ReceiveError::Closed) => return received,

@@ -20,11 +20,17 @@ fn refused<T>(result: Result<T, RequestError>) -> Result<Refusal, String> {
     }
 }
 
-/// `churn SEED PREFIX UNTIL`: until a file of that name is there. Answers with the number of rounds.
-pub(crate) fn churn<'a>(
+/// `churn` or `connects`.
+pub(crate) fn obey<'a>(
+    verb: &str,
     client: &Client,
     words: &mut impl Iterator<Item = &'a str>,
 ) -> crate::Outcome {
+    if verb == "churn" { churn(client, words) } else { connects(words) }
+}
+
+/// `churn SEED PREFIX UNTIL`: until a file of that name is there. Answers with the number of rounds.
+fn churn<'a>(client: &Client, words: &mut impl Iterator<Item = &'a str>) -> crate::Outcome {
     let mut dice = Dice::new(crate::number(words.next())?);
     let prefix = words.next().unwrap_or("churn").to_owned();
     let until = crate::path(words.next())?.to_owned();
@@ -88,7 +94,7 @@ fn round(client: &Client, name: &str, dice: &mut Dice) -> Checked {
 }
 
 /// `connects SOCKET UNTIL`: one session after the other, each with a question. Answers with their number.
-pub(crate) fn connects<'a>(words: &mut impl Iterator<Item = &'a str>) -> crate::Outcome {
+fn connects<'a>(words: &mut impl Iterator<Item = &'a str>) -> crate::Outcome {
     let socket = crate::path(words.next())?;
     let until: &Path = crate::path(words.next())?;
     let mut sessions = 0u64;
