@@ -1,5 +1,5 @@
-//! Chaos, and then the accounts: processes are killed, stopped and replaced at random, mailboxes come and go and are
-//! closed for a while, messages are rejected and given back; in the end every message is accounted for and
+//! Chaos, and then the accounts: processes are killed, stopped and replaced at random, the daemon among them, mailboxes come
+//! and go and are closed for a while, messages are rejected and given back; in the end every message is accounted for and
 //! everything else is as it was.
 //!
 //! `SOAK_SECONDS=1800` soaks for half an hour (10 seconds if nobody says otherwise); `SEED=n` repeats the dice.
@@ -157,14 +157,15 @@ impl<'a> Soak<'a> {
             }
         }
         let station = self.dice.below(self.stations.len() as u64) as usize;
-        match self.dice.below(10) {
+        match self.dice.below(11) {
             0..=1 => self.replace_sender(station),
             2..=3 => self.replace_receiver(station),
             4..=5 => self.stop_one(station),
             6 => self.close_for_a_while(station),
             7 => self.come_and_go(),
             8 => self.more_or_less(station),
-            _ => self.read_letters(station),
+            9 => self.read_letters(station),
+            _ => self.kill_the_daemon(),
         }
     }
 
@@ -269,6 +270,12 @@ impl<'a> Soak<'a> {
         self.note("numbers of workers changed");
     }
 
+    /// Its keeper starts another; whoever asks something meanwhile waits for that.
+    fn kill_the_daemon(&mut self) {
+        self.daemon.kill_kept();
+        self.note("daemons killed");
+    }
+
     /// Looks at dead letters, and gives them back.
     fn read_letters(&mut self, station: usize) {
         let name = format!("dead/{}", self.stations[station].name);
@@ -367,7 +374,7 @@ fn after_chaos_every_message_is_accounted_for_and_nothing_is_left() {
     let seconds = std::env::var("SOAK_SECONDS").ok().and_then(|text| text.parse().ok());
     let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(10));
     let dice = Dice::new(seed());
-    let daemon = TestDaemon::start(&["--log", "error"]);
+    let daemon = TestDaemon::start_kept(&["--log", "error"]);
     let client = daemon.client();
     let before = Baseline::take(&daemon, &client);
     let mut soak = Soak::new(&daemon, client, dice);

@@ -19,9 +19,9 @@ pub(crate) fn drain(receiver: &mut Receiver, log: &Path) -> Outcome {
             Err(error) => return Err(said(error)),
         };
         let entry = numbered::read(delivery.bytes(), delivery.attempts());
-        if numbered::is_rejected(entry.number) {
+        if numbered::is_rejected(entry.number) && entry.attempts < 4 {
             match delivery.reject() {
-                // Without room for it, or without the daemon, it comes again.
+                // Without room for it, or without the daemon, it comes again; some time that will do.
                 Ok(()) | Err(RequestError::Refused(_) | RequestError::DaemonAway) => continue,
                 Err(error) => return Err(said(error)),
             }
