@@ -189,6 +189,7 @@ fuzz_target!(|input: Input| {
     }
     for session in 0..SESSIONS {
         world.service.end_session(SessionId(session.into()));
+        world.service.settle();
     }
     world.service.end_all();
     before_each_read(None);
@@ -221,11 +222,13 @@ impl World {
             (What::End, Some(_)) => {
                 *place = None;
                 self.service.end_session(session);
+                self.service.settle();
             }
             (what, Some((identity, barrier))) => {
                 let Some(request) = self.request(what) else { return };
                 let caller = Caller { identity, groups: &[8] };
                 let answer = self.service.handle(&Asker { session, caller, barrier }, request);
+                self.service.settle();
                 self.keep(answer);
             }
         }
@@ -239,7 +242,7 @@ impl World {
         let (_, came) = decode::<Answer>(&bytes, descriptors.len()).expect("we have written it");
         assert_eq!(came, answer);
         let mut given = self.given.borrow_mut();
-        given.extend(descriptors);
+        given.extend(descriptors.into_iter().map(|handed| handed.fd));
         while given.len() > KEPT_MAX {
             given.pop_front();
         }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use ipcd::regions::Region;
 use libipc::lane::claim::{Claimant, LaneReader};
 use libipc::lane::layout::{
-    Claim, ClaimCell, Hold, LANE_HEADER_BYTES, LaneStatus, Limits, SlotCell, SlotState,
-    cursors_map, doorstep_map, roster_map,
+    Claim, ClaimCell, Hold, LaneStatus, Limits, SlotCell, SlotState, cursors_map, doorstep_map,
+    lane_file_bytes, roster_map,
 };
 use libipc::lane::memory::RingMemory;
 use libipc::lane::order::{LaneId, Standing};
@@ -29,7 +29,7 @@ pub const CAPACITY: u64 = CAPACITY_BYTES / GRANULE_BYTES as u64;
 pub const HONEST_LANES: u16 = 2;
 
 const LIMITS: Limits = Limits { receivers_max: RECEIVERS, lanes_max: LANES, groups: GROUPS };
-const LANE_LEN: usize = LANE_HEADER_BYTES + CAPACITY_BYTES as usize;
+const LANE_LEN: usize = lane_file_bytes(CAPACITY_BYTES) as usize;
 
 /// One region: its file, and all its words.
 struct File {
@@ -39,7 +39,7 @@ struct File {
 
 impl File {
     fn new(len: usize) -> Self {
-        let fd = Region::create("fuzz", len as u64).expect("memory").read_write();
+        let fd = Region::create("fuzz", len as u64).expect("memory").read_write().fd;
         let mapping: Arc<Mapping> = Mapping::map(&*fd, len, Access::ReadWrite).expect("memory");
         let words = view_slice(&mapping, 0, len / 8);
         Self { fd, words }
