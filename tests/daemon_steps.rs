@@ -12,7 +12,7 @@ use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use tests::{Child, Dice, TestDaemon, descriptors_of, patience, seed, settled, wait_until};
+use tests::{Baseline, Child, Dice, TestDaemon, patience, seed, settled, wait_until};
 
 /// A daemon that has not come to its next instruction for so long sleeps: it has done all that there is to do.
 const ASLEEP: Duration = Duration::from_millis(50);
@@ -126,15 +126,9 @@ impl Scene {
         assert!(gone, "{again:?}");
     }
 
-    fn idle(&mut self) -> (libipc::Usage, u64, u64, usize, usize) {
+    fn idle(&mut self) -> Baseline {
         let sessions = if self.other.ask("status").starts_with("ok") { 3 } else { 2 };
-        wait_until("nobody else is there", || {
-            self.daemon.status(&self.client).sessions == sessions
-        });
-        let status = self.daemon.status(&self.client);
-        let keeper = descriptors_of(self.daemon.keeper_pid());
-        let daemon = descriptors_of(status.pid);
-        (status.usage, status.mailboxes, status.resident_bytes, daemon, keeper)
+        Baseline::now(&self.daemon, &self.client, sessions)
     }
 
     /// One round, without a kill: how many instructions there are, and which of them are system calls.

@@ -6,13 +6,12 @@ use std::time::{Duration, Instant};
 
 use libipc::{
     Buffering, Client, MailboxDetail, MailboxOptions, Owner, Receivers, ServerStatus, SlowGroup,
-    Usage,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tests::numbered::{Census, check_order, read_log};
 use tests::shell::Shell;
-use tests::{Child, Dice, TestDaemon, descriptors_of, patience, seed, settled, wait_until};
+use tests::{Baseline, Child, Dice, TestDaemon, patience, seed, wait_until};
 
 const WITHOUT_END: u64 = 1 << 40;
 
@@ -155,20 +154,12 @@ impl<'a> Load<'a> {
     }
 }
 
-/// What must be as it was once everything is gone: use, sessions, descriptors of daemon and keeper.
-fn idle(daemon: &TestDaemon, client: &Client) -> (Usage, u64, u64, usize, usize) {
-    wait_until("only we are there", || daemon.status(client).sessions == 1);
-    let status = daemon.status(client);
-    let keeper = descriptors_of(daemon.keeper_pid());
-    (status.usage, status.mailboxes, status.resident_bytes, descriptors_of(status.pid), keeper)
-}
-
 #[test]
 fn killed_again_and_again_under_load_the_daemon_loses_and_doubles_nothing() {
     let mut dice = Dice::new(seed());
     let daemon = TestDaemon::start_kept(&["--log", "warn"]);
     let client = daemon.client();
-    let before = settled(|| idle(&daemon, &client));
+    let before = Baseline::take(&daemon, &client);
     let load = Load::new(&daemon, &mut dice);
     let mut stuck_at = load.progress();
     for round in 0..30 {
@@ -185,7 +176,7 @@ fn killed_again_and_again_under_load_the_daemon_loses_and_doubles_nothing() {
     }
     drop(load.end());
     // The keeper takes note of what is given back a moment later.
-    wait_until("everything is as it was", || idle(&daemon, &client) == before);
+    before.check(&daemon, &client);
 }
 
 #[test]
@@ -193,7 +184,7 @@ fn killed_while_everybody_asks_the_daemon_does_each_request_once() {
     let mut dice = Dice::new(seed());
     let daemon = TestDaemon::start_kept(&["--log", "warn"]);
     let client = daemon.client();
-    let before = settled(|| idle(&daemon, &client));
+    let before = Baseline::take(&daemon, &client);
     let until = daemon.folder().join("until");
     let mut asking: Vec<Child> = Vec::new();
     for prefix in ["one", "two", "three"] {
@@ -219,7 +210,7 @@ fn killed_while_everybody_asks_the_daemon_does_each_request_once() {
         println!("asked: {answer}");
     }
     drop(asking);
-    wait_until("everything is as it was", || idle(&daemon, &client) == before);
+    before.check(&daemon, &client);
 }
 
 /// All that is told of the daemon and its mailboxes, but for what is a new process's own.
@@ -380,7 +371,7 @@ fn what_happens_while_no_daemon_is_there_is_made_good() {
 fn a_thousand_mailboxes_come_back_with_what_is_in_them() {
     let daemon = TestDaemon::start_kept(&["--log", "warn"]);
     let client = daemon.client();
-    let before = settled(|| idle(&daemon, &client));
+    let before = Baseline::take(&daemon, &client);
     for number in 0..1000u32 {
         let name = format!("m{number}");
         client.create(&name, &small()).expect("a mailbox");
@@ -402,10 +393,10 @@ fn a_thousand_mailboxes_come_back_with_what_is_in_them() {
         drop(receiver);
         client.delete(&name).expect("ours to delete");
     }
-    wait_until("everything is given back", || idle(&daemon, &client) == before);
+    before.check(&daemon, &client);
     let after = daemon.kill_kept();
     await_successor(&daemon, &client, after);
-    wait_until("nothing comes back", || idle(&daemon, &client) == before);
+    before.check(&daemon, &client);
 }
 
 #[test]

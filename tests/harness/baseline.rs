@@ -1,28 +1,43 @@
 //! What must be as it was once everybody has gone.
 
-use libipc::{Client, ServerStatus};
+use libipc::{Client, Usage};
 
-use crate::{TestDaemon, descriptors_of, wait_until};
+use crate::{TestDaemon, descriptors_of, settled, wait_until};
 
-/// A daemon with one client: what it uses then.
-#[derive(Debug)]
+/// What a daemon uses, and its keeper if it has one.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Baseline {
-    status: ServerStatus,
+    usage: Usage,
+    mailboxes: u64,
+    resident_bytes: u64,
+    /// As the daemon counts them itself.
+    reported: u64,
     descriptors: usize,
     regions: usize,
+    keeper: Option<usize>,
 }
 
 impl Baseline {
-    /// What the daemon uses now, with this client alone.
+    /// What is used now, once there are so many sessions.
     #[must_use]
-    pub fn take(daemon: &TestDaemon, client: &Client) -> Self {
-        wait_until("only we are there", || daemon.status(client).sessions == 1);
+    pub fn now(daemon: &TestDaemon, client: &Client, sessions: u64) -> Self {
+        wait_until("nobody else is there", || daemon.status(client).sessions == sessions);
         let status = daemon.status(client);
         Self {
-            status,
-            descriptors: descriptors_of(daemon.pid()),
-            regions: regions_of(daemon.pid()),
+            usage: status.usage,
+            mailboxes: status.mailboxes,
+            resident_bytes: status.resident_bytes,
+            reported: status.descriptors,
+            descriptors: descriptors_of(status.pid),
+            regions: regions_of(status.pid),
+            keeper: daemon.is_kept().then(|| descriptors_of(daemon.keeper_pid())),
         }
+    }
+
+    /// What is used with this client alone.
+    #[must_use]
+    pub fn take(daemon: &TestDaemon, client: &Client) -> Self {
+        settled(|| Self::now(daemon, client, 1))
     }
 
     /// Holds that sessions, descriptors, mailboxes, lanes, and bytes reserved, mapped and resident are what they were.
@@ -30,14 +45,12 @@ impl Baseline {
     /// # Panics
     /// If they do not become so.
     pub fn check(&self, daemon: &TestDaemon, client: &Client) {
-        wait_until("all sessions of the dead are over", || daemon.status(client).sessions == 1);
-        let pid = daemon.pid();
-        wait_until("all descriptors are closed", || descriptors_of(pid) == self.descriptors);
-        let (before, now) = (&self.status, daemon.status(client));
-        assert_eq!(now.usage, before.usage);
-        assert_eq!((now.mailboxes, now.descriptors), (before.mailboxes, before.descriptors));
-        assert_eq!(now.resident_bytes, before.resident_bytes);
-        assert_eq!(regions_of(pid), self.regions, "regions that the daemon has mapped");
+        let mut now = Self::now(daemon, client, 1);
+        wait_until("all descriptors are closed", || {
+            now = Self::now(daemon, client, 1);
+            (now.descriptors, now.keeper) == (self.descriptors, self.keeper)
+        });
+        assert_eq!(now, *self);
     }
 }
 

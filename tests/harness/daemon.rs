@@ -116,6 +116,12 @@ impl TestDaemon {
         (!stat.contains(") Z ")).then_some(pid)
     }
 
+    /// Whether it has a keeper.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.kept
+    }
+
     /// The keeper's process.
     #[must_use]
     pub fn keeper_pid(&self) -> u32 {
