@@ -1,6 +1,7 @@
 //! What this daemon begins with: what it was started with, and what a predecessor has left in the store.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -112,7 +113,7 @@ struct SessionParts {
 struct Contents {
     regions: Found,
     sessions: HashMap<String, SessionParts>,
-    states: Vec<(OwnedFd, Rc<Kept>)>,
+    states: Vec<(File, Rc<Kept>)>,
     progress: Option<(OwnedFd, Rc<Kept>)>,
 }
 
@@ -137,7 +138,9 @@ impl Contents {
     fn put(&mut self, name: &str, fds: Vec<OwnedFd>, kept: Rc<Kept>) {
         for fd in fds {
             match what_is(fd.as_fd()) {
-                Thing::Memory(file) if file == state::NAME => self.states.push((fd, kept.clone())),
+                Thing::Memory(file) if file == state::NAME => {
+                    self.states.push((fd.into(), kept.clone()))
+                }
                 Thing::Memory(file) if file == progress::NAME => {
                     self.progress = Some((fd, kept.clone()));
                 }

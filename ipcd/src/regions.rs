@@ -18,7 +18,7 @@ use libipc::lane::layout::{
     LaneHeader, Limits, ROSTER_MAGIC, SlotCell, SlotState, Traffic, cursors_map, doorstep_map,
     lane_data_offset, lane_file_bytes, roster_map,
 };
-use libipc::lane::position::{GRANULE_BYTES, Position};
+use libipc::lane::position::{GRANULE_BYTES, Position, granules_of};
 use libipc::lane::repair::leave_line;
 use libipc::lane::ring::RecordHeader;
 use libipc::protocol::{Identity, LaneInfo, LaneTicket, Receivers};
@@ -242,7 +242,7 @@ impl LaneRegion {
 
     /// Where a granule lies in the file.
     fn offset_of(&self, at: Position) -> u64 {
-        let index = at.get() & (self.capacity_bytes / GRANULE_BYTES as u64 - 1);
+        let index = at.get() & (granules_of(self.capacity_bytes) - 1);
         lane_data_offset(self.capacity_bytes) + index * GRANULE_BYTES as u64
     }
 
@@ -252,7 +252,7 @@ impl LaneRegion {
     }
 
     fn set_fate(&self, at: Position, fate: Fate) -> io::Result<()> {
-        let granules = self.capacity_bytes as usize / GRANULE_BYTES;
+        let granules = granules_of(self.capacity_bytes) as usize;
         self.region.set(LANE_HEADER_BYTES + fate::index(at, granules), &[fate as u8])
     }
 }
@@ -395,7 +395,7 @@ impl MailboxRegions {
             file.set_fate(at, fate)?;
         }
         if let Some(entry) = self.roster().lanes.get(usize::from(lane)) {
-            // PAIR(fate): Release here, Acquire in libipc's `ticket::fate_in`; whoever sees the count sees the fate.
+            // PAIR(fate): Release here, Acquire in libipc's `fate::read`; whoever sees the count sees the fate.
             entry.fates.fetch_add(1, Ordering::Release);
         }
         Ok(())

@@ -2,9 +2,9 @@
 //! once nobody needs it any more.
 
 use libipc::lane::layout::SlotState;
-use libipc::lane::position::{GRANULE_BYTES, Position};
+use libipc::lane::position::{Position, granules_of};
 use libipc::lane::repair::{discard_slot, lane_is_drained, lane_is_held, mend_slot, slot_is_idle};
-use libipc::protocol::{LaneInfo, LaneTicket, SlowGroup};
+use libipc::protocol::{LaneInfo, LaneTicket};
 use tracing::{debug, warn};
 
 use crate::regions::MailboxRegions;
@@ -43,8 +43,7 @@ fn mend_receiver(mailbox: &mut Mailbox, regions: &MailboxRegions, group: u8, slo
     regions.set_receiver_state(group, slot, SlotState::Gone);
     regions.leave_line(group, slot);
     let Some(cursors) = regions.cursors(group) else { return };
-    let slow = mailbox.named_groups().get(usize::from(group)).map(|group| group.slow);
-    if slow == Some(SlowGroup::DropOldest) {
+    if mailbox.drops_oldest(group) {
         // What its receivers get they get at most once: it may have been in hand.
         let dropped = discard_slot(cursors, slot);
         if let Some(table) = mailbox.group_mut(group).filter(|_| dropped) {
@@ -157,10 +156,4 @@ fn drained(regions: &MailboxRegions, lane: &LaneInfo) -> Drained {
 pub fn queued_granules(tail: Position, claimed: Position, capacity_bytes: u64) -> Option<u64> {
     let queued = u64::try_from(tail.since(claimed)).ok()?;
     (queued <= granules_of(capacity_bytes)).then_some(queued)
-}
-
-/// Granules of a lane's data.
-#[must_use]
-pub fn granules_of(capacity_bytes: u64) -> u64 {
-    capacity_bytes / GRANULE_BYTES as u64
 }

@@ -12,12 +12,13 @@
 //! which `committed` goes beyond them, so a death at any instruction leaves the state before the request or the
 //! one after it. A log that has become much longer than what it says is written anew, into another file.
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
 use libipc::lane::layout::Traffic;
-use nix::sys::uio::{pread, pwrite};
 use serde::{Deserialize, Serialize};
 
 use crate::regions::memfd;
@@ -32,8 +33,8 @@ pub const NAME: &str = "ipcd.state";
 const MAGIC: u64 = u64::from_le_bytes(*b"ipcdSTAT");
 /// Version of the records. A daemon of another version begins with nothing.
 const VERSION: u32 = 1;
-const ENDED_AT: i64 = 12;
-const COMMITTED_AT: i64 = 24;
+const ENDED_AT: u64 = 12;
+const COMMITTED_AT: u64 = 24;
 const LOG_AT: u64 = 64;
 
 /// A log is written anew when it is longer than this, and than [`GROWTH`] times what it was when it was written.
@@ -81,7 +82,7 @@ struct ReadEntry {
 /// The state file that is written now.
 #[derive(Debug)]
 pub struct State {
-    file: OwnedFd,
+    file: File,
     kept: Kept,
     sequence: u64,
     /// Bytes of the log.
@@ -171,9 +172,9 @@ impl State {
             let registry = registry.changes(&touched);
             let last_session = self.last_session;
             encode(&Entry { registry, connections, last_session, removed }, &mut buffer)?;
-            write_all(&self.file, &buffer, LOG_AT + self.written)?;
+            self.file.write_all_at(&buffer, LOG_AT + self.written)?;
             self.written += buffer.len() as u64;
-            write_all(&self.file, &self.written.to_le_bytes(), COMMITTED_AT as u64)?;
+            self.file.write_all_at(&self.written.to_le_bytes(), COMMITTED_AT)?;
         }
         self.buffer = buffer;
         Ok(())
@@ -184,7 +185,7 @@ impl State {
     /// # Errors
     /// What the kernel said.
     pub fn end(&self) -> io::Result<()> {
-        write_all(&self.file, &1u32.to_le_bytes(), ENDED_AT as u64)
+        self.file.write_all_at(&1u32.to_le_bytes(), ENDED_AT)
     }
 
     /// Notes that a client has its answer.
@@ -225,9 +226,9 @@ pub enum StateError {
 ///
 /// # Errors
 /// It is none, or one that is of no use.
-pub fn sequence(file: impl AsFd) -> Result<u64, StateError> {
+pub fn sequence(file: &File) -> Result<u64, StateError> {
     let mut header = [0; 32];
-    read_exact(&file, &mut header, 0)?;
+    read_exact(file, &mut header, 0)?;
     if word(&header, 0) != MAGIC {
         return Err(StateError::Unfinished);
     }
@@ -245,13 +246,13 @@ pub fn sequence(file: impl AsFd) -> Result<u64, StateError> {
 ///
 /// # Errors
 /// It is of no use; the registry may have followed some of it.
-pub fn read(file: impl AsFd, registry: &mut Registry) -> Result<Left, StateError> {
-    let mut left = Left { sequence: sequence(&file)?, ..Left::default() };
+pub fn read(file: &File, registry: &mut Registry) -> Result<Left, StateError> {
+    let mut left = Left { sequence: sequence(file)?, ..Left::default() };
     let mut committed = [0; 8];
-    read_exact(&file, &mut committed, COMMITTED_AT as u64)?;
+    read_exact(file, &mut committed, COMMITTED_AT)?;
     let committed = u64::from_le_bytes(committed);
     let mut log = vec![0; usize::try_from(committed).map_err(|_| StateError::Unfinished)?];
-    read_exact(&file, &mut log, LOG_AT)?;
+    read_exact(file, &mut log, LOG_AT)?;
     let mut rest = log.as_slice();
     while !rest.is_empty() {
         let at = committed - rest.len() as u64;
@@ -281,14 +282,14 @@ fn encode_everything(
 }
 
 /// A new file whose log is one record of everything, in the store.
-fn new_file(store: &Rc<Store>, sequence: u64, everything: &[u8]) -> io::Result<(OwnedFd, Kept)> {
-    let file = memfd(NAME)?;
-    write_all(&file, everything, LOG_AT)?;
+fn new_file(store: &Rc<Store>, sequence: u64, everything: &[u8]) -> io::Result<(File, Kept)> {
+    let file = File::from(memfd(NAME)?);
+    file.write_all_at(everything, LOG_AT)?;
     let mut header = Vec::with_capacity(LOG_AT as usize);
     for word in [MAGIC, u64::from(VERSION), sequence, everything.len() as u64] {
         header.extend_from_slice(&word.to_le_bytes());
     }
-    write_all(&file, &header, 0)?;
+    file.write_all_at(&header, 0)?;
     let kept = store.keep(&[file.as_fd()])?;
     Ok((file, kept))
 }
@@ -304,32 +305,11 @@ fn word(bytes: &[u8], at: usize) -> u64 {
     word.map_or(0, u64::from_le_bytes)
 }
 
-fn write_all(file: impl AsFd, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let written = match pwrite(&file, bytes, at as i64) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => written,
-            Err(nix::Error::EINTR) => continue,
-            Err(error) => return Err(error.into()),
-        };
-        bytes = bytes.get(written..).unwrap_or_default();
-        at += written as u64;
-    }
-    Ok(())
-}
-
-fn read_exact(file: impl AsFd, mut bytes: &mut [u8], mut at: u64) -> Result<(), StateError> {
-    while !bytes.is_empty() {
-        let read = match pread(&file, bytes, at as i64) {
-            Ok(0) => return Err(StateError::Unfinished),
-            Ok(read) => read,
-            Err(nix::Error::EINTR) => continue,
-            Err(error) => return Err(io::Error::from(error).into()),
-        };
-        bytes = bytes.get_mut(read..).unwrap_or_default();
-        at += read as u64;
-    }
-    Ok(())
+fn read_exact(file: &File, bytes: &mut [u8], at: u64) -> Result<(), StateError> {
+    file.read_exact_at(bytes, at).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => StateError::Unfinished,
+        _ => error.into(),
+    })
 }
 
 #[cfg(test)]
@@ -378,7 +358,7 @@ mod tests {
         (state, registry)
     }
 
-    fn names(file: &OwnedFd) -> Result<usize, StateError> {
+    fn names(file: &File) -> Result<usize, StateError> {
         let mut registry = empty();
         read(file, &mut registry)?;
         Ok(registry.mailbox_count())
@@ -399,11 +379,11 @@ mod tests {
         state.commit(&store, &mut registry, &[]).unwrap();
         assert_eq!(names(&state.file).unwrap(), 2);
         // A death before the last step: the bytes are there and do not count, however many of them.
-        write_all(&state.file, &before.to_le_bytes(), COMMITTED_AT as u64).unwrap();
+        state.file.write_all_at(&before.to_le_bytes(), COMMITTED_AT).unwrap();
         assert_eq!(names(&state.file).unwrap(), 1);
-        write_all(&state.file, &[0xff; 100], LOG_AT + before).unwrap();
+        state.file.write_all_at(&[0xff; 100], LOG_AT + before).unwrap();
         assert_eq!(names(&state.file).unwrap(), 1);
-        write_all(&state.file, &(before + 100).to_le_bytes(), COMMITTED_AT as u64).unwrap();
+        state.file.write_all_at(&(before + 100).to_le_bytes(), COMMITTED_AT).unwrap();
         assert!(matches!(names(&state.file), Err(StateError::Record { .. })));
     }
 
@@ -435,9 +415,9 @@ mod tests {
         let (state, _registry) = begun(&store);
         state.end().unwrap();
         assert!(matches!(sequence(&state.file), Err(StateError::Ended)));
-        write_all(&state.file, &(VERSION + 1).to_le_bytes(), 8).unwrap();
+        state.file.write_all_at(&(VERSION + 1).to_le_bytes(), 8).unwrap();
         assert!(matches!(sequence(&state.file), Err(StateError::Version(_))));
-        let unfinished = memfd(NAME).unwrap();
+        let unfinished = File::from(memfd(NAME).unwrap());
         assert!(matches!(sequence(&unfinished), Err(StateError::Unfinished)));
     }
 }

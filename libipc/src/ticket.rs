@@ -19,7 +19,7 @@ use crate::wait_set::{Waitable, private::Source};
 mod lane;
 mod notice;
 
-pub(crate) use lane::{LaneView, SentLane, fate_in};
+pub(crate) use lane::{LaneView, SentLane};
 use notice::Notice;
 
 /// What has become of a message.

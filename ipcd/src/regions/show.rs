@@ -7,7 +7,6 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use libipc::lane::fate::Fate;
 use libipc::lane::layout::{Claim, LaneStatus, Marked, SlotState, Traffic};
 use libipc::lane::position::Position;
 use libipc::lane::repair::{free_first, held_by, held_by_gone, mend_slot};
@@ -176,7 +175,7 @@ impl MailboxRegions {
         // Freed already, by a predecessor, or by the receiver that had its answer.
         let held = held.filter(|held| held.lane == lane && held.from.get() == at);
         let Some(held) = held else { return };
-        if let Some(fate) = Fate::from_byte(fate)
+        if let Some(fate) = fate
             && let Err(error) = self.set_fate(lane, held.from, fate)
         {
             error!(%error, "cannot tell a sender that its message is a dead letter");

@@ -6,7 +6,8 @@
 //!
 //! **Invariant:** a mailbox's `dead_letters` names one whose `dead_letters_of` names it, and the other way round.
 
-use libipc::lane::layout::{LANE_CAPACITY_BYTES_MIN, LANES_MAX, SlotState, lane_file_bytes};
+use libipc::lane::fate::Fate;
+use libipc::lane::layout::{LANE_CAPACITY_BYTES_MIN, SlotState, lane_file_bytes};
 use libipc::lane::position::{GRANULE_BYTES, record_granules};
 use libipc::protocol::{
     Buffering, DEAD_LETTER_BYTES_MAX, DeadLetter, Identity, LaneInfo, MailboxAttributes,
@@ -20,6 +21,8 @@ use super::permission::{Caller, Ownership};
 use super::quota::lane_usage;
 use super::{Registry, no_session};
 
+/// Dead letters that one mailbox may have.
+const DEAD_LETTERS_MAX: u16 = 4096;
 /// Of a mode, who may receive.
 const MAY_RECEIVE: u16 = 0o444;
 
@@ -36,8 +39,8 @@ pub struct Freeing {
     pub at: u64,
     /// Where it ends.
     pub next: u64,
-    /// What its sender is to read: a `Fate`; 0 is nothing.
-    pub fate: u8,
+    /// What its sender is to read, if anything.
+    pub fate: Option<Fate>,
     /// The receiver is gone.
     pub gone: bool,
 }
@@ -84,7 +87,7 @@ impl Registry {
             buffering: Buffering::Unbounded,
             mode,
             receivers_max: mailbox.attributes.receivers_max,
-            lanes_max: LANES_MAX.min(DEAD_LETTERS_MAX),
+            lanes_max: DEAD_LETTERS_MAX,
             max_attempts: 0,
             ..MailboxAttributes::default()
         };
@@ -132,16 +135,16 @@ impl Registry {
                 allowed: format!("0 to {DEAD_LETTER_BYTES_MAX} bytes"),
             });
         }
-        let mailbox = self.mailboxes.get_mut(&dead).ok_or_else(no_session)?;
-        mailbox.check_lane_room()?;
-        let number = mailbox.last_dead_letter + 1;
-        let letter = message.letter(Some(DeadLetter { number, reason, attempts, group }), None);
+        let last = self.mailbox(dead).ok_or_else(no_session)?.last_dead_letter;
+        let dead_letter = DeadLetter { number: last + 1, reason, attempts, group };
+        let letter = message.letter(Some(dead_letter), None);
         let bytes = lane_file_bytes(letter.capacity_bytes);
-        let charged = (mailbox.ownership.uid, Usage { dead_letters: 1, bytes, ..Usage::default() });
-        self.quotas.charge(charged.0, charged.1)?;
-        mailbox.last_dead_letter = number;
-        // There is one: `check_lane_room` has looked.
-        mailbox.add_letter(letter, charged).ok_or_else(no_session)
+        let usage = Usage { dead_letters: 1, bytes, ..Usage::default() };
+        let lane = self.add_letter(dead, letter, usage)?;
+        if let Some(mailbox) = self.mailboxes.get_mut(&dead) {
+            mailbox.last_dead_letter = dead_letter.number;
+        }
+        Ok(lane)
     }
 
     /// A lane in the mailbox itself for a dead letter that is to be one no more, for the group for which it was dead;
@@ -155,18 +158,21 @@ impl Registry {
         message: Message,
         group: u8,
     ) -> Result<LaneInfo, Refusal> {
-        let mailbox = self.mailboxes.get_mut(&id).ok_or_else(no_session)?;
-        mailbox.check_lane_room()?;
         let letter = message.letter(None, Some(group));
         let usage = lane_usage(lane_file_bytes(letter.capacity_bytes));
+        self.add_letter(id, letter, usage)
+    }
+
+    /// A lane for one message, charged to the owner of the mailbox.
+    fn add_letter(&mut self, id: u64, letter: Letter, usage: Usage) -> Result<LaneInfo, Refusal> {
+        let mailbox = self.mailboxes.get_mut(&id).ok_or_else(no_session)?;
+        mailbox.check_lane_room()?;
         let charged = (mailbox.ownership.uid, usage);
         self.quotas.charge(charged.0, charged.1)?;
+        // There is a slot: `check_lane_room` has looked.
         mailbox.add_letter(letter, charged).ok_or_else(no_session)
     }
 }
-
-/// Dead letters that one mailbox may have.
-const DEAD_LETTERS_MAX: u16 = 4096;
 
 impl Mailbox {
     /// Whether something that a receiver held who is gone is yet to be freed.

@@ -10,7 +10,7 @@ use libipc::lane::layout::{
 };
 use libipc::protocol::{
     DeadLetter, Group, GroupName, Identity, LaneInfo, LaneTicket, MailboxAttributes, MailboxName,
-    Receivers, Refusal, Usage,
+    Receivers, Refusal, SlowGroup, Usage,
 };
 
 use serde::{Deserialize, Serialize};
@@ -256,6 +256,14 @@ impl Mailbox {
     #[must_use]
     pub fn named_groups(&self) -> &[Group] {
         &self.named_groups
+    }
+
+    /// Whether a group that is behind loses its oldest messages: what it receives it receives at most once, and it
+    /// is in nobody's hand.
+    #[must_use]
+    pub fn drops_oldest(&self, group: u8) -> bool {
+        let group = self.named_groups.get(usize::from(group));
+        group.is_some_and(|group| group.slow == SlowGroup::DropOldest)
     }
 
     /// Its groups of receivers, at least one.

@@ -5,14 +5,11 @@
 //! moment it is somewhere, and if the daemon dies its successor goes on where it was.
 
 use libipc::lane::fate::Fate;
-use libipc::lane::layout::SlotState;
-use libipc::lane::position::Position;
+use libipc::lane::position::{Position, granules_of};
 use libipc::lane::repair::{Held, drop_through, held_by, held_by_gone};
 use libipc::lane::ring::RecordHeader;
 use libipc::lane::withdraw::is_to_be_handed_out;
-use libipc::protocol::{
-    Answer, LaneInfo, LaneTicket, MailboxName, OnDeath, Reason, Refusal, SlowGroup,
-};
+use libipc::protocol::{Answer, LaneInfo, LaneTicket, MailboxName, OnDeath, Reason, Refusal};
 use tracing::{info, warn};
 
 use super::{Asker, Reply, Service, missing, resources};
@@ -70,7 +67,7 @@ impl Service {
         if mailbox.dead_letters_of.is_some() {
             return Err(Refusal::DeadLetters { name: mailbox.name.to_string() });
         }
-        if mailbox.lane(lane).is_none() || is_lossy(mailbox, group) {
+        if mailbox.lane(lane).is_none() || mailbox.drops_oldest(group) {
             return Err(Refusal::NotInHand);
         }
         let cursors = self.regions.get(&id).and_then(|regions| regions.cursors(group));
@@ -83,7 +80,7 @@ impl Service {
 
     /// Sees to what a receiver that is gone had in hand, as far as it is not to be offered to others.
     pub(super) fn settle_in_hand(&mut self, id: u64, group: u8, slot: u16) {
-        let Some(mailbox) = self.registry.mailbox(id).filter(|it| !is_lossy(it, group)) else {
+        let Some(mailbox) = self.registry.mailbox(id).filter(|it| !it.drops_oldest(group)) else {
             return;
         };
         let cursors = self.regions.get(&id).and_then(|regions| regions.cursors(group));
@@ -121,7 +118,7 @@ impl Service {
         let at = held.from;
         let header = file.header(at).map_err(io("read a message"))?;
         let next = at.advance(header.granules());
-        let room = repair::granules_of(lane.info.capacity_bytes);
+        let room = granules_of(lane.info.capacity_bytes);
         // What the receiver alleges to hold may be no record at all.
         if header.granules() > room || held.end.since(next) < 0 {
             return Err(Refusal::NotInHand);
@@ -138,9 +135,9 @@ impl Service {
             self.bury(in_hand, message, header.stamp, reason)?;
         }
         let fate = match end {
-            _ if withdrawn => 0,
-            End::Bury(_) => Fate::DeadLettered as u8,
-            End::Drop => Fate::Dropped as u8,
+            _ if withdrawn => None,
+            End::Bury(_) => Some(Fate::DeadLettered),
+            End::Drop => Some(Fate::Dropped),
         };
         let mailbox = self.registry.mailbox_mut(id).ok_or_else(missing)?;
         let table = mailbox.group_mut(group).ok_or_else(missing)?;
@@ -341,12 +338,6 @@ impl Service {
     }
 }
 
-/// Whether what a group receives is in nobody's hand: it is received at most once.
-fn is_lossy(mailbox: &Mailbox, group: u8) -> bool {
-    let group = mailbox.named_groups().get(usize::from(group));
-    group.is_some_and(|group| group.slow == SlowGroup::DropOldest)
-}
-
 fn io(step: &'static str) -> impl FnOnce(std::io::Error) -> Refusal {
     move |error| Refusal::Resources { step: step.into(), error: error.to_string() }
 }
@@ -355,6 +346,5 @@ fn io(step: &'static str) -> impl FnOnce(std::io::Error) -> Refusal {
 #[must_use]
 pub fn count_letters(service: &Service, mailbox: &Mailbox) -> u64 {
     let dead = mailbox.dead_letters.and_then(|dead| service.registry.mailbox(dead));
-    let lanes = dead.into_iter().flat_map(Mailbox::lanes);
-    lanes.filter(|lane| lane.state != SlotState::Free).count() as u64
+    dead.map_or(0, Mailbox::lane_count)
 }

@@ -1,8 +1,8 @@
 //! What members ask of a link that they have: a further lane, room in one, that what is empty goes.
 
-use libipc::lane::position::{GRANULE_BYTES, POSITION_BITS, Position};
+use libipc::lane::position::{POSITION_BITS, Position, granules_of};
 use libipc::lane::repair::drop_through;
-use libipc::protocol::{Answer, LaneInfo, LaneTicket, Refusal, SlowGroup};
+use libipc::protocol::{Answer, LaneInfo, LaneTicket, Refusal};
 use tracing::debug;
 
 use super::{Asker, Reply, Service, key, missing, resources};
@@ -70,8 +70,7 @@ impl Service {
         let lane = self.registry.own_lane(key, oldest.lane)?;
         let id = self.registry.sent_to(key, "drop what is oldest")?.id;
         let mailbox = self.registry.mailbox_mut(id).ok_or_else(missing)?;
-        let slow = mailbox.named_groups().get(usize::from(oldest.group)).map(|group| group.slow);
-        if slow != Some(SlowGroup::DropOldest) {
+        if !mailbox.drops_oldest(oldest.group) {
             return Err(mailbox.no_such_group(format!("{} that drops", oldest.group)));
         }
         let regions = self.regions.get(&id).ok_or_else(missing)?;
@@ -142,7 +141,7 @@ fn check_oldest(
     }
     let (from, through) = (Position::new(oldest.from), Position::new(oldest.through));
     let granules = through.since(from);
-    let room = lane.capacity_bytes / GRANULE_BYTES as u64;
+    let room = granules_of(lane.capacity_bytes);
     if granules <= 0 || granules as u64 > room || tail.since(through) < 0 {
         let allowed =
             "ahead of the first, by no more than the lane holds, and published".to_owned();

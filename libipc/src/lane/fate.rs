@@ -14,12 +14,15 @@
 //! fate back first; before it takes up room again it looks at what it still wants to hear of, so no fate is
 //! another record's.
 
+use serde::{Deserialize, Serialize};
+
+use crate::lane::layout::LaneEntry;
 use crate::lane::position::Position;
 use crate::sync::AtomicU8;
-use crate::sync::Ordering::Relaxed;
+use crate::sync::Ordering::{Acquire, Relaxed};
 
 /// How a record ended that was not acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Fate {
     /// It is among the dead letters of its mailbox.
@@ -46,11 +49,15 @@ pub fn index(at: Position, granules: usize) -> usize {
     (at.get() as usize) & (granules - 1)
 }
 
-/// The fate of the record at a position, which is known to be freed. Only where the slot's count is not 0 does
-/// it mean anything.
+/// What became of the record at a position, which is known to be freed, where it was not acknowledged: from its
+/// lane's entry in the roster, and the lane's fates.
 #[must_use]
-pub fn read(fates: &[AtomicU8], at: Position) -> Option<Fate> {
-    // Relaxed: ordered by what told that the record is freed. PAIR(fate).
+pub fn read(entry: &LaneEntry, fates: &[AtomicU8], at: Position) -> Option<Fate> {
+    // PAIR(fate): Acquire here, Release in `ipcd` behind the fate.
+    if entry.fates.load(Acquire) == 0 {
+        return None;
+    }
+    // Relaxed: ordered by the count, and by what told that the record is freed.
     Fate::from_byte(fates[index(at, fates.len())].load(Relaxed))
 }
 

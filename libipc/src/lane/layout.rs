@@ -31,7 +31,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::lane::position::Position;
+use crate::lane::position::{Position, granules_of};
 use crate::sync::{AtomicU32, AtomicU64, Padding};
 
 /// Version of everything in this file; a member of another version is refused by `ipcd`.
@@ -596,7 +596,7 @@ pub const fn hint_words(lanes_max: u16) -> usize {
 /// Bytes before a lane's data: the header's page, and a fate for each of the data's granules.
 #[must_use]
 pub const fn lane_data_offset(capacity_bytes: u64) -> u64 {
-    LANE_HEADER_BYTES as u64 + (capacity_bytes / 16).next_multiple_of(4096)
+    LANE_HEADER_BYTES as u64 + granules_of(capacity_bytes).next_multiple_of(4096)
 }
 
 /// Bytes of the file behind a lane.

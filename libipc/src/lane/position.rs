@@ -54,6 +54,12 @@ impl Position {
     }
 }
 
+/// Granules of the data of a lane of so many bytes.
+#[must_use]
+pub const fn granules_of(capacity_bytes: u64) -> u64 {
+    capacity_bytes / GRANULE_BYTES as u64
+}
+
 /// Granules that a record with a payload of `len` bytes takes: one for the header, the rest padded.
 #[inline]
 #[must_use]

@@ -21,7 +21,7 @@ use crate::sync::Ordering::Relaxed;
 use crate::sys::clock::monotonic_nanos;
 use crate::sys::mapping::{Access, Shared};
 use crate::sys::process;
-use crate::ticket::{SentLane, fate_in};
+use crate::ticket::SentLane;
 
 /// A lane grows no further than this, in bytes, but for a longer message: a backlog that is larger takes
 /// several, each of which goes back when it has drained.
@@ -91,7 +91,8 @@ impl SendLane {
 
     /// What became of a record that is freed, where it was not acknowledged.
     pub(super) fn fate(&self, record: Record) -> Option<Fate> {
-        fate_in(self.writer.roster(), self.writer.lane(), &self.fates, record.at)
+        let entry = &self.writer.roster().lanes[usize::from(self.writer.lane())];
+        fate::read(entry, &self.fates, record.at)
     }
 
     /// Looks for room for a record of so many granules.

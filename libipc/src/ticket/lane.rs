@@ -12,7 +12,7 @@ use crate::lane::park;
 use crate::lane::position::Position;
 use crate::lane::withdraw::{self, Progress, Record, Withdrawal};
 use crate::regions::{Cursors, Roster};
-use crate::sync::Ordering::{Acquire, Relaxed};
+use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicU8, AtomicU32, AtomicU64};
 use crate::sys::futex::Futex;
 use crate::sys::mapping::Shared;
@@ -48,25 +48,6 @@ pub(crate) struct LaneView {
     pub(crate) fates: Shared<[AtomicU8]>,
 }
 
-impl LaneView {
-    /// What became of a record that is freed, where it was not acknowledged.
-    pub(crate) fn fate(&self, at: Position) -> Option<Fate> {
-        fate_in(&self.roster, self.lane, &self.fates, at)
-    }
-}
-
-/// What became of a record that is freed, where it was not acknowledged, from the words of its lane.
-pub(crate) fn fate_in(
-    roster: &Roster,
-    lane: u16,
-    fates: &[AtomicU8],
-    at: Position,
-) -> Option<Fate> {
-    // PAIR(fate): Acquire here, Release in `ipcd` behind the fate.
-    let any = roster.lanes[usize::from(lane)].fates.load(Acquire) != 0;
-    any.then(|| fate::read(fates, at)).flatten()
-}
-
 impl SentLane {
     pub(crate) fn new(words: LaneView, marks: RecordMarks, watchers: Arc<Watchers>) -> Self {
         Self {
@@ -90,7 +71,8 @@ impl SentLane {
 
     /// What became of a record that is freed, where it was not acknowledged.
     pub(super) fn fate(&self, at: Position) -> Option<Fate> {
-        self.words.fate(at)
+        let LaneView { roster, lane, fates, .. } = &self.words;
+        fate::read(&roster.lanes[usize::from(*lane)], fates, at)
     }
 
     /// Notes a message of which somebody may ask.

@@ -3,8 +3,8 @@
 //! What `ipcd` does besides is done here in its place ([`bury`]); all else is the code that ships.
 
 use super::{
-    Acquire, Arc, Claimant, Mailbox, Mended, Model, Reach, Relaxed, Release, Writer, explore,
-    get_cell, lane_is_drained, mend_slot, slot_is_idle, thread,
+    Arc, Claimant, Mailbox, Mended, Model, Reach, Relaxed, Release, Writer, explore, get_cell,
+    lane_is_drained, mend_slot, slot_is_idle, thread,
 };
 use crate::lane::fate::{self, Fate};
 use crate::lane::park;
@@ -134,9 +134,8 @@ fn loom_the_fate_of_a_dead_letter_is_seen_with_its_end() {
             bury(&daemon, &held);
         });
         mailbox.await_done(Record::message(mailbox.first, 1));
-        // PAIR(fate): Acquire here, as where tickets ask.
-        assert_ne!(mailbox.roster.lanes[0].fates.load(Acquire), 0, "taken for acknowledged");
-        assert_eq!(fate::read(&fates, mailbox.first), Some(Fate::DeadLettered));
+        let fate = fate::read(&mailbox.roster.lanes[0], &fates, mailbox.first);
+        assert_eq!(fate, Some(Fate::DeadLettered), "taken for acknowledged, or not seen");
         daemon.join().unwrap();
     });
 }
