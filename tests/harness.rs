@@ -30,7 +30,7 @@ pub mod shell;
 pub use baseline::Baseline;
 pub use child::{Child, Got};
 pub use daemon::{TestDaemon, descriptors_of};
-pub use raw_client::RawClient;
+pub use raw_client::{RawClient, hello};
 
 /// Two uids that own nothing and need no entry anywhere.
 pub const UIDS: [u32; 2] = [64001, 64002];

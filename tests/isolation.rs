@@ -97,7 +97,7 @@ fn a_sender_cannot_rob_other_uids_of_their_wake_ups() {
     receiver.done("receiver bells");
     sender.done("sender bells");
     let mut robber = daemon.child_as(UIDS[1]);
-    assert_eq!(robber.ask("rob bells"), "ok robbing");
+    assert_eq!(robber.ask("rob send bells"), "ok at it");
     for round in 0..200 {
         receiver.tell("receive");
         // It sleeps, as far as the robber lets it.

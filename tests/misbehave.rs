@@ -29,7 +29,8 @@
 //! crowd SESSIONS NAME... | flood | time_connections COUNT       see crowd.rs
 //! churn SEED PREFIX UNTIL | connects SOCKET UNTIL | send_tracked_numbered ID BYTES UNTIL   see churn.rs
 //! fork                                                          use everything in a child of fork
-//! attack ROLE NAME | rob NAME                                   see attacks.rs
+//! attack ROLE NAME | rob ROLE NAME                              see attacks.rs
+//! menace HOW ...                                                see menace.rs
 //! scribble NAME WHAT | derange NAME WHAT                        see scribbles.rs
 //! ```
 
@@ -40,7 +41,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use libipc::{Client, ClientOptions, Delivery, MailboxOptions, ReceiveError, Receiver, Sender};
+use libipc::{
+    Client, ClientOptions, Delivery, MailboxOptions, ReceiveError, Receiver, Role, Sender,
+};
 use tests::numbered;
 
 #[path = "misbehave/attacks.rs"]
@@ -53,6 +56,8 @@ mod churn;
 mod completions;
 #[path = "misbehave/crowd.rs"]
 mod crowd;
+#[path = "misbehave/menace.rs"]
+mod menace;
 #[path = "misbehave/picky.rs"]
 mod picky;
 #[path = "misbehave/polled.rs"]
@@ -208,7 +213,8 @@ impl State {
             "send_tracked_numbered" => return churn::send_tracked(self.sender()?, &mut words),
             "fork" => return self.fork(),
             "attack" => return self.attack(rest),
-            "rob" => return attacks::rob(&self.socket, rest),
+            "rob" => return self.rob(rest),
+            "menace" => return menace::obey(&self.socket, &mut words),
             "scribble" => self.kept.push(scribbles::scribble(&self.socket, rest)?),
             "derange" => self.kept.push(scribbles::derange(&self.socket, rest)?),
             _ => return Err(format!("usage: no command {verb}")),
@@ -264,6 +270,14 @@ impl State {
 
     fn receive_from(&mut self, pid: u32) -> Outcome {
         Ok(take(self.receiver()?.receive_from(pid).map_err(said)?))
+    }
+
+    fn rob(&self, rest: &str) -> Outcome {
+        match rest.split_once(' ') {
+            Some(("send", name)) => attacks::rob(&self.socket, name, Role::Send),
+            Some(("receive", name)) => attacks::rob(&self.socket, name, Role::Receive),
+            _ => Err(format!("usage: a role and a name, not {rest}")),
+        }
     }
 
     fn attack(&self, rest: &str) -> Outcome {

@@ -10,6 +10,7 @@
 //! a small parent of its own ([`keeper`]); what it knew is written in one of them ([`state`]), whose request
 //! was in hand in another ([`progress`]), and [`recovery`] begins with that.
 
+pub mod arrivals;
 pub mod config;
 pub mod detach;
 pub mod keeper;

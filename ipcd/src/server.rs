@@ -12,13 +12,19 @@ use libipc::sys::socket;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use tracing::{debug, info, warn};
 
+use crate::arrivals::Arrivals;
 use crate::registry::link::SessionId;
 use crate::service::Service;
 use crate::session::{Descriptors, Next, Session};
 use crate::store::Kept;
 
-/// Connections accepted before the sessions have their turn.
-const ACCEPTS_A_TURN: usize = 64;
+/// Connections accepted before the sessions have their turn: the kernel's line, in which all uids stand, is to be short.
+const ACCEPTS_A_TURN: usize = 1024;
+/// Sessions begun before the others have their turn.
+const ADMITS_A_TURN: usize = 16;
+/// How long the sessions of one uid are served before the others have their turn, however many there are: what is left
+/// of them is ready still when the loop comes round.
+const SHARE: Duration = Duration::from_millis(1);
 /// Sessions over their uid's quota that wait to be told so, at most.
 const UNWELCOME_MAX: usize = 64;
 /// How long the loop stays awake behind a request: clients ask several things in a row, and each wake-up
@@ -45,12 +51,17 @@ pub enum Ending {
     Again,
 }
 
+/// How long each uid's sessions were served in one round of the loop.
+#[derive(Default)]
+struct Served(HashMap<u32, Duration>);
+
 /// The loop and its sessions.
 #[derive(Debug)]
 pub struct Server<'a> {
     epoll: Epoll,
     listener: BorrowedFd<'a>,
     service: Service,
+    arrivals: Arrivals,
     sessions: HashMap<u64, Session>,
     last: u64,
     unwelcome: usize,
@@ -88,6 +99,7 @@ impl<'a> Server<'a> {
             epoll,
             listener,
             service,
+            arrivals: Arrivals::default(),
             sessions: HashMap::new(),
             last: 0,
             unwelcome: 0,
@@ -145,7 +157,8 @@ impl<'a> Server<'a> {
                 None => EpollTimeout::NONE,
             };
             let alert = self.alert_until.is_some_and(|until| Instant::now() < until);
-            let timeout = if alert { EpollTimeout::ZERO } else { timeout };
+            let timeout =
+                if alert || !self.arrivals.is_empty() { EpollTimeout::ZERO } else { timeout };
             let count = match self.epoll.wait(&mut events, timeout) {
                 Err(nix::Error::EINTR) => continue,
                 result => result?,
@@ -154,21 +167,21 @@ impl<'a> Server<'a> {
                 // A client may need this very processor to ask its next question.
                 std::thread::yield_now();
             }
+            let mut served = Served::default();
             for event in events.iter().take(count) {
                 match event.data() {
                     STOP => return Ok(Ending::Over),
                     KEEPER => self.lose_keeper(),
                     LISTENER => self.accept_some(),
-                    token if token & PIDFD != 0 => self.end(token / 2, "its process died"),
                     token => {
-                        self.turn(token / 2);
+                        self.serve(token, &mut served);
                         if self.service.restarts() {
                             return Ok(Ending::Again);
                         }
-                        self.alert_until = Some(Instant::now() + ALERT);
                     }
                 }
             }
+            self.admit_some();
         }
     }
 
@@ -210,10 +223,10 @@ impl<'a> Server<'a> {
     fn accept_some(&mut self) {
         for _ in 0..ACCEPTS_A_TURN {
             let error = match socket::accept(self.listener) {
-                Ok(socket) => {
-                    self.admit(socket, None);
-                    continue;
-                }
+                Ok(socket) => match self.arrivals.come(socket) {
+                    Ok(()) => continue,
+                    Err(error) => error,
+                },
                 Err(error) => error,
             };
             match error.raw_os_error() {
@@ -225,6 +238,13 @@ impl<'a> Server<'a> {
                     return;
                 }
             }
+        }
+    }
+
+    fn admit_some(&mut self) {
+        for _ in 0..ADMITS_A_TURN {
+            let Some(socket) = self.arrivals.take_next() else { return };
+            self.admit(socket, None);
         }
     }
 
@@ -279,6 +299,24 @@ impl<'a> Server<'a> {
             warn!(%error, "cannot watch a session");
             self.end(id.0, "it cannot be watched");
         }
+    }
+
+    /// What an event of a session asks for, unless its uid has had its share of this round.
+    fn serve(&mut self, token: u64, served: &mut Served) {
+        let Some(session) = self.sessions.get(&(token / 2)) else { return };
+        let spent = served.0.entry(session.identity.uid).or_default();
+        if *spent >= SHARE {
+            return;
+        }
+        let begin = Instant::now();
+        if token & PIDFD != 0 {
+            self.end(token / 2, "its process died");
+        } else {
+            self.turn(token / 2);
+        }
+        let end = Instant::now();
+        *spent += end - begin;
+        self.alert_until = Some(end + ALERT);
     }
 
     fn turn(&mut self, number: u64) {

@@ -27,7 +27,7 @@ use crate::state::Connection;
 use crate::store::Kept;
 
 /// Requests that one session gets answered before the others have their turn.
-const REQUESTS_A_TURN: usize = 16;
+const REQUESTS_A_TURN: usize = 4;
 
 /// What to do with a session after its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

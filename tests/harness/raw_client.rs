@@ -67,14 +67,25 @@ impl RawClient {
         Some((answer, received.descriptors))
     }
 
+    /// Asks one thing, and leaves the answer unread.
+    ///
+    /// # Errors
+    /// What the kernel said: EAGAIN if the socket is a non-blocking one and full.
+    ///
+    /// # Panics
+    /// If the request does not fit.
+    pub fn post(&mut self, request: &Request) -> io::Result<()> {
+        self.last += 1;
+        let bytes = encode(self.last, 0, request).expect("a request that fits");
+        self.send(&bytes, &[])
+    }
+
     /// Asks one thing.
     ///
     /// # Panics
     /// If the daemon hangs up instead.
     pub fn ask(&mut self, request: &Request) -> (Answer, Vec<OwnedFd>) {
-        self.last += 1;
-        let bytes = encode(self.last, 0, request).expect("a request that fits");
-        self.send(&bytes, &[]).expect("the daemon listens");
+        self.post(request).expect("the daemon listens");
         self.receive().expect("an answer")
     }
 
@@ -92,8 +103,15 @@ impl RawClient {
     }
 }
 
+impl AsFd for RawClient {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 /// The first request of a session.
-fn hello() -> Request {
+#[must_use]
+pub fn hello() -> Request {
     Request::Hello {
         version_min: PROTOCOL_VERSION,
         version_max: PROTOCOL_VERSION,

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::ptr::null_mut;
@@ -14,10 +14,9 @@ use libipc::Role;
 use libipc::lane::layout::{Limits, cursors_map, doorstep_map, lane_file_bytes, roster_map};
 use libipc::protocol::{Opened, Refresh, Request};
 use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tests::RawClient;
 
-use crate::{Outcome, said};
+use crate::{Outcome, menace, said};
 
 /// A region as it was handed over.
 struct Region {
@@ -158,38 +157,29 @@ fn forge_credentials(socket: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Wakes and carries off whoever sleeps on any word that a sender can reach, again and again, until the
-/// next command comes.
-pub(crate) fn rob(socket: &Path, name: &str) -> Outcome {
+/// Wakes and carries off whoever sleeps on any word that a sender or a receiver can reach, again and again,
+/// until the next command comes.
+pub(crate) fn rob(socket: &Path, name: &str, role: Role) -> Outcome {
     let mut client = RawClient::greet(socket);
-    let (opened, descriptors) = client.open(name, Role::Send).map_err(said)?;
-    let regions = regions_of_sender(&opened, descriptors)?;
+    let (opened, descriptors) = client.open(name, role).map_err(said)?;
+    let regions = if role == Role::Send { regions_of_sender } else { regions_of_receiver };
+    let regions = regions(&opened, descriptors)?;
     let mappings: Result<Vec<_>, _> =
         regions.iter().map(|region| map(&region.file, region.len, libc::PROT_READ)).collect();
     let mappings = mappings.map_err(said)?;
     let den = map_anonymous().map_err(said)?;
-    crate::answer("ok robbing");
-    let stdin = io::stdin();
-    let (mut rounds, mut carried_off) = (0u64, 0i64);
-    loop {
-        let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
-        if poll(&mut fds, PollTimeout::ZERO).map_err(said)? > 0 {
-            break;
-        }
-        for mapping in &mappings {
-            for offset in (0..mapping.len).step_by(4) {
-                carried_off += carry_off(mapping, offset, &den);
-            }
-        }
-        rounds += 1;
-    }
-    crate::next_line();
-    Ok(format!("{rounds} {carried_off}"))
+    menace::until_told(|| {
+        let words = |mapping: &Mapped| (0..mapping.len).step_by(4);
+        let carried_off = mappings.iter().map(|mapping| {
+            words(mapping).map(|offset| carry_off(mapping, offset, &den)).sum::<u64>()
+        });
+        Ok(carried_off.sum())
+    })
 }
 
 /// One word's sleepers are moved to a word of our own, where nobody wakes them; then whoever is left is
 /// woken for nothing. Returns how many were moved.
-fn carry_off(mapping: &Mapped, offset: usize, den: &Mapped) -> i64 {
+fn carry_off(mapping: &Mapped, offset: usize, den: &Mapped) -> u64 {
     let word = mapping.at(offset).cast::<u32>();
     let (none, all) = (0, i32::MAX);
     let target = den.at(0);
@@ -198,7 +188,7 @@ fn carry_off(mapping: &Mapped, offset: usize, den: &Mapped) -> i64 {
         unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_REQUEUE, none, all, target, 0) };
     // SAFETY: as above.
     unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE, 1) };
-    moved.max(0)
+    u64::try_from(moved).unwrap_or_default()
 }
 
 /// A mapping that ends with this value.
