@@ -111,8 +111,8 @@ pub fn stay_on_processor(nth: usize) {
     nix::sched::sched_setaffinity(us, &one).expect("one of those that it may run on");
 }
 
-/// The path of one of the workspace's programs, all of which are built at the first call with the profile
-/// of this very test.
+/// The path of one of the workspace's programs: in the folder `PROGRAMS` if that is set, else built, with all others,
+/// at the first call and with the profile of this very test.
 ///
 /// # Panics
 /// If they do not build.
@@ -123,6 +123,9 @@ pub fn program(name: &str) -> PathBuf {
 }
 
 fn build_programs() -> PathBuf {
+    if let Some(folder) = std::env::var_os("PROGRAMS") {
+        return folder.into();
+    }
     let us = std::env::current_exe().expect("the path of this test");
     // target/PROFILE/deps/TEST
     let folder = us.ancestors().nth(2).expect("a test lies in target/PROFILE/deps");

@@ -77,6 +77,11 @@ impl Operation for Receiving {
         matches!(self.others, Others::Away | Others::Die | Others::Urge)
     }
 
+    fn has_bystanders(&self) -> bool {
+        let sleeps = matches!(self.others, Others::Send | Others::SendAndSleep);
+        !self.alone() && !sleeps && self.receivers == Receivers::Any
+    }
+
     fn is_spared(&self) -> bool {
         self.others == Others::CompeteAndSpare
     }

@@ -12,7 +12,7 @@ use libipc::{
     TrySendError,
 };
 use tests::numbered::{self, BYTES_MIN, Entry};
-use tests::{TestDaemon, patience, wait_until};
+use tests::{Child, TestDaemon, patience, wait_until};
 
 use crate::shared::{CAPACITY_BYTES, ROOM_BYTES, ROOM_MESSAGES};
 use crate::victim::await_sleep;
@@ -89,10 +89,17 @@ impl<T: Send + 'static> Waiting<T> {
     }
 }
 
+/// Two processes, one of which sends to the other in the mailbox in which everything happens.
+struct Bystanders {
+    sends: Child,
+    receives: Child,
+}
+
 /// A daemon, a mailbox, and those who use it beside the process that is killed.
 pub(crate) struct Scene {
-    daemon: TestDaemon,
     client: Client,
+    bystanders: Option<Bystanders>,
+    daemon: TestDaemon,
     options: MailboxOptions,
     /// The number with which the process signs that is killed in this round.
     pub(crate) victim: u32,
@@ -110,13 +117,21 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    pub(crate) fn new(options: MailboxOptions) -> Self {
+    pub(crate) fn new(options: MailboxOptions, bystanders: bool) -> Self {
         let daemon = TestDaemon::start(&["--log", "warn"]);
         let client = daemon.client_with(MAILBOX, &options);
+        let bystander = |role| {
+            let mut child = daemon.child();
+            child.done(&format!("{role} {MAILBOX}"));
+            child
+        };
+        let bystanders = bystanders
+            .then(|| Bystanders { sends: bystander("sender"), receives: bystander("receiver") });
         let sender = client.sender(MAILBOX).expect("an end to send");
         Self {
-            daemon,
             client,
+            bystanders,
+            daemon,
             options,
             victim: 0,
             sender: Some(sender),
@@ -142,7 +157,7 @@ impl Scene {
         if !alone {
             self.open_receiver();
         }
-        wait_until("only we are there", || self.daemon.status(&self.client).sessions == 1);
+        wait_until("only we are there", || self.sessions() == self.sessions_of_ours());
         self.before = Some(self.resources());
     }
 
@@ -231,8 +246,27 @@ impl Scene {
     /// Waits until the daemon has ended the session of whoever was killed.
     pub(crate) fn await_end(&self) {
         wait_until("the session of the dead is over", || {
-            self.daemon.status(&self.client).sessions == 1
+            self.sessions() == self.sessions_of_ours()
         });
+    }
+
+    fn sessions(&self) -> u64 {
+        self.daemon.status(&self.client).sessions
+    }
+
+    fn sessions_of_ours(&self) -> u64 {
+        if self.bystanders.is_some() { 3 } else { 1 }
+    }
+
+    /// While the process stands still where it is others exchange a message, if there are any.
+    pub(crate) fn check_that_nobody_is_held_up(&mut self) {
+        let Some(Bystanders { sends, receives }) = &mut self.bystanders else { return };
+        let text = self.victim.to_string();
+        // Where nothing is buffered it returns when the other has received.
+        sends.tell(&format!("send {text}"));
+        let got = receives.got(&format!("receive_from {}", sends.pid()));
+        assert_eq!((got.text, got.attempts), (text, 0));
+        assert_eq!(sends.answer(), "ok");
     }
 
     /// One of the others goes to sleep in `receive`.

@@ -56,6 +56,10 @@ impl Operation for Sending {
         sweep::options().buffering(self.buffering)
     }
 
+    fn has_bystanders(&self) -> bool {
+        self.others != Others::Sleep
+    }
+
     fn is_spared(&self) -> bool {
         self.others == Others::Spare
     }

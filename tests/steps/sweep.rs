@@ -60,6 +60,12 @@ pub(crate) trait Operation {
         false
     }
 
+    /// Whether there are others that must be able to exchange a message while the process stands still. Not where one
+    /// receives at a time, or where one of the others sleeps: it would receive that message.
+    fn has_bystanders(&self) -> bool {
+        !self.alone()
+    }
+
     /// Whether the process is not killed after all, but goes on to its end.
     fn is_spared(&self) -> bool {
         false
@@ -120,7 +126,7 @@ pub(crate) fn sweep(operation: &dyn Operation) {
     // The same addresses each time, so the same instructions, as far as that is ours to decide.
     let fixed = nix::sys::personality::Persona::ADDR_NO_RANDOMIZE;
     let _ = nix::sys::personality::get().and_then(|now| nix::sys::personality::set(now | fixed));
-    let mut scene = Scene::new(operation.options());
+    let mut scene = Scene::new(operation.options(), operation.has_bystanders());
     let name = operation.name();
     let Some(whole) = round(operation, &mut scene, u64::MAX) else {
         static SKIPPED: AtomicUsize = AtomicUsize::new(0);
@@ -169,6 +175,7 @@ fn round(operation: &dyn Operation, scene: &mut Scene, steps: u64) -> Option<Wal
     operation.at_begin(scene);
     let walk = walk(operation, scene, &mut victim, steps);
     place.steps = walk.steps;
+    scene.check_that_nobody_is_held_up();
     operation.when_stopped(scene);
     if operation.is_spared() {
         scene.note(&victim.finish());
