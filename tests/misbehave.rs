@@ -29,7 +29,7 @@
 //! crowd SESSIONS NAME... | flood | time_connections COUNT       see crowd.rs
 //! churn SEED PREFIX UNTIL | connects SOCKET UNTIL | send_tracked_numbered ID BYTES UNTIL   see churn.rs
 //! fork                                                          use everything in a child of fork
-//! attack ROLE NAME | rob ROLE NAME                              see attacks.rs
+//! attack ROLE NAME | rob ROLE NAME [GROUP]                      see attacks.rs
 //! menace HOW ...                                                see menace.rs
 //! scribble NAME WHAT | derange NAME WHAT                        see scribbles.rs
 //! ```
@@ -273,10 +273,14 @@ impl State {
     }
 
     fn rob(&self, rest: &str) -> Outcome {
-        match rest.split_once(' ') {
-            Some(("send", name)) => attacks::rob(&self.socket, name, Role::Send),
-            Some(("receive", name)) => attacks::rob(&self.socket, name, Role::Receive),
-            _ => Err(format!("usage: a role and a name, not {rest}")),
+        let words: Vec<_> = rest.split(' ').collect();
+        match words[..] {
+            ["send", name] => attacks::rob(&self.socket, Role::Send, name, None),
+            ["receive", name] => attacks::rob(&self.socket, Role::Receive, name, None),
+            ["receive", name, group] => {
+                attacks::rob(&self.socket, Role::Receive, name, Some(group))
+            }
+            _ => Err(format!("usage: a role, a name and perhaps a group, not {rest}")),
         }
     }
 

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::scope;
 use std::time::{Duration, Instant};
 
-use libipc::{Client, Corrupt, MailboxOptions, ReceiveError, Receiver, SendError, TryReceiveError};
+use libipc::{
+    Client, Corrupt, MailboxOptions, ReceiveError, Receiver, SendError, SlowGroup, TryReceiveError,
+};
 use tests::numbered::{self, Census, Entry, check_order};
 use tests::{
     Baseline, Child, Dice, Got, TestDaemon, UIDS, patience, seed, skip_unless_root, wait_until,
@@ -351,45 +353,79 @@ fn who_never_receives_keeps_up_senders_of_that_mailbox_alone() {
     sender.send_deadline(&[0; 100], patience()).unwrap();
 }
 
+/// Waits until a child sleeps, and long enough for a robber to come by: without that the tests would show less, and
+/// not fail.
+fn asleep(child: &Child) {
+    wait_until("it sleeps", || child.sleeps());
+    std::thread::sleep(Duration::from_millis(5));
+}
+
+/// A receiver and a sender that sleep at once, as root and as a second uid.
+fn sleepers(daemon: &TestDaemon, mailbox: &str) -> (Child, Child) {
+    let (mut receiver, mut sender) = (daemon.child(), daemon.child_as(UIDS[1]));
+    receiver.done(&format!("receiver {mailbox}"));
+    sender.done(&format!("sender {}", mailbox.split(' ').next().expect("a name")));
+    receiver.done("never_spin");
+    sender.done("never_spin");
+    (receiver, sender)
+}
+
+/// One who sleeps in `receive` gets what comes, and one who sleeps for room has it when it is there.
+fn all_wake(receiver: &mut Child, sender: &mut Child, times: u32) {
+    for round in 0..times {
+        receiver.tell("receive");
+        asleep(receiver);
+        sender.done(&format!("send {round}"));
+        assert_eq!(Got::parse(&receiver.answer()).text, round.to_string());
+    }
+    let fill = |sender: &mut Child| while sender.ask("try_send sixteen.bytes..") == "ok" {};
+    for _ in 0..times {
+        fill(sender);
+        sender.tell("send sixteen.bytes..");
+        // Past its first sleep, which is short.
+        (0..4).for_each(|_| asleep(sender));
+        while receiver.ask("try_receive").starts_with("got") {}
+        assert_eq!(sender.answer(), "ok");
+        while receiver.ask("try_receive").starts_with("got") {}
+    }
+}
+
 #[test]
 fn a_receiver_that_robs_others_of_their_wake_ups_costs_them_time_and_no_message() {
     if skip_unless_root("a robber of another uid") {
         return;
     }
     let daemon = TestDaemon::start(&[]);
-    let client = daemon.client_with("bells", &small().mode(0o666));
-    let (mut receiver, mut sender) = (daemon.child(), daemon.child_as(UIDS[1]));
-    receiver.done("receiver bells");
-    sender.done("sender bells");
+    let _client = daemon.client_with("bells", &small().mode(0o666));
+    let (mut receiver, mut sender) = sleepers(&daemon, "bells");
+    // It comes when somebody sleeps already.
+    receiver.tell("receive");
+    asleep(&receiver);
     let menace = menace(&daemon, "rob receive bells");
-    for round in 0..30 {
-        receiver.tell("receive");
-        sender.done(&format!("send {round}"));
-        assert_eq!(Got::parse(&receiver.answer()).text, round.to_string());
-    }
-    // A sender that waits for room.
-    while sender.ask("try_send sixteen.bytes..") == "ok" {}
-    for _ in 0..30 {
-        sender.tell("send sixteen.bytes..");
-        let mut woken = None;
-        let mut taken = 0;
-        wait_until("the sender has found room", || {
-            woken = woken.take().or_else(|| sender.try_answer());
-            // Of the messages in a lane some are claimed in runs.
-            if woken.is_none() && taken < 100 {
-                taken += u32::from(receiver.ask("try_receive").starts_with("got"));
-            }
-            woken.is_some()
-        });
-        assert_eq!(woken.as_deref(), Some("ok"));
-        for _ in 1..taken {
-            sender.done("try_send sixteen.bytes..");
-        }
-    }
+    std::thread::sleep(Duration::from_millis(50));
+    sender.done("send first");
+    assert_eq!(Got::parse(&receiver.answer()).text, "first");
+    all_wake(&mut receiver, &mut sender, 20);
     let carried_off = end(menace);
     println!("{carried_off} sleepers carried off");
     assert!(carried_off > 0, "it has robbed nobody");
-    drop(client);
+}
+
+#[test]
+fn a_receiver_of_one_group_that_robs_another_costs_it_time_and_no_message() {
+    if skip_unless_root("a robber of another uid") {
+        return;
+    }
+    let daemon = TestDaemon::start(&[]);
+    let options = small().mode(0o666).group("honest", SlowGroup::Block).unwrap();
+    let options = options.group("robbers", SlowGroup::DropOldest).unwrap();
+    let _client = daemon.client_with("bells", &options);
+    let (mut receiver, mut sender) = sleepers(&daemon, "bells honest");
+    let menace = menace(&daemon, "rob receive bells robbers");
+    all_wake(&mut receiver, &mut sender, 20);
+    let carried_off = end(menace);
+    println!("{carried_off} sleepers carried off");
+    assert!(carried_off > 0, "it has robbed nobody");
 }
 
 /// Somebody who does one thing again and again, and is stopped in the middle of it.

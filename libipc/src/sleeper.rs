@@ -88,7 +88,6 @@ pub(crate) struct BellSleeper {
     pub(crate) roster: Roster,
     pub(crate) cursors: Cursors,
     pub(crate) slot: u16,
-    pub(crate) group: usize,
     /// Words of sleeping bits that the mailbox's receivers need.
     pub(crate) sleeping_words: usize,
     /// The roster's `changes` that the handle has seen.
@@ -153,8 +152,7 @@ impl Sleeper for BellSleeper {
     }
 
     fn at_most(&self) -> Option<Duration> {
-        let strangers = self.roster.header.groups[self.group].receiver_uids.load(Relaxed) > 1;
-        let at_most = (strangers || self.hurried).then_some(park::SLEEP_AMONG_STRANGERS);
+        let at_most = self.hurried.then_some(park::SLEEP_AMONG_STRANGERS);
         at_most.or(self.lifeline.is_some().then_some(LOOK_EVERY))
     }
 

@@ -276,10 +276,10 @@ impl Ticket {
         }
         let lane = &self.sent.lane;
         let _watching = lane.watch(self.sent.record.at);
-        let at_most = park::heavy_barrier(lane.roster(), &Futex);
         loop {
             // The word before the look: whoever acknowledges in between changes it.
             let seen = lane.freed().load(Acquire);
+            let at_most = park::barrier_before_sleep(lane.roster(), &Futex);
             if let Some(state) = self.sent.is_over() {
                 return state;
             }

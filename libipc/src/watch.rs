@@ -148,7 +148,8 @@ impl Watch {
     ) -> Result<bool, Fault> {
         let seen = load(&*sleeper);
         sleeper.lie_down();
-        let at_most = park::heavy_barrier(sleeper.roster(), &Futex).or(sleeper.at_most());
+        let bound = park::barrier_before_sleep(sleeper.roster(), &Futex);
+        let at_most = park::at_most(bound, sleeper.at_most());
         if look() {
             sleeper.get_up();
             return Ok(false);
@@ -415,8 +416,8 @@ impl Entry {
     fn lie_down_again(&mut self, now: Instant) {
         self.seen = load(&*self.sleeper);
         self.sleeper.lie_down();
-        let at_most = park::heavy_barrier(self.sleeper.roster(), &Futex);
-        self.due = at_most.or(self.sleeper.at_most()).map(|at_most| now + at_most);
+        let bound = park::barrier_before_sleep(self.sleeper.roster(), &Futex);
+        self.due = park::at_most(bound, self.sleeper.at_most()).map(|at_most| now + at_most);
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use libipc::lane::layout::LAYOUT_VERSION;
 use libipc::protocol::{
-    Answer, MESSAGE_BYTES_MAX, Opened, PROTOCOL_VERSION, Request, decode, encode,
+    Answer, GroupName, MESSAGE_BYTES_MAX, Opened, PROTOCOL_VERSION, Request, decode, encode,
 };
 use libipc::sys::socket;
 use libipc::{MailboxName, Refusal, Role};
@@ -94,8 +94,22 @@ impl RawClient {
     /// # Errors
     /// The refusal.
     pub fn open(&mut self, name: &str, role: Role) -> Result<(Opened, Vec<OwnedFd>), Refusal> {
+        self.open_in(name, role, None)
+    }
+
+    /// Opens a mailbox as one of a group: what it is told, and every descriptor.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn open_in(
+        &mut self,
+        name: &str,
+        role: Role,
+        group: Option<&str>,
+    ) -> Result<(Opened, Vec<OwnedFd>), Refusal> {
         let name = MailboxName::new(name)?;
-        match self.ask(&Request::Open { name, role, group: None }) {
+        let group = group.map(GroupName::new).transpose()?;
+        match self.ask(&Request::Open { name, role, group }) {
             (Answer::Opened(opened), descriptors) => Ok((opened, descriptors)),
             (Answer::Refused(refusal), _) => Err(refusal),
             (other, _) => panic!("an open is answered by {other:?}"),

@@ -159,9 +159,9 @@ fn forge_credentials(socket: &Path) -> io::Result<()> {
 
 /// Wakes and carries off whoever sleeps on any word that a sender or a receiver can reach, again and again,
 /// until the next command comes.
-pub(crate) fn rob(socket: &Path, name: &str, role: Role) -> Outcome {
+pub(crate) fn rob(socket: &Path, role: Role, name: &str, group: Option<&str>) -> Outcome {
     let mut client = RawClient::greet(socket);
-    let (opened, descriptors) = client.open(name, role).map_err(said)?;
+    let (opened, descriptors) = client.open_in(name, role, group).map_err(said)?;
     let regions = if role == Role::Send { regions_of_sender } else { regions_of_receiver };
     let regions = regions(&opened, descriptors)?;
     let mappings: Result<Vec<_>, _> =

@@ -123,7 +123,6 @@ impl Regions {
         for group in header.groups.iter().take(GROUPS.into()) {
             group.receivers.store(RECEIVERS.into(), Relaxed);
             group.receivers_high.store(RECEIVERS.into(), Relaxed);
-            group.receiver_uids.store(1, Relaxed);
         }
         for entry in roster.lanes.iter() {
             let status = LaneStatus { generation: 1, state: SlotState::Active };

@@ -107,13 +107,13 @@ pub struct Counts {
     receivers: u32,
     senders: u32,
     senders_ever: u32,
+    receiver_uids: u32,
 }
 
 #[derive(Clone, Debug)]
 struct GroupCounts {
     receivers_high: u32,
     receivers: u32,
-    receiver_uids: u32,
     dropped: u64,
 }
 
@@ -124,7 +124,6 @@ impl Counts {
         let group = |group: &crate::registry::group::ReceiverGroup| GroupCounts {
             receivers_high: group.slots().len() as u32,
             receivers: group.receivers(),
-            receiver_uids: group.uids(),
             dropped: group.dropped,
         };
         Self {
@@ -133,6 +132,7 @@ impl Counts {
             receivers: mailbox.active_receivers(),
             senders: mailbox.senders().len() as u32,
             senders_ever: mailbox.senders_ever,
+            receiver_uids: mailbox.receiver_uids(),
         }
     }
 }
@@ -255,13 +255,17 @@ impl MailboxRegions {
         for (entry, group) in header.groups.iter().zip(&counts.groups) {
             entry.receivers_high.store(group.receivers_high, Ordering::Relaxed);
             entry.receivers.store(group.receivers, Ordering::Relaxed);
-            entry.receiver_uids.store(group.receiver_uids, Ordering::Relaxed);
         }
         header.receivers.store(counts.receivers, Ordering::Relaxed);
         header.senders.store(counts.senders, Ordering::Relaxed);
         header.senders_ever.store(counts.senders_ever, Ordering::Relaxed);
+        let uids = header.receiver_uids.swap(counts.receiver_uids, Ordering::Relaxed);
         self.show_dropped(counts.groups.iter().map(|group| group.dropped));
         self.announce();
+        if uids <= 1 && counts.receiver_uids > 1 {
+            // Whoever sleeps without a bound does not know yet that it could be robbed.
+            self.ring_now();
+        }
     }
 
     fn show_dropped(&self, dropped: impl Iterator<Item = u64>) {

@@ -47,10 +47,9 @@ impl ReceiverGroup {
         self.active().count() as u32
     }
 
-    /// Distinct uids among the receivers.
-    #[must_use]
-    pub fn uids(&self) -> u32 {
-        self.active().map(|slot| slot.identity.uid).collect::<BTreeSet<_>>().len() as u32
+    /// The uid of each receiver.
+    pub fn uids(&self) -> impl Iterator<Item = u32> {
+        self.active().map(|slot| slot.identity.uid)
     }
 
     /// Gives a slot to a receiver: the lowest free one, else a new one below `limit`, else one whose

@@ -333,6 +333,12 @@ impl Mailbox {
         self.groups.iter().map(ReceiverGroup::receivers).sum()
     }
 
+    /// Distinct uids among the receivers, of all groups.
+    #[must_use]
+    pub fn receiver_uids(&self) -> u32 {
+        self.groups.iter().flat_map(ReceiverGroup::uids).collect::<BTreeSet<_>>().len() as u32
+    }
+
     /// The doorstep of a sender uid, if it has one.
     #[must_use]
     pub fn doorstep_of(&self, uid: u32) -> Option<u16> {

@@ -35,7 +35,7 @@ use crate::lane::position::{Position, granules_of};
 use crate::sync::{AtomicU32, AtomicU64, Padding};
 
 /// Version of everything in this file; a member of another version is refused by `ipcd`.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// First word of every region: "ipcd" and a letter for the kind.
 pub const ROSTER_MAGIC: u64 = u64::from_le_bytes(*b"ipcdROST");
@@ -98,7 +98,8 @@ pub struct RosterHeader {
     pub senders: AtomicU32,
     /// Senders that have held the mailbox open, ever; stays at its highest value.
     pub senders_ever: AtomicU32,
-    reserved: AtomicU32,
+    /// Distinct uids among the receivers, of all groups: with more than one a sleeper looks again every 100 ms.
+    pub receiver_uids: AtomicU32,
     words_end: Padding<12>,
     /// One a group.
     pub groups: [GroupEntry; GROUPS_MAX],
@@ -112,9 +113,7 @@ pub struct GroupEntry {
     pub receivers: AtomicU32,
     /// Receiver slots ever used; those above have never been.
     pub receivers_high: AtomicU32,
-    /// Distinct uids among its receivers: with more than one, a sleeper looks again every 100 ms.
-    pub receiver_uids: AtomicU32,
-    reserved: AtomicU32,
+    reserved: [AtomicU32; 2],
     /// Messages dropped because the group was slow.
     pub dropped: AtomicU64,
     group_end: Padding<1>,

@@ -56,6 +56,17 @@ const SLEEP_WITHOUT_BARRIER: Duration = Duration::from_millis(10);
 /// How long a sleeper may sleep at most where receivers of another uid could rob it of its wake-up.
 pub const SLEEP_AMONG_STRANGERS: Duration = Duration::from_millis(100);
 
+/// How long one may sleep at most in this mailbox: receivers of whatever group map all the words on which its
+/// members sleep, so those of another uid may rob them.
+pub fn among_strangers(roster: &RosterHeader) -> Option<Duration> {
+    (roster.receiver_uids.load(Relaxed) > 1).then_some(SLEEP_AMONG_STRANGERS)
+}
+
+/// The shorter of two bounds.
+pub fn at_most(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    one.into_iter().chain(other).min()
+}
+
 /// The fast side's barrier between making something new and looking for sleepers.
 #[inline]
 pub fn light_barrier(roster: &RosterHeader) {
@@ -75,24 +86,35 @@ pub fn light_barrier(roster: &RosterHeader) {
     }
 }
 
-/// The slow side's barrier between saying that it will sleep and looking for the last time. Returns how
-/// long it may then sleep at most: for ever, unless the barrier was refused.
-pub fn heavy_barrier(roster: &RosterHeader, park: &impl Park) -> Option<Duration> {
+/// The slow side's barrier. False if it was refused, so that a fast side may not have been reached.
+pub fn heavy_barrier(roster: &RosterHeader, park: &impl Park) -> bool {
     fence(SeqCst);
     // The barrier first: while `fences` is just being set, a fast side may still go without its fence.
-    let covered = park.barrier() || roster.fences.load(Acquire) != 0;
-    if covered { None } else { Some(SLEEP_WITHOUT_BARRIER) }
+    park.barrier() || roster.fences.load(Acquire) != 0
+}
+
+/// The slow side's barrier between saying that it will sleep and looking for the last time. Returns how
+/// long it may then sleep at most: for ever, unless the barrier was refused or a stranger could rob it.
+pub fn barrier_before_sleep(roster: &RosterHeader, park: &impl Park) -> Option<Duration> {
+    let reached = heavy_barrier(roster, park);
+    if reached { among_strangers(roster) } else { Some(SLEEP_WITHOUT_BARRIER) }
 }
 
 /// The same for somebody who sleeps in several mailboxes at once: one barrier is enough for all.
-pub fn heavy_barrier_of_all<'a>(
+pub fn barrier_before_sleep_in_all<'a>(
     rosters: impl Iterator<Item = &'a RosterHeader>,
     park: &impl Park,
 ) -> Option<Duration> {
     fence(SeqCst);
-    let covered = park.barrier();
-    let mut refused = rosters.filter(|roster| !covered && roster.fences.load(Acquire) == 0);
-    refused.next().map(|_| SLEEP_WITHOUT_BARRIER)
+    let reached = park.barrier();
+    let bound = |roster: &'a RosterHeader| {
+        if reached || roster.fences.load(Acquire) != 0 {
+            among_strangers(roster)
+        } else {
+            Some(SLEEP_WITHOUT_BARRIER)
+        }
+    };
+    rosters.filter_map(bound).min()
 }
 
 /// Whether any receiver sleeps or is about to. `words` is how many words the mailbox's receivers need.
@@ -275,26 +297,22 @@ fn set_wanted(lane: &LaneHeader, wanted: u64) {
     }
 }
 
-/// A sender's sleep: until its freed word changes or the deadline has passed, and no longer than `at_most`
-/// at a time. `look` is the last look:
-/// whether there is something to do after all.
+/// A sender's sleep: until its freed word changes or the deadline has passed, and no longer than `bound`
+/// at a time. `look` is the last look: whether there is something to do after all.
 pub fn sleep_for_room(
     roster: &RosterHeader,
     lane: &Shared<LaneHeader>,
     freed: &AtomicU32,
     wanted: Position,
-    (deadline, at_most): (Option<Instant>, Option<Duration>),
+    (deadline, bound): (Option<Instant>, Option<Duration>),
     park: &impl Park,
     look: impl FnOnce() -> bool,
 ) -> Woke {
     let seen = freed.load(Acquire);
     wait_for_room(lane, wanted);
-    let at_most = heavy_barrier(roster, park).or(at_most);
-    let woke = if look() {
-        Woke::Perhaps
-    } else {
-        bounded_wait(&[(freed, seen)], deadline, at_most, park)
-    };
+    let bound = at_most(barrier_before_sleep(roster, park), bound);
+    let woke =
+        if look() { Woke::Perhaps } else { bounded_wait(&[(freed, seen)], deadline, bound, park) };
     stop_waiting_for_room(lane);
     woke
 }
@@ -318,22 +336,22 @@ pub fn get_up(cursors: &CursorsHeader, slot: u16) {
 
 /// A receiver's sleep: on all bells of its mailbox, until one of them changes.
 ///
-/// It never sleeps longer than `at_most` at a time; only the deadline is a time-out. `look` is the last look: whether there is something to do after all. The caller looks again whatever
-/// the answer; on a deadline it must pass the baton on if it leaves something behind.
+/// It never sleeps longer than `bound` at a time; only the deadline is a time-out. `look` is the last look: whether
+/// there is something to do after all. The caller looks again whatever the answer; on a deadline it must pass the baton on if it leaves something behind.
 pub fn sleep_on_bells(
     roster: &RosterHeader,
     cursors: &CursorsHeader,
     slot: u16,
     bells: &[&AtomicU32],
-    (deadline, at_most): (Option<Instant>, Option<Duration>),
+    (deadline, bound): (Option<Instant>, Option<Duration>),
     park: &impl Park,
     look: impl FnOnce() -> bool,
 ) -> Woke {
     // The bells before the bit, and the bit before the look: a ring in between changes a bell.
     let words: Vec<_> = bells.iter().map(|bell| (*bell, bell.load(Acquire))).collect();
     lie_down(cursors, slot);
-    let at_most = heavy_barrier(roster, park).or(at_most);
-    let woke = if look() { Woke::Perhaps } else { bounded_wait(&words, deadline, at_most, park) };
+    let bound = at_most(barrier_before_sleep(roster, park), bound);
+    let woke = if look() { Woke::Perhaps } else { bounded_wait(&words, deadline, bound, park) };
     get_up(cursors, slot);
     woke
 }

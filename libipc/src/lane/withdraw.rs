@@ -108,7 +108,7 @@ pub fn withdraw(
     // PAIR(mark): Release, behind the verdict.
     mark(RecordHeader::WITHDRAWING);
     // PAIR(withdraw): between the mark and the look at the claims.
-    let refused = heavy_barrier(roster, park).is_some();
+    let refused = !heavy_barrier(roster, park);
     let aim = if refused || claimed() { VerdictState::Cancelled } else { VerdictState::Withdrawn };
     // PAIR(verdict): against the receiver's from the same word.
     let won = verdict.compare_exchange(word(VerdictState::Open), word(aim), AcqRel, Acquire);

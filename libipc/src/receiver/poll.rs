@@ -152,7 +152,6 @@ impl Receiver {
             roster: self.roster.clone(),
             cursors: self.claimant.cursors().clone(),
             slot: self.claimant.slot(),
-            group: self.group,
             sleeping_words: self.sleeping_words,
             seen_changes: self.seen_changes,
             hurried: self.stale,

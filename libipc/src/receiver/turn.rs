@@ -8,7 +8,7 @@ use crate::lane::park::{self, Woke};
 use crate::lane::turn::{self, Next};
 use crate::protocol::Receivers;
 use crate::sync::AtomicU32;
-use crate::sync::Ordering::{Acquire, Relaxed};
+use crate::sync::Ordering::Acquire;
 use crate::sys::futex::Futex;
 
 impl Receiver {
@@ -39,9 +39,7 @@ impl Receiver {
                 Next::Wake(first) => self.wake_in_line(Some(first)),
                 Next::Wait => {}
             }
-            let group = &self.roster.header.groups[self.group];
-            let strangers = group.receiver_uids.load(Relaxed) > 1;
-            let at_most = self.lifeline.bound(strangers.then_some(park::SLEEP_AMONG_STRANGERS));
+            let at_most = self.lifeline.bound(park::among_strangers(&self.roster.header));
             let lost = self.lifeline.is_lost();
             let changed = self.roster.header.changes.load(Acquire) != self.seen_changes;
             let woke = if changed || lost {

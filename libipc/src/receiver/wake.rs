@@ -21,9 +21,7 @@ impl Receiver {
         let bells = self.doorsteps_to_listen_at().map(|doorstep| self.bell(doorstep));
         let bells: Vec<_> = bells.take(WORDS_MAX).collect();
         // With lanes that are still to be fetched, ask again soon.
-        let strangers = header.groups[self.group].receiver_uids.load(Relaxed) > 1;
-        let soon = strangers || hurried;
-        let at_most = soon.then_some(park::SLEEP_AMONG_STRANGERS);
+        let at_most = hurried.then_some(park::SLEEP_AMONG_STRANGERS);
         let (claimant, seen) = (&self.claimant, self.seen_changes);
         let look = || self.anything_wanted() || header.changes.load(Acquire) != seen;
         let cursors: &Cursors = claimant.cursors();
