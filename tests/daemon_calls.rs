@@ -8,11 +8,12 @@
 use std::collections::BTreeSet;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
 
 use libipc::protocol::{
     Answer, LaneInfo, LaneTicket, MailboxDetail, Opened, OpenedRole, Queued, Request, ServerStatus,
 };
-use libipc::{Buffering, Client, MailboxName, MailboxOptions, Reason, Role};
+use libipc::{Buffering, Client, GroupName, MailboxName, MailboxOptions, Reason, Role, SlowGroup};
 use tests::{
     AtCall, Baseline, Dice, Numbered, RawClient, Stepped, TestDaemon, claim_first, patience, seed,
     wait_until,
@@ -20,6 +21,8 @@ use tests::{
 
 const NAME: &str = "stepped";
 const MESSAGE: &[u8] = b"a message";
+/// Daemons that die sooner are not started again at once.
+const LIFE: Duration = Duration::from_millis(25);
 
 /// What comes before a request, with the mailbox [`NAME`] there, and the request.
 type Prepare = fn(&mut Scene) -> Request;
@@ -29,8 +32,12 @@ struct Scene<'a> {
     daemon: &'a TestDaemon,
     client: &'a Client,
     asks: RawClient,
+    /// Another session, which ends when the daemon has been stopped and before it is asked.
+    ends: Option<RawClient>,
     /// The number of the mailbox: those that come later are told from it.
     first_id: u64,
+    /// When the daemon was there.
+    since: Instant,
 }
 
 /// What has come of a request.
@@ -64,11 +71,12 @@ fn options() -> MailboxOptions {
 
 impl<'a> Scene<'a> {
     fn new(daemon: &'a TestDaemon, client: &'a Client) -> Self {
+        let since = Instant::now();
         let mut asks = RawClient::greet(&daemon.socket());
         let (attributes, groups) = (options().attributes(), Vec::new());
         let created = asks.ask(&Request::Create { name: name(), attributes, groups }).0;
         let Answer::Created { mailbox_id: first_id } = created else { panic!("{created:?}") };
-        Self { daemon, client, asks, first_id }
+        Self { daemon, client, asks, ends: None, first_id, since }
     }
 
     /// Opens the mailbox in the session that asks.
@@ -110,7 +118,9 @@ impl<'a> Scene<'a> {
     /// and what has come of the request.
     fn go(&mut self, request: &Request, kill_at: Option<usize>) -> (Vec<AtCall>, Outcome) {
         let pid = self.daemon.status(self.client).pid;
+        std::thread::sleep(LIFE.saturating_sub(self.since.elapsed()));
         let stepped = Stepped::take(pid);
+        drop(self.ends.take());
         let number = self.asks.tell(request);
         let calls = stepped.calls(kill_at.unwrap_or(usize::MAX));
         match kill_at {
@@ -307,6 +317,39 @@ fn a_link_is_closed_once_and_its_message_in_hand_comes_again_once() {
         let (link, ..) = scene.open_with_message_in_hand();
         Request::CloseLink { link }
     });
+}
+
+/// Has a receiver of a group that drops its oldest messages end with the only one in hand.
+fn end_in_group_that_drops(scene: &mut Scene<'_>) -> Request {
+    let group = small().group("fast", SlowGroup::DropOldest).expect("a name");
+    scene.client.create("prices", &group).expect("a mailbox");
+    scene.client.sender("prices").expect("ours to open").send(MESSAGE).expect("sent");
+    let mut ends = RawClient::greet(&scene.daemon.socket());
+    let (name, group) = (MailboxName::new("prices"), GroupName::new("fast"));
+    let (name, group) = (name.expect("a name"), group.ok());
+    let opened = ends.ask(&Request::Open { name, role: Role::Receive, group });
+    let (Answer::Opened(opened), descriptors) = opened else { panic!("{opened:?}") };
+    let _in_hand = claim_first(&opened, &descriptors, MESSAGE.len());
+    scene.ends = Some(ends);
+    open_as_it_is()
+}
+
+/// Changes nothing, and is answered.
+fn open_as_it_is() -> Request {
+    Request::SetTraffic { name: name(), open: true }
+}
+
+#[test]
+fn a_session_ends_once_and_what_it_had_in_hand_is_counted_once() {
+    sweep("end of a session with a message in hand", |scene| {
+        let mut ends = RawClient::greet(&scene.daemon.socket());
+        scene.send();
+        let (opened, descriptors) = ends.open(NAME, Role::Receive).expect("ours to open");
+        let _in_hand = claim_first(&opened, &descriptors, MESSAGE.len());
+        scene.ends = Some(ends);
+        open_as_it_is()
+    });
+    sweep("end of a session in a group that drops", end_in_group_that_drops);
 }
 
 #[test]

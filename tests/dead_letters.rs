@@ -578,6 +578,22 @@ fn a_receiver_that_is_gone_rejects_nothing_and_one_without_a_daemon_gives_back()
     assert!(matches!(receiver.receive_deadline(short()), Err(ReceiveError::TimedOut)));
 }
 
+#[test]
+fn a_mailbox_that_is_being_drained_goes_with_its_last_message_however_that_ends() {
+    let daemon = TestDaemon::start(&[]);
+    for on_death in [OnDeath::Drop, OnDeath::DeadLetter] {
+        let client = daemon.client_with("orders", &small().on_death(on_death));
+        client.sender("orders").unwrap().send(b"last").unwrap();
+        let mut child = daemon.child();
+        child.done("receiver orders");
+        assert_eq!(child.got("hold").text, "last");
+        assert_eq!(client.delete_when_drained("orders").unwrap(), 1);
+        child.kill();
+        // Nobody asks for it.
+        wait_until("it is gone", || client.status().unwrap().mailboxes == 0);
+    }
+}
+
 /// A receiver that has claimed the only message there is, and has not come to look whether its sender wants it back.
 fn claims_and_looks_no_further(daemon: &TestDaemon, len: usize) -> (RawClient, Request) {
     let mut raw = RawClient::greet(&daemon.socket());
