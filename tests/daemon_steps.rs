@@ -4,85 +4,11 @@
 //! Of each request a sample of its instructions, half of them close behind a system call, where the steps are that matter to a
 //! successor: `STEPS=n` of them, `SEED=s` the same as before.
 
-use std::time::{Duration, Instant};
-
 use libipc::{Buffering, Client, MailboxOptions, Refusal, RequestError};
-use nix::errno::Errno;
-use nix::sys::ptrace;
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
-use tests::{Baseline, Child, Dice, TestDaemon, patience, seed, settled, wait_until};
+use tests::{Baseline, Child, Dice, Stepped, TestDaemon, patience, seed, settled, wait_until};
 
-/// A daemon that has not come to its next instruction for so long sleeps: it has done all that there is to do.
-const ASLEEP: Duration = Duration::from_millis(50);
 /// Kills of each request, if nobody says otherwise.
 const SAMPLE: u64 = 12;
-
-/// The daemon in our hand: it runs when and as far as we let it.
-struct Stepped(Pid);
-
-impl Stepped {
-    fn take(pid: u32) -> Self {
-        let pid = Pid::from_raw(pid.cast_signed());
-        ptrace::seize(pid, ptrace::Options::empty()).expect("a process of ours");
-        ptrace::interrupt(pid).expect("it is seized");
-        waitpid(pid, Some(WaitPidFlag::__WALL)).expect("it stops");
-        Self(pid)
-    }
-
-    /// Lets it do so many instructions, or until it sleeps; how many it has done. Notes which were system calls.
-    fn steps(&self, limit: u64, mut calls: Option<&mut Vec<u64>>) -> u64 {
-        for done in 0..limit {
-            if let Some(calls) = calls.as_mut().filter(|_| self.is_at_call()) {
-                calls.push(done);
-            }
-            ptrace::step(self.0, None).expect("it is stopped");
-            let start = Instant::now();
-            let flags = WaitPidFlag::WNOHANG | WaitPidFlag::__WALL;
-            while waitpid(self.0, Some(flags)) == Ok(WaitStatus::StillAlive) {
-                if start.elapsed() > ASLEEP && self.sleeps() {
-                    return done;
-                }
-            }
-        }
-        limit
-    }
-
-    /// Whether its next instruction is a system call.
-    fn is_at_call(&self) -> bool {
-        const SYSCALL: i64 = 0x050f;
-        let at = ptrace::getregs(self.0).expect("it is stopped").rip;
-        let word = ptrace::read(self.0, at as ptrace::AddressType).expect("its next instruction");
-        word & 0xffff == SYSCALL
-    }
-
-    /// Whether it waits for something in the kernel.
-    fn sleeps(&self) -> bool {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0));
-        stat.is_ok_and(|stat| stat.contains(") S "))
-    }
-
-    fn kill(self) {
-        kill(self.0, Signal::SIGKILL).expect("it is there");
-        loop {
-            // We hear of its death first, then its keeper.
-            match waitpid(self.0, Some(WaitPidFlag::__WALL)) {
-                Ok(WaitStatus::Signaled(..)) | Err(Errno::ECHILD) => return,
-                _ => {}
-            }
-        }
-    }
-
-    /// Lets it go on by itself.
-    fn let_go(self) {
-        if self.sleeps() {
-            ptrace::interrupt(self.0).expect("it is seized");
-            waitpid(self.0, Some(WaitPidFlag::__WALL)).expect("it stops");
-        }
-        ptrace::detach(self.0, None).expect("it is stopped");
-    }
-}
 
 /// A daemon, a client that looks at what is there, and one that asks for things.
 struct Scene {

@@ -3,19 +3,16 @@
 
 use std::time::Duration;
 
-use libipc::lane::layout::Hold;
-use libipc::lane::position::Position;
-use libipc::protocol::{Answer, LaneTicket, OpenedRole, Request};
-use libipc::regions::Cursors;
-use libipc::sync::Ordering::Relaxed;
-use libipc::sys::mapping::Access;
+use libipc::protocol::{Answer, Request};
 use libipc::{
-    Buffering, CallError, Client, DeadLetter, MailboxName, MailboxOptions, OnDeath, Order, Reason,
-    ReceiveError, Receiver, Refusal, RequestError, Role, SendError, Sender, SlowGroup, TicketState,
+    Buffering, CallError, Client, DeadLetter, MailboxOptions, OnDeath, Order, Reason, ReceiveError,
+    Receiver, Refusal, RequestError, Role, SendError, Sender, SlowGroup, TicketState,
     TryReceiveError,
 };
 use tests::shell::Shell;
-use tests::{Dice, RawClient, TestDaemon, UIDS, patience, seed, skip_unless_root, wait_until};
+use tests::{
+    Dice, RawClient, TestDaemon, UIDS, claim_first, patience, seed, skip_unless_root, wait_until,
+};
 
 /// A small mailbox: a lane of it holds 128 messages of up to 16 bytes.
 fn small() -> MailboxOptions {
@@ -230,6 +227,47 @@ fn what_a_dead_receiver_had_in_hand_is_dropped_or_a_dead_letter_where_that_is_as
     }
 }
 
+#[test]
+fn what_a_receiver_has_claimed_and_not_in_hand_is_neither_dropped_nor_a_dead_letter_at_its_end() {
+    let daemon = TestDaemon::start(&[]);
+    for on_death in [OnDeath::Drop, OnDeath::DeadLetter] {
+        let client = daemon.client_with("orders", &small().on_death(on_death));
+        let mut sender = client.sender("orders").unwrap();
+        (0..5u8).for_each(|n| sender.send(&[b'0' + n]).unwrap());
+        let give_back = |receiver: &mut Receiver, count| {
+            let batch = receiver.receive_batch_deadline(count, patience()).unwrap();
+            assert_eq!(batch.len(), count);
+            batch.return_to_queue();
+        };
+        // What is given back may be claimed together again: by one that closes...
+        let mut receiver = client.receiver("orders").unwrap();
+        give_back(&mut receiver, 2);
+        assert_eq!(receiver.receive_deadline(patience()).unwrap().into_bytes(), b"0");
+        drop(receiver);
+        // ... and by one that dies with the first of it.
+        let mut receiver = client.receiver("orders").unwrap();
+        assert_eq!(receiver.receive_deadline(patience()).unwrap().into_bytes(), b"1");
+        give_back(&mut receiver, 3);
+        let mut child = daemon.child();
+        child.done("receiver orders");
+        assert_eq!(child.got("hold").text, "2");
+        child.kill();
+        for expected in [b"3", b"4"] {
+            let delivery = receiver.receive_deadline(patience()).unwrap();
+            assert_eq!((delivery.bytes(), delivery.attempts()), (&expected[..], 1));
+            delivery.acknowledge();
+        }
+        let ended = || {
+            let detail = client.show("orders").unwrap();
+            detail.dropped_messages + detail.dead_lettered_messages
+        };
+        wait_until("the daemon has seen to it", || ended() > 0);
+        assert_eq!(ended(), 1);
+        drop(receiver);
+        client.delete("orders").unwrap();
+    }
+}
+
 fn short() -> std::time::Instant {
     std::time::Instant::now() + Duration::from_millis(50)
 }
@@ -270,6 +308,54 @@ fn dead_letters_are_put_back_or_thrown_away() {
     assert_eq!(client.discard_dead_letters("orders", None).unwrap(), 0);
     let summary = client.show("orders").unwrap().summary;
     assert_eq!((summary.dead_letters, summary.queued_messages, summary.queued_bytes), (0, 0, 0));
+    // No number is given twice.
+    client.sender("orders").unwrap().send(b"five").unwrap();
+    receiver.receive_deadline(patience()).unwrap().reject().unwrap();
+    assert_eq!(next(&mut reading).2.number, 5);
+}
+
+#[test]
+fn what_is_put_back_is_received_as_it_was_sent() {
+    let daemon = TestDaemon::start(&[]);
+    let client = daemon.client_with("orders", &small().order(Order::Arrival));
+    let mut children = ["before", "it", "behind"].map(|text| {
+        let mut child = daemon.child();
+        child.done("sender orders");
+        child.done(&format!("send {text}"));
+        child
+    });
+    let mut receiver = client.receiver("orders").unwrap();
+    let it = receiver.receive_from_deadline(children[1].pid(), patience()).unwrap();
+    it.reject().unwrap();
+    // At its place in the order of arrival.
+    assert_eq!(client.requeue("orders", None).unwrap(), 1);
+    for expected in ["before", "it", "behind"] {
+        assert_eq!(
+            receiver.receive_deadline(patience()).unwrap().into_bytes(),
+            expected.as_bytes()
+        );
+    }
+    // At its priority.
+    client.create("urgent", &small()).unwrap();
+    children.iter_mut().for_each(|child| drop(child.done("sender urgent")));
+    children[0].done("priority 9");
+    children[0].done("send first");
+    let mut receiver = client.receiver("urgent").unwrap();
+    receiver.receive_deadline(patience()).unwrap().reject().unwrap();
+    children[1].done("send second");
+    assert_eq!(client.requeue("urgent", None).unwrap(), 1);
+    for expected in [b"first".as_slice(), b"second"] {
+        assert_eq!(receiver.receive_deadline(patience()).unwrap().into_bytes(), expected);
+    }
+    // Not into what is closed: there it stays.
+    client.sender("urgent").unwrap().send(b"third").unwrap();
+    receiver.receive_deadline(patience()).unwrap().reject().unwrap();
+    client.close("urgent").unwrap();
+    let refusal = refused(client.requeue("urgent", None));
+    assert!(matches!(refusal, Refusal::Closed { .. }), "{refusal}");
+    client.open("urgent").unwrap();
+    assert_eq!(client.requeue("urgent", None).unwrap(), 1);
+    assert_eq!(receiver.receive_deadline(patience()).unwrap().into_bytes(), b"third");
 }
 
 #[test]
@@ -328,7 +414,19 @@ fn dead_letters_are_their_owners_and_ipcd_alone_makes_them() {
     assert_eq!(delivery.sender().uid, UIDS[0], "whose it was at first");
     let refusal = refused(delivery.reject());
     assert!(matches!(refusal, Refusal::DeadLetters { .. }), "{refusal}");
+    reading.receive_deadline(patience()).unwrap().return_to_queue();
+    drop(reading);
+    assert_eq!(client.status().unwrap().usage.dead_letters, 1, "its owner pays");
+    client.create("quiet", &small().mode(0o622)).unwrap();
+    stranger.refused("receiver dead/quiet", "NoSuchMailbox");
+    assert!(client.show("dead/quiet").is_err(), "nor do they have it made");
+    let mut reading = letters(&client, "inbox");
     assert_eq!(next(&mut reading).0, "mine", "given back, and not lost");
+    stranger.done("send again");
+    receiver.receive_deadline(patience()).unwrap().reject().unwrap();
+    assert_eq!(client.requeue("inbox", None).unwrap(), 1);
+    let delivery = receiver.receive_deadline(patience()).unwrap();
+    assert_eq!(delivery.sender().uid, UIDS[0], "it still is");
 }
 
 #[test]
@@ -481,59 +579,60 @@ fn a_receiver_that_is_gone_rejects_nothing_and_one_without_a_daemon_gives_back()
 }
 
 #[test]
-fn a_receiver_that_rejects_what_it_does_not_hold_harms_nobody_else() {
-    let seed = seed();
-    let mut dice = Dice::new(seed);
-    let daemon = TestDaemon::start(&["--dead-letters-max", "50"]);
-    let group = |options: MailboxOptions, name| options.group(name, SlowGroup::Block).unwrap();
-    let client = daemon.client_with("news", &group(group(small(), "honest"), "other"));
-    let mut honest = client.receiver_in_group("news", "honest").unwrap();
-    let mut sender = client.sender("news").unwrap();
-    let message = |n: u8| vec![n; 10 + usize::from(n) * 3];
-    let tickets: Vec<_> =
-        (0..30).map(|n| sender.send_tracked(&message(n)).expect("there is room")).collect();
+fn a_mailbox_that_is_being_drained_goes_with_its_last_message_however_that_ends() {
+    let daemon = TestDaemon::start(&[]);
+    for on_death in [OnDeath::Drop, OnDeath::DeadLetter] {
+        let client = daemon.client_with("orders", &small().on_death(on_death));
+        client.sender("orders").unwrap().send(b"last").unwrap();
+        let mut child = daemon.child();
+        child.done("receiver orders");
+        assert_eq!(child.got("hold").text, "last");
+        assert_eq!(client.delete_when_drained("orders").unwrap(), 1);
+        child.kill();
+        // Nobody asks for it.
+        wait_until("it is gone", || client.status().unwrap().mailboxes == 0);
+    }
+}
+
+/// A receiver that has claimed the only message there is, and has not come to look whether its sender wants it back.
+fn claims_and_looks_no_further(daemon: &TestDaemon, len: usize) -> (RawClient, Request) {
     let mut raw = RawClient::greet(&daemon.socket());
-    let name = MailboxName::new("news").unwrap();
-    let group = Some(MailboxName::new("other").unwrap());
-    let asked = raw.ask(&Request::Open { name, role: Role::Receive, group });
-    let (Answer::Opened(opened), descriptors) = asked else { panic!("{asked:?}") };
-    let OpenedRole::Receive { slot, .. } = opened.role else { panic!("{opened:?}") };
-    let lane = opened.fetched.lanes[0].ticket;
-    let limits = opened.attributes.limits(2);
-    let cursors = Cursors::map(&descriptors[1], limits, Access::ReadWrite).unwrap();
-    let cell = &cursors.slots[usize::from(slot)];
-    let mut refusals = 0;
-    for _ in 0..400 {
-        let position = Position::new(dice.below(300).wrapping_sub(20));
-        let end = position.advance([1, 2, 5, 300, 1 << 40][dice.below(5) as usize]);
-        let confirmed = dice.below(4) > 0;
-        let index = if dice.below(8) == 0 { 7 } else { lane.index };
-        cell.end.store(end.get(), Relaxed);
-        cell.attempts.store(dice.below(4) as u32, Relaxed);
-        cell.hold.store(Hold { confirmed, lane: index, position }.to_word(), Relaxed);
-        let lane = if dice.below(8) == 0 { LaneTicket { generation: 9, ..lane } } else { lane };
-        let (position, reason) = (position.get(), Reason::Rejected);
-        match raw.ask(&Request::Reject { link: opened.link, lane, position, reason }).0 {
-            Answer::Done => {}
-            Answer::Refused(_) => refusals += 1,
-            other => panic!("{other:?}"),
+    let (opened, descriptors) = raw.open("orders", Role::Receive).expect("ours to open");
+    let (lane, position) = claim_first(&opened, &descriptors, len);
+    let (link, reason) = (opened.link, Reason::Rejected);
+    (raw, Request::Reject { link, lane, position, reason })
+}
+
+#[test]
+fn what_its_sender_has_back_is_no_dead_letter_and_is_not_dropped() {
+    let daemon = TestDaemon::start(&[]);
+    for on_death in [OnDeath::Drop, OnDeath::DeadLetter] {
+        for rejects in [false, true] {
+            let client = daemon.client_with("orders", &small().on_death(on_death));
+            let mut sender = client.sender("orders").unwrap();
+            let ticket = sender.send_tracked(b"mine").unwrap();
+            let back = ticket.withdraw().unwrap();
+            assert!(matches!(back, TicketState::Returned(_)), "{back:?}");
+            let (mut raw, reject) = claims_and_looks_no_further(&daemon, 4);
+            if rejects {
+                assert_eq!(raw.ask(&reject).0, Answer::Done);
+            }
+            drop(raw);
+            wait_until("it is gone", || client.show("orders").unwrap().summary.receivers == 0);
+            let detail = client.show("orders").unwrap();
+            assert_eq!((detail.dropped_messages, detail.dead_lettered_messages), (0, 0));
+            assert_eq!((detail.summary.dead_letters, detail.summary.queued_messages), (0, 0));
+            assert_eq!(ticket.state().unwrap(), back);
+            // Its room is free.
+            let mut receiver = client.receiver("orders").unwrap();
+            for n in 0..200u8 {
+                sender.try_send(&[n]).unwrap();
+                assert_eq!(receiver.receive_deadline(patience()).unwrap().into_bytes(), [n]);
+            }
+            drop(receiver);
+            client.delete("orders").unwrap();
         }
     }
-    assert!(refusals > 50, "{refusals}");
-    for n in 0..30 {
-        let delivery = honest.receive_deadline(patience()).unwrap();
-        assert!(delivery.bytes() == message(n), "message {n}, seed {seed}");
-        delivery.acknowledge();
-    }
-    // Nothing is settled by what the other group has not received.
-    assert!(tickets.iter().all(|ticket| ticket.state().unwrap() == TicketState::InHand));
-    // It goes, and an honest one receives what it never took.
-    drop((raw, descriptors));
-    let mut other = client.receiver_in_group("news", "other").unwrap();
-    wait_until("it is gone", || client.show("news").unwrap().summary.receivers == 2);
-    client.discard_dead_letters("news", None).unwrap();
-    let last = (0..30).map(|_| other.receive_deadline(patience()).unwrap().into_bytes()).last();
-    assert_eq!(last, Some(message(29)), "seed {seed}");
 }
 
 #[test]

@@ -9,7 +9,8 @@ use std::time::Duration;
 use futures_core::Stream;
 use libipc::tokio::{AsyncReceiver, AsyncSender, Message};
 use libipc::{
-    Buffering, Client, MailboxOptions, Owner, ReceiveError, SendError, TicketState, TryReceiveError,
+    Buffering, Client, MailboxOptions, OnDeath, Owner, ReceiveError, SendError, TicketState,
+    TryReceiveError,
 };
 use tests::{Child, Dice, PATIENCE, TestDaemon, seed, skip_unless_two_processors, wait_until};
 use tokio::runtime::{Builder, Runtime};
@@ -334,6 +335,36 @@ fn a_rendezvous_future_is_done_when_its_message_is_acknowledged_whoever_does_so(
         careful.done("ack");
         patiently(send).await.unwrap();
         assert!(sender.take_in_hand().is_none());
+    });
+}
+
+/// Promise 101.
+#[test]
+fn a_rendezvous_future_is_told_that_its_message_is_a_dead_letter_or_was_dropped() {
+    let daemon = TestDaemon::start(&[]);
+    let client = daemon.client_with("orders", &rendezvous().on_death(OnDeath::Drop));
+    runtime().block_on(async {
+        let mut sender = sleepy_sender(&client);
+        let mut receiver = client.receiver("orders").unwrap();
+        let mut send = Box::pin(sender.send(b"bad"));
+        offered(&client, send.as_mut()).await;
+        receiver.receive_deadline(tests::patience()).unwrap().reject().unwrap();
+        let end = patiently(send).await;
+        assert!(matches!(end, Err(SendError::DeadLettered)), "{end:?}");
+        drop(receiver);
+        let mut doomed = child_with(&daemon, &["receiver orders"]);
+        let mut send = Box::pin(sender.send(b"poison"));
+        offered(&client, send.as_mut()).await;
+        assert_eq!(doomed.got("hold").text, "poison");
+        doomed.kill();
+        let end = patiently(send).await;
+        assert!(matches!(end, Err(SendError::Dropped)), "{end:?}");
+        // The next is a message like any other.
+        let mut careful = child_with(&daemon, &["receiver orders"]);
+        let mut send = Box::pin(sender.send(b"good"));
+        offered(&client, send.as_mut()).await;
+        assert_eq!(careful.got("receive").text, "good");
+        patiently(send).await.unwrap();
     });
 }
 

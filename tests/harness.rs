@@ -4,6 +4,7 @@
 //! - [`TestDaemon`]: an `ipcd` of one test, in a folder of its own, gone when the test ends.
 //! - [`Child`]: the program `misbehave`, as any uid, told what to do line by line.
 //! - [`RawClient`]: the control protocol without the library that keeps to its rules.
+//! - [`Stepped`]: a daemon that runs when and as far as a test lets it.
 //! - [`shell`]: `ipcctl` as it is typed.
 //! - [`numbered`]: messages that tell who sent them and which they are, and the logs of those who got them.
 
@@ -26,11 +27,14 @@ pub mod numbered;
 mod raw_client;
 #[path = "harness/shell.rs"]
 pub mod shell;
+#[path = "harness/stepped.rs"]
+mod stepped;
 
 pub use baseline::Baseline;
 pub use child::{Child, Got};
 pub use daemon::{TestDaemon, descriptors_of};
-pub use raw_client::{RawClient, hello};
+pub use raw_client::{Numbered, RawClient, claim_first, hello};
+pub use stepped::{AtCall, Stepped};
 
 /// Two uids that own nothing and need no entry anywhere.
 pub const UIDS: [u32; 2] = [64001, 64002];

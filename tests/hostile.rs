@@ -5,12 +5,19 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use libipc::protocol::{Answer, LaneTicket, MESSAGE_BYTES_MAX, Refresh, Request, encode};
-use libipc::{
-    Client, Corrupt, MailboxName, MailboxOptions, ReceiveError, Refusal, Role, SendError,
-    TryReceiveError,
+use libipc::lane::layout::Hold;
+use libipc::lane::position::{Position, record_granules};
+use libipc::protocol::{
+    Answer, LaneTicket, MESSAGE_BYTES_MAX, OpenedRole, Refresh, Request, encode,
 };
-use tests::{RawClient, TestDaemon, descriptors_of, patience, wait_until};
+use libipc::regions::Cursors;
+use libipc::sync::Ordering::Relaxed;
+use libipc::sys::mapping::Access;
+use libipc::{
+    Client, Corrupt, MailboxName, MailboxOptions, Reason, ReceiveError, Refusal, Role, SendError,
+    SlowGroup, TicketState, TryReceiveError,
+};
+use tests::{Dice, RawClient, TestDaemon, descriptors_of, patience, seed, wait_until};
 
 fn small() -> MailboxOptions {
     MailboxOptions::new().capacity_bytes(4096).receivers_max(8).lanes_max(8)
@@ -308,4 +315,74 @@ fn take_what_there_is(receiver: &mut libipc::Receiver, what: &str) {
 
 fn receivers(client: &Client) -> u32 {
     client.show("orders").map_or(0, |detail| detail.summary.receivers)
+}
+
+#[test]
+fn a_receiver_that_rejects_what_it_does_not_hold_harms_nobody_else() {
+    let seed = seed();
+    let mut dice = Dice::new(seed);
+    let daemon = TestDaemon::start(&["--dead-letters-max", "50"]);
+    let group = |options: MailboxOptions, name| options.group(name, SlowGroup::Block).unwrap();
+    let client = daemon.client_with("news", &group(group(small(), "honest"), "other"));
+    let mut honest = client.receiver_in_group("news", "honest").unwrap();
+    let mut sender = client.sender("news").unwrap();
+    let message = |n: u8| vec![n; 10 + usize::from(n) * 3];
+    let first_end = Position::new(0).advance(record_granules(message(0).len()));
+    let tickets: Vec<_> =
+        (0..30).map(|n| sender.send_tracked(&message(n)).expect("there is room")).collect();
+    let mut raw = RawClient::greet(&daemon.socket());
+    let name = MailboxName::new("news").unwrap();
+    let group = Some(MailboxName::new("other").unwrap());
+    let asked = raw.ask(&Request::Open { name, role: Role::Receive, group });
+    let (Answer::Opened(opened), descriptors) = asked else { panic!("{asked:?}") };
+    let OpenedRole::Receive { slot, .. } = opened.role else { panic!("{opened:?}") };
+    let lane = opened.fetched.lanes[0].ticket;
+    let limits = opened.attributes.limits(2);
+    let cursors = Cursors::map(&descriptors[1], limits, Access::ReadWrite).unwrap();
+    let cell = &cursors.slots[usize::from(slot)];
+    // One that is in hand, by another name.
+    cell.end.store(first_end.get(), Relaxed);
+    let position = Position::new(0);
+    cell.hold.store(Hold { confirmed: true, lane: lane.index, position }.to_word(), Relaxed);
+    let other = LaneTicket { generation: lane.generation + 1, ..lane };
+    for (lane, position) in [(lane, 1), (lane, first_end.get()), (other, 0)] {
+        let (link, reason) = (opened.link, Reason::Rejected);
+        let answer = raw.ask(&Request::Reject { link, lane, position, reason }).0;
+        assert_eq!(answer, Answer::Refused(Refusal::NotInHand));
+    }
+    assert_eq!(client.show("news").unwrap().dead_lettered_messages, 0);
+    let mut refusals = 0;
+    for _ in 0..400 {
+        let position = Position::new(dice.below(300).wrapping_sub(20));
+        let end = position.advance([1, 2, 5, 300, 1 << 40][dice.below(5) as usize]);
+        let confirmed = dice.below(4) > 0;
+        let index = if dice.below(8) == 0 { 7 } else { lane.index };
+        cell.end.store(end.get(), Relaxed);
+        cell.attempts.store(dice.below(4) as u32, Relaxed);
+        cell.hold.store(Hold { confirmed, lane: index, position }.to_word(), Relaxed);
+        let lane = if dice.below(8) == 0 { LaneTicket { generation: 9, ..lane } } else { lane };
+        let (position, reason) = (position.get(), Reason::Rejected);
+        match raw.ask(&Request::Reject { link: opened.link, lane, position, reason }).0 {
+            Answer::Done => {}
+            Answer::Refused(_) => refusals += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(refusals > 50, "{refusals}");
+    for n in 0..30 {
+        let delivery = honest.receive_deadline(patience()).unwrap();
+        assert!(delivery.bytes() == message(n), "message {n}, seed {seed}");
+        delivery.acknowledge();
+    }
+    // Nothing is settled by what the other group has not received.
+    assert!(tickets.iter().all(|ticket| ticket.state().unwrap() == TicketState::InHand));
+    // It goes, and an honest one receives what it never took. What it held to the end its group would be offered, be it a
+    // record or not.
+    cell.hold.store(Hold::IDLE, Relaxed);
+    drop((raw, descriptors));
+    let mut other = client.receiver_in_group("news", "other").unwrap();
+    wait_until("it is gone", || client.show("news").unwrap().summary.receivers == 2);
+    client.discard_dead_letters("news", None).unwrap();
+    let last = (0..30).map(|_| other.receive_deadline(patience()).unwrap().into_bytes()).last();
+    assert_eq!(last, Some(message(29)), "seed {seed}");
 }

@@ -3,11 +3,14 @@
 
 use libipc::lane::layout::SlotState;
 use libipc::lane::position::{Position, granules_of};
-use libipc::lane::repair::{discard_slot, lane_is_drained, lane_is_held, mend_slot, slot_is_idle};
+use libipc::lane::repair::{
+    Held, discard_slot, held_by_gone, lane_is_drained, lane_is_held, mend_slot, slot_is_idle,
+};
 use libipc::protocol::{LaneInfo, LaneTicket};
 use tracing::{debug, warn};
 
 use crate::regions::MailboxRegions;
+use crate::registry::dead_letter::Freeing;
 use crate::registry::link::LinkRole;
 use crate::registry::mailbox::Mailbox;
 use crate::registry::{Ended, Registry};
@@ -45,17 +48,33 @@ fn mend_receiver(mailbox: &mut Mailbox, regions: &MailboxRegions, group: u8, slo
     let Some(cursors) = regions.cursors(group) else { return };
     if mailbox.drops_oldest(group) {
         // What its receivers get they get at most once: it may have been in hand.
-        let dropped = discard_slot(cursors, slot);
-        if let Some(table) = mailbox.group_mut(group).filter(|_| dropped) {
-            table.dropped = table.dropped.saturating_add(1);
+        let held = held_by_gone(cursors, slot);
+        match held {
+            Some(held) => drop_held(mailbox, regions, (group, slot), &held),
+            None => discard_slot(cursors, slot),
         }
-        debug!(mailbox = %mailbox.name, group, slot, dropped, "receiver gone");
+        debug!(mailbox = %mailbox.name, group, slot, dropped = held.is_some(), "receiver gone");
     } else if mailbox.frees_of_gone(group, slot) {
         regions.mend_later(group, slot);
     } else {
         let mended = mend_slot(cursors, slot);
         debug!(mailbox = %mailbox.name, group, slot, ?mended, "receiver gone");
     }
+}
+
+/// Counts what a slot holds as dropped, and frees it once the state has that.
+fn drop_held(
+    mailbox: &mut Mailbox,
+    regions: &MailboxRegions,
+    (group, slot): (u8, u16),
+    held: &Held,
+) {
+    let Some(table) = mailbox.group_mut(group) else { return };
+    table.dropped = table.dropped.saturating_add(1);
+    let (lane, at, next) = (held.lane, held.from.get(), held.end.get());
+    let freeing = Freeing { group, slot, lane, at, next, fate: None, gone: true };
+    mailbox.freeing.push(freeing);
+    regions.free_later(freeing);
 }
 
 /// Frees receiver slots that are idle again and lanes that have drained, of those whose members are

@@ -350,7 +350,7 @@ impl Receiver {
         if self.next_of_run()? {
             return Ok(true);
         }
-        if self.claimant.anything_offered() && self.claimant.take_over() {
+        if self.claimant.anything_offered() && self.take_over() {
             return self.next_of_run();
         }
         if self.claimant.is_by_arrival() {
@@ -481,6 +481,15 @@ impl Receiver {
         let asked = self.wanted.is_some() || self.elsewhere.must_be_asked();
         if plain && !asked && !self.traffic.is_over() {
             self.undisturbed_changes = self.seen_changes.into();
+        }
+    }
+
+    /// Takes over what is offered: one at a time where a death ends what its receiver has, for the others nobody has seen.
+    #[cold]
+    fn take_over(&mut self) -> bool {
+        match self.attributes.on_death {
+            OnDeath::Redeliver => self.claimant.take_over(),
+            OnDeath::DeadLetter | OnDeath::Drop => self.claimant.take_over_one(|_| true),
         }
     }
 
@@ -646,7 +655,9 @@ impl Drop for Receiver {
         if self.guard.is_original() {
             self.settle();
             self.elsewhere.disarm();
-            self.claimant.leave();
+            if !self.lossy {
+                self.claimant.offer_left_over();
+            }
         }
     }
 }

@@ -5,12 +5,23 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use libipc::lane::layout::LAYOUT_VERSION;
+use libipc::lane::layout::{Claim, Hold, LAYOUT_VERSION};
+use libipc::lane::position::{Position, record_granules};
 use libipc::protocol::{
-    Answer, GroupName, MESSAGE_BYTES_MAX, Opened, PROTOCOL_VERSION, Request, decode, encode,
+    Answer, GroupName, LaneTicket, MESSAGE_BYTES_MAX, Opened, OpenedRole, PROTOCOL_VERSION,
+    Request, decode, encode,
 };
+use libipc::regions::Cursors;
+use libipc::sync::Ordering::Relaxed;
+use libipc::sys::mapping::Access;
 use libipc::sys::socket;
 use libipc::{MailboxName, Refusal, Role};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::PATIENCE;
+
+/// An answer, with the number of its request before it and its descriptors behind it.
+pub type Numbered = (u64, Answer, Vec<OwnedFd>);
 
 /// One connection.
 #[derive(Debug)]
@@ -55,6 +66,18 @@ impl RawClient {
     /// If it is no answer.
     #[must_use]
     pub fn receive(&self) -> Option<(Answer, Vec<OwnedFd>)> {
+        self.receive_numbered().map(|(_, answer, descriptors)| (answer, descriptors))
+    }
+
+    /// The next answer with the number of its request, and its descriptors; `None` after a hang-up.
+    ///
+    /// # Panics
+    /// If it is no answer, or none comes for long.
+    #[must_use]
+    pub fn receive_numbered(&self) -> Option<Numbered> {
+        let mut line = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        let patience = PollTimeout::try_from(PATIENCE).expect("milliseconds");
+        assert_ne!(poll(&mut line, patience), Ok(0), "never: an answer");
         let mut buffer = vec![0; MESSAGE_BYTES_MAX];
         let received = match socket::receive(self.socket.as_fd(), &mut buffer) {
             Ok(received) if received.len == 0 => return None,
@@ -63,8 +86,17 @@ impl RawClient {
             Err(error) => panic!("{error}"),
         };
         let bytes = &buffer[..received.len];
-        let (_, answer) = decode(bytes, received.descriptors.len()).expect("an answer");
-        Some((answer, received.descriptors))
+        let (frame, answer) = decode(bytes, received.descriptors.len()).expect("an answer");
+        Some((frame.request, answer, received.descriptors))
+    }
+
+    /// Asks one thing, and does not wait for the answer; the request's number.
+    ///
+    /// # Panics
+    /// If the daemon has hung up.
+    pub fn tell(&mut self, request: &Request) -> u64 {
+        self.post(request).expect("the daemon listens");
+        self.last
     }
 
     /// Asks one thing, and leaves the answer unread.
@@ -85,7 +117,7 @@ impl RawClient {
     /// # Panics
     /// If the daemon hangs up instead.
     pub fn ask(&mut self, request: &Request) -> (Answer, Vec<OwnedFd>) {
-        self.post(request).expect("the daemon listens");
+        self.tell(request);
         self.receive().expect("an answer")
     }
 
@@ -121,6 +153,28 @@ impl AsFd for RawClient {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+/// Claims the first message of the only lane there is, as a receiver that was opened with it does, and has it in hand: the
+/// lane, and where the message lies. A message of so many bytes.
+///
+/// # Panics
+/// If that was no receiver.
+#[must_use]
+pub fn claim_first(opened: &Opened, descriptors: &[OwnedFd], len: usize) -> (LaneTicket, u64) {
+    let OpenedRole::Receive { slot, .. } = opened.role else { panic!("{opened:?}") };
+    let [lane] = opened.fetched.lanes[..] else { panic!("{opened:?}") };
+    let limits = opened.attributes.limits(opened.groups.len().max(1));
+    let cursors = Cursors::map(&descriptors[1], limits, Access::ReadWrite).expect("cursors");
+    let position = Position::new(lane.first_position);
+    let end = position.advance(record_granules(len));
+    let (index, confirmed) = (lane.ticket.index, true);
+    let cell = &cursors.slots[usize::from(slot)];
+    cell.end.store(end.get(), Relaxed);
+    cell.hold.store(Hold { confirmed, lane: index, position }.to_word(), Relaxed);
+    let claim = Claim { position: end, winner: Some(slot) };
+    cursors.claims[usize::from(index)].claim.store(claim.to_word(), Relaxed);
+    (lane.ticket, position.get())
 }
 
 /// The first request of a session.

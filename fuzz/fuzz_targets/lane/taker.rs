@@ -63,7 +63,7 @@ impl Taker {
     /// Before it ends in order.
     pub fn settle(&mut self) {
         self.claimant.return_to_queue();
-        self.claimant.leave();
+        self.claimant.offer_left_over();
     }
 
     pub fn act(&mut self, world: &World, what: &Do) {

@@ -156,13 +156,17 @@ impl Service {
         Ok(next)
     }
 
-    /// What was to be freed is.
-    pub(super) fn has_freed(&mut self) {
-        for id in std::mem::take(&mut self.freeing) {
+    /// What was to be freed is: whatever has waited for that goes, a slot, a lane, a mailbox that was to be drained. Says whether
+    /// there was anything.
+    pub(super) fn has_freed(&mut self) -> bool {
+        let freed = std::mem::take(&mut self.freeing);
+        for &id in &freed {
             if let Some(mailbox) = self.registry.mailbox_mut(id) {
                 mailbox.freeing.clear();
             }
+            self.sweep(id);
         }
+        !freed.is_empty()
     }
 
     /// Copies the first record of what a slot holds to the dead letters.

@@ -235,6 +235,9 @@ impl Service {
                 continue;
             };
             repair::mend_member(mailbox, regions, ended);
+            if !mailbox.freeing.is_empty() {
+                self.freeing.insert(id);
+            }
             for lane in &ended.lanes {
                 repair::free_lane_if_drained(&mut self.registry, regions, id, lane.index);
             }

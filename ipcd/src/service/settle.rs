@@ -6,7 +6,8 @@
 //! 1. its regions are made and put into the store: no state names them, the successor drops them;
 //! 2. what it has changed, and its answer, are committed to the state ([`Service::settle`]): before, the successor does the
 //!    request, which is still in the socket; from here on it is done;
-//! 3. members are shown it: the successor shows all that the registry has;
+//! 3. members are shown it: the successor shows all that the registry has. Where that has freed a record on somebody's
+//!    behalf, what waited for it goes, and that is committed and shown: before, the successor frees it again;
 //! 4. the answer is sent: the successor sends it;
 //! 5. the request is taken out of the socket (`Session::turn`): the successor sends the answer a second time, which the
 //!    client passes over.
@@ -116,6 +117,17 @@ impl Service {
 
     /// Puts what was done into the state, then shows it, then gives back what is needed no more.
     pub fn settle(&mut self) {
+        self.commit();
+        self.show_what_is_due();
+        if self.has_freed() {
+            self.commit();
+            self.show_what_is_due();
+        }
+        self.departing.clear();
+        self.store().flush();
+    }
+
+    fn commit(&mut self) {
         match &mut self.state {
             Some(state) => {
                 let store = &self.backstage.store;
@@ -127,10 +139,6 @@ impl Service {
             None => drop(self.registry.take_touched()),
         }
         self.removed.clear();
-        self.show_what_is_due();
-        self.has_freed();
-        self.departing.clear();
-        self.store().flush();
     }
 
     fn lose_state(&mut self, error: &std::io::Error) {

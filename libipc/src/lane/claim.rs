@@ -642,9 +642,9 @@ impl<S: Storage> Claimant<S> {
         Some(self.run.lane)
     }
 
-    /// Before this receiver's slot is given up: notes that the first record of what is left of a run was
-    /// never handed out, so that whoever takes it over does not count that.
-    pub fn leave(&mut self) {
+    /// Notes that the first record of what is left of a run was never handed out, so that whoever takes it over does not
+    /// count that.
+    pub(super) fn leave(&mut self) {
         if !self.run.is_over() && !self.has_in_hand() {
             self.mine.attempts.store(self.run.attempts.wrapping_sub(1), Relaxed);
         }

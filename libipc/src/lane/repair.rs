@@ -98,13 +98,11 @@ pub fn free_first(cursors: &Cursors, slot: u16, held: &Held, next: Position, gon
 }
 
 /// As [`mend_slot`], in a group that hands out nothing twice: what the slot owned is nobody's any more.
-/// Says whether it owned anything.
-pub fn discard_slot(cursors: &Cursors, slot: u16) -> bool {
+pub fn discard_slot(cursors: &Cursors, slot: u16) {
     let owned = left_in(cursors, slot) == Left::Owned;
     if let Some(cell) = cursors.slots.get(usize::from(slot)).filter(|_| owned) {
         overwrite(&cell.hold, Hold::IDLE);
     }
-    owned
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

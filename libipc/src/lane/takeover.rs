@@ -149,6 +149,19 @@ impl<S: Storage> Claimant<S> {
         true
     }
 
+    /// Before this receiver's slot is given up: offers what is left of a run, if no message is in hand. So the end of
+    /// its link is the end of none of that, and whoever takes it over finds the attempts as they are.
+    pub fn offer_left_over(&mut self) {
+        if self.left_over().is_some() {
+            self.leave();
+            self.run.finish();
+            self.returned = true;
+            let (word, bit) = slot_bit(self.slot);
+            // PAIR(offer)
+            self.cursors.header.offered[word].fetch_or(bit, Release);
+        }
+    }
+
     /// Where the models kill.
     fn checkpoint(&self, lane: u16) {
         if let Some(lane) = self.lane(lane) {

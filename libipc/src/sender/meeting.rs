@@ -94,7 +94,7 @@ impl Sender {
         let record = meeting.offer.record;
         loop {
             if self.spin_for_acknowledgement(record, None) {
-                return Some(Ok(()));
+                return Some(self.end_of_freed(record));
             }
             if let Some(end) = self.end_of(&mut meeting.offer) {
                 return Some(end);

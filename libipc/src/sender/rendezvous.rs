@@ -94,7 +94,7 @@ impl Sender {
         let mut offer = Offer::new(record);
         loop {
             if self.spin_for_acknowledgement(record, deadline) {
-                return self.lane.fate(record).map_or(Ok(()), |fate| Err(fate.into()));
+                return self.end_of_freed(record);
             }
             if let Some(end) = self.end_of(&mut offer) {
                 return end;
@@ -104,6 +104,11 @@ impl Sender {
             }
             offer.lost = self.has_lost_daemon();
         }
+    }
+
+    /// How a wait ends whose record is freed: it may have been a dead letter, or dropped.
+    pub(super) fn end_of_freed(&self, record: Record) -> Result<(), SendError> {
+        self.lane.fate(record).map_or(Ok(()), |fate| Err(fate.into()))
     }
 
     /// How the wait for an acknowledgement ends before that has come, if it is to.
@@ -151,7 +156,7 @@ impl Sender {
         }
     }
 
-    /// Whether the record was acknowledged before the spinning was over.
+    /// Whether the record was freed before the spinning was over: [`Self::end_of_freed`] says how it ended.
     pub(super) fn spin_for_acknowledgement(
         &mut self,
         record: Record,
