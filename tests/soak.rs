@@ -1,5 +1,5 @@
 //! Chaos, and then the accounts: processes are killed, stopped and replaced at random, the daemon among them, mailboxes come
-//! and go and are closed for a while, messages are rejected and given back; in the end every message is accounted for and
+//! and go and are closed for a while, limits change, messages are rejected and given back; in the end every message is accounted for and
 //! everything else is as it was.
 //!
 //! `SOAK_SECONDS=1800` soaks for half an hour (10 seconds if nobody says otherwise); `SEED=n` repeats the dice.
@@ -8,12 +8,17 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use libipc::{Buffering, Client, MailboxOptions, Order, Reason, Receivers, TryReceiveError};
+use libipc::{
+    Buffering, Client, MailboxOptions, Order, Reason, Receivers, Refusal, RequestError,
+    TryReceiveError,
+};
 use tests::numbered::{self, Census, Entry, read_log};
 use tests::{Baseline, Child, Dice, TestDaemon, seed, wait_until};
 
 /// More than any sender sends before it is killed or told that the mailbox is closed.
 const WITHOUT_END: u64 = 1 << 40;
+/// Mailboxes that one uid may have while that does not matter.
+const MAILBOXES_MAX: u64 = 1000;
 /// Messages on the way to or from a stopped process wait for it no longer than so many steps.
 const STEPS_STOPPED: u64 = 40;
 
@@ -59,6 +64,8 @@ struct Station {
 struct Soak<'a> {
     daemon: &'a TestDaemon,
     client: Client,
+    /// The daemon's configuration.
+    config: PathBuf,
     dice: Dice,
     stations: Vec<Station>,
     senders_made: u32,
@@ -82,9 +89,10 @@ fn kinds() -> Vec<(&'static str, MailboxOptions)> {
 }
 
 impl<'a> Soak<'a> {
-    fn new(daemon: &'a TestDaemon, client: Client, dice: Dice) -> Self {
+    fn new(daemon: &'a TestDaemon, client: Client, config: PathBuf, dice: Dice) -> Self {
         let (stations, done) = (Vec::new(), std::collections::BTreeMap::new());
-        let mut soak = Self { daemon, client, dice, stations, senders_made: 0, step: 0, done };
+        let mut soak =
+            Self { daemon, client, config, dice, stations, senders_made: 0, step: 0, done };
         for (name, options) in kinds() {
             soak.client.create(name, &options).expect("a mailbox");
             soak.stations.push(Station {
@@ -157,7 +165,7 @@ impl<'a> Soak<'a> {
             }
         }
         let station = self.dice.below(self.stations.len() as u64) as usize;
-        match self.dice.below(11) {
+        match self.dice.below(12) {
             0..=1 => self.replace_sender(station),
             2..=3 => self.replace_receiver(station),
             4..=5 => self.stop_one(station),
@@ -165,6 +173,7 @@ impl<'a> Soak<'a> {
             7 => self.come_and_go(),
             8 => self.more_or_less(station),
             9 => self.read_letters(station),
+            10 => self.change_limits(),
             _ => self.kill_the_daemon(),
         }
     }
@@ -276,6 +285,36 @@ impl<'a> Soak<'a> {
         self.note("daemons killed");
     }
 
+    /// One mailbox too many, as many as there may be, or room for one more: says the daemon's next, which reads the
+    /// configuration anew. Then as before.
+    fn change_limits(&mut self) {
+        let used = self.client.status().expect("a status").usage.mailboxes;
+        let limit = used - 1 + self.dice.below(3);
+        self.limit_mailboxes(limit);
+        let options = MailboxOptions::new().capacity_bytes(4096);
+        match self.client.create("one_more", &options) {
+            Ok(()) => {
+                assert!(used < limit, "{used} of {limit} were in use");
+                self.client.delete("one_more").expect("ours to delete");
+            }
+            Err(RequestError::Refused(Refusal::QuotaExceeded { limit: found, .. })) => {
+                assert!(used >= limit && found == limit, "{used} of {limit} in use: {found}");
+            }
+            Err(error) => panic!("{error}"),
+        }
+        self.limit_mailboxes(MAILBOXES_MAX);
+        self.note("limits changed");
+    }
+
+    fn limit_mailboxes(&mut self, limit: u64) {
+        std::fs::write(&self.config, format!("[limits]\nmailboxes = {limit}\n")).expect("our file");
+        let before = self.client.status().expect("a status").pid;
+        self.client.restart_daemon().expect("ours to restart");
+        wait_until("there is another daemon", || {
+            self.client.status().expect("a status").pid != before
+        });
+    }
+
     /// Looks at dead letters, and gives them back.
     fn read_letters(&mut self, station: usize) {
         let name = format!("dead/{}", self.stations[station].name);
@@ -372,12 +411,14 @@ impl<'a> Soak<'a> {
 #[test]
 fn after_chaos_every_message_is_accounted_for_and_nothing_is_left() {
     let seconds = std::env::var("SOAK_SECONDS").ok().and_then(|text| text.parse().ok());
-    let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(10));
     let dice = Dice::new(seed());
-    let daemon = TestDaemon::start_kept(&["--log", "error"]);
+    let config = tempfile::NamedTempFile::new().expect("a temporary file").into_temp_path();
+    let path = config.to_str().expect("a path that is text");
+    let daemon = TestDaemon::start_kept(&["--log", "error", "--config", path]);
     let client = daemon.client();
     let before = Baseline::take(&daemon, &client);
-    let mut soak = Soak::new(&daemon, client, dice);
+    let mut soak = Soak::new(&daemon, client, config.to_path_buf(), dice);
+    let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(10));
     while Instant::now() < end {
         soak.act();
         std::thread::sleep(Duration::from_millis(soak.dice.below(20)));
