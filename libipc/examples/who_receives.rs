@@ -3,6 +3,8 @@
 
 mod stage;
 
+use std::time::Duration;
+
 use libipc::{Client, MailboxOptions, Receivers, Refusal, RequestError};
 use stage::{Outcome, check, fresh, part, start};
 
@@ -43,6 +45,9 @@ fn exclusive() -> Outcome {
     fresh(&client, SERVED, &MailboxOptions::new())?;
     let (mut desk, mut served) = (client.sender(DESK)?, client.receiver(SERVED)?);
     let clerks = [start("clerk")?, start("clerk")?];
+    while client.show(DESK)?.summary.receivers < 2 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     // As soon as both stand in line they take turns; until then one may serve several.
     let (mut turns, mut last, mut customers) = (0, 0, 0);
     while turns < IN_TURN && customers < 10_000 {
