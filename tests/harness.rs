@@ -29,7 +29,7 @@ pub mod shell;
 
 pub use baseline::Baseline;
 pub use child::{Child, Got};
-pub use daemon::{TestDaemon, descriptors_of};
+pub use daemon::{Absence, TestDaemon, descriptors_of};
 pub use raw_client::RawClient;
 
 /// Two uids that own nothing and need no entry anywhere.
