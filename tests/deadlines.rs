@@ -412,8 +412,9 @@ fn futures_that_need_the_daemon_are_done_when_it_is_back() {
         let mut new = client.sender("orders").expect("a sender");
         new.send(b"new").expect("sent");
         let absence = daemon.stand_still();
-        let received = tokio::time::timeout(Duration::from_millis(20), receiver.receive()).await;
-        assert!(received.is_err(), "it does not know of the message yet");
+        let soon = Duration::from_millis(20);
+        let timed_out = tokio::time::timeout(soon, receiver.receive()).await.is_err();
+        assert!(timed_out, "it does not know of the message yet");
         let next = fill(sender.get_mut(), 0);
         let message = next.to_le_bytes();
         let (sent, ()) = tokio::join!(patiently(sender.send(&message)), async { drop(absence) });
@@ -424,6 +425,6 @@ fn futures_that_need_the_daemon_are_done_when_it_is_back() {
         }
         assert!(got.contains(&b"new".to_vec()));
         got.retain(|message| message != b"new");
-        assert!((0..=next).map(u64::to_le_bytes).eq(got), "in order");
+        assert!((0..=next).map(|number| number.to_le_bytes().to_vec()).eq(got), "in order");
     });
 }
