@@ -2,6 +2,7 @@
 //! daemon is back everything is as if nobody had given up.
 
 use std::fmt::Debug;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use libipc::{
     Buffering, CallError, Client, MailboxOptions, ReceiveError, Receiver, ReplyError, SendError,
     SendToError, Sender, SlowGroup, TryReceiveError, TrySendError, WaitError, WaitSet,
 };
-use tests::{Absence, Baseline, PATIENCE, TestDaemon, patience, wait_until};
+use tests::{Absence, Baseline, Dice, PATIENCE, TestDaemon, patience, seed, wait_until};
 
 /// How a daemon can be away: it stands still, or it is dead and another is yet to come.
 const WAYS: [fn(&TestDaemon) -> Absence; 2] = [TestDaemon::stand_still, TestDaemon::stay_dead];
@@ -173,6 +174,24 @@ fn a_sender_goes_on_with_another_priority_while_the_lane_of_one_is_still_to_come
     assert_eq!(receive(&mut receiver), b"urgent");
     (0..=urgent).for_each(|number| receive_number(&mut receiver, number));
     (0..=next).for_each(|number| receive_number(&mut receiver, number));
+}
+
+/// Promise 111.
+#[test]
+fn a_sender_goes_on_in_its_lane_where_no_daemon_will_ever_give_another() {
+    let mut daemon = TestDaemon::start(&[]);
+    let client = daemon.client_with("orders", &unbounded());
+    let mut sender = client.sender("orders").expect("a sender");
+    let mut receiver = client.receiver("orders").expect("a receiver");
+    let absence = daemon.stand_still();
+    let next = fill(&mut sender, 0);
+    (0..next).for_each(|number| receive_number(&mut receiver, number));
+    daemon.kill();
+    drop(absence);
+    for number in next..2 * next {
+        send(&mut sender, number).expect("its lane is as it was");
+        receive_number(&mut receiver, number);
+    }
 }
 
 /// Promise 112.
@@ -392,6 +411,70 @@ fn a_thread_that_waits_for_room_in_an_inbox_holds_nobody_up() {
     (0..sent).for_each(|_| assert_eq!(receive(&mut inbox), [1]));
     assert_eq!(receive(&mut inbox), [2]);
     patient.join().expect("no panic").expect("sent");
+}
+
+/// Promises 110, 111 and 113.
+#[test]
+fn killed_again_and_again_the_daemon_does_once_what_is_given_up_again_and_again() {
+    let mut dice = Dice::new(seed());
+    let daemon = TestDaemon::start_kept(&["--log", "warn"]);
+    let client = daemon.client();
+    let before = Baseline::take(&daemon, &client);
+    client.create("orders", &unbounded().lanes_max(1024)).expect("a mailbox");
+    let over = AtomicBool::new(false);
+    let soon = |dice: &mut Dice| Instant::now() + Duration::from_micros(dice.below(3000));
+    let (sent, given_up) = std::thread::scope(|scope| {
+        let (over, sends, receives) = (&over, daemon.client(), daemon.client());
+        let (mut sending, mut receiving) = (Dice::new(dice.below(1 << 30)), Dice::new(7));
+        let sender = scope.spawn(move || {
+            let mut sender = sends.sender("orders").expect("a sender");
+            let (mut next, mut given_up) = (0u64, 0u64);
+            while !over.load(Relaxed) {
+                match sender.send_deadline(&next.to_le_bytes(), soon(&mut sending)) {
+                    Ok(()) => next += 1,
+                    Err(SendError::TimedOut) => given_up += 1,
+                    Err(other) => panic!("{other:?}"),
+                }
+                if sending.below(20_000) == 0 {
+                    // What it leaves is there for a receiver that does not know of the next one.
+                    sender = sends.sender("orders").expect("a sender");
+                }
+            }
+            (next, given_up)
+        });
+        let receiver = scope.spawn(move || {
+            let mut receiver = receives.receiver("orders").expect("a receiver");
+            let mut got = Vec::new();
+            loop {
+                match receiver.receive_deadline(soon(&mut receiving)) {
+                    Ok(delivery) => got.push(u64::from_le_bytes(
+                        delivery.into_bytes().try_into().expect("a number"),
+                    )),
+                    Err(ReceiveError::TimedOut) => {}
+                    Err(ReceiveError::Closed) => return got,
+                    Err(other) => panic!("{other:?}"),
+                }
+                if receiving.below(300) == 0 {
+                    // A backlog, so that lanes grow.
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
+        });
+        for _ in 0..30 {
+            std::thread::sleep(Duration::from_micros(dice.below(60_000)));
+            daemon.kill_kept();
+        }
+        over.store(true, Relaxed);
+        let sent = sender.join();
+        client.close("orders").expect("ours to close");
+        let (sent, mut got) = (sent.expect("no panic"), receiver.join().expect("no panic"));
+        got.sort_unstable();
+        assert!((0..sent.0).eq(got), "each once");
+        sent
+    });
+    println!("{sent} sent, {given_up} given up");
+    client.delete("orders").expect("ours to delete");
+    before.check(&daemon, &client);
 }
 
 async fn patiently<T>(future: impl Future<Output = T>) -> T {

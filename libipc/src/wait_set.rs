@@ -188,6 +188,7 @@ impl WaitSet {
 
     /// Looks which sources are ready. Never waits; none ready is no error.
     pub fn look(&mut self, sources: &mut [&mut dyn Waitable]) -> &[usize] {
+        sources.iter_mut().for_each(|source| source.end_by(None));
         self.find_ready(sources);
         self.next_turn();
         &self.ready

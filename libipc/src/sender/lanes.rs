@@ -229,9 +229,9 @@ impl Sender {
         let in_use = self.lane.look(LaneWriter::in_use).map_err(|error| self.no_room(error))?;
         if in_use * GRANULE_BYTES as u64 <= capacity / SMALL_ENOUGH && self.daemon_answers(wait) {
             // Without a small one the large one serves as well.
-            return Ok(self.move_on(capacity, wait).unwrap_or(true));
+            let _ = self.move_on(capacity, wait);
         }
-        Ok(true)
+        Ok(!self.is_moving())
     }
 
     /// Whether the daemon is there just now, so that what can wait may be asked of it.
@@ -253,23 +253,27 @@ impl Sender {
             return Ok(false);
         }
         let request = self.link.add_lane(priority, capacity_bytes, Some(ticket));
-        match self.ask(&request, Some((ticket, capacity_bytes)), wait)? {
-            Some(added) => self.replace(ticket, added, capacity_bytes).map(|()| true),
-            None => {
+        match self.ask(&request, Some((ticket, capacity_bytes)), wait) {
+            Ok(Some(added)) => self.replace((ticket, capacity_bytes), added).map(|()| true),
+            Ok(None) => {
                 self.refresh();
                 Ok(false)
             }
+            Err(error) => Err(self.stop((ticket, capacity_bytes), error)),
         }
     }
 
     /// Goes on in a lane that the daemon has given, where messages went in another one before.
     fn replace(
         &mut self,
-        replaced: LaneTicket,
+        replaces: (LaneTicket, u64),
         added: Answered,
-        capacity_bytes: u64,
     ) -> Result<(), RequestError> {
-        let mut lane = self.map_added(added, capacity_bytes)?;
+        let (replaced, capacity_bytes) = replaces;
+        let mut lane = match self.map_added(added, capacity_bytes) {
+            Ok(lane) => lane,
+            Err(error) => return Err(self.stop(replaces, error)),
+        };
         if capacity_bytes > self.attributes.capacity_bytes {
             lane.writer.look_every(GROWN_LOOKS_EVERY);
         }
@@ -283,6 +287,16 @@ impl Sender {
             *place = lane;
         }
         Ok(())
+    }
+
+    /// There is no lane to go on in. If the daemon has come to the request nothing is sent any more: this lane is its to
+    /// free.
+    fn stop(&mut self, replaces: (LaneTicket, u64), error: RequestError) -> RequestError {
+        if !matches!(error, RequestError::Refused(_)) && !self.still_has(replaces.0) {
+            self.owed = Some(Owed { errand: Errand::default(), replaces: Some(replaces) });
+        }
+        self.refresh();
+        error
     }
 
     /// Maps a lane that the daemon has given.
@@ -345,26 +359,25 @@ impl Sender {
         let Some(mut owed) = self.owed.take() else { return Ok(true) };
         let answer = if owed.errand.is_under_way() {
             owed.errand.take_up(wait)
-        } else {
+        } else if self.link.session().is_away() {
             Err(RequestError::DaemonAway)
+        } else {
+            Err(Fault::new("go on in another lane", "it could not be mapped").into())
         };
         match (answer, owed.replaces) {
             (Ok(None), _) => {
                 self.owed = Some(owed);
                 return Ok(false);
             }
-            (Ok(Some(added)), Some((replaced, capacity))) => {
-                self.replace(replaced, added, capacity)?;
+            (Ok(Some(added)), Some(replaces)) => self.replace(replaces, added)?,
+            (Err(error), Some(replaces)) => {
+                let error = self.stop(replaces, error);
+                if self.owed.is_some() {
+                    return Err(error);
+                }
+                // What was refused, or never done, whoever still needs it asks for again, and hears why.
             }
-            // No daemon will do it any more, and if one has, nobody tells where to go on.
-            (Err(error), Some((replaced, _)))
-                if !matches!(error, RequestError::Refused(_)) && !self.still_has(replaced) =>
-            {
-                self.owed = Some(owed);
-                return Err(error);
-            }
-            // What is refused, whoever still needs it asks for again, and hears why.
-            _ => {}
+            (_, None) => {}
         }
         self.refresh();
         Ok(true)
