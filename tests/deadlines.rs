@@ -194,7 +194,7 @@ fn a_sender_goes_on_in_its_lane_where_no_daemon_will_ever_give_another() {
     }
 }
 
-/// Promise 112.
+/// Promise 113.
 #[test]
 fn a_lane_with_room_is_left_for_a_smaller_one_only_while_a_daemon_answers() {
     let daemon = TestDaemon::start_kept(&[]);

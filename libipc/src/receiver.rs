@@ -238,7 +238,8 @@ impl Receiver {
         Ok(Delivery::new(self))
     }
 
-    /// Receives a message; waits for one until the deadline if none is there.
+    /// Receives a message; waits for one until the deadline if none is there, also where the daemon has to tell of its
+    /// sender.
     ///
     /// # Errors
     /// [`ReceiveError`].

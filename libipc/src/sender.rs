@@ -174,7 +174,7 @@ impl Sender {
         if self.send_quickly(message) { Ok(()) } else { self.send_slowly(message, None) }
     }
 
-    /// Sends; waits for room until the deadline if there is none.
+    /// Sends; waits for room until the deadline if there is none, also where the daemon has to make it.
     ///
     /// # Errors
     /// [`SendError`]; the message is still the caller's.

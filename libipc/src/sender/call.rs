@@ -140,7 +140,7 @@ impl Sender {
     }
 
     /// As [`Self::call`]; waits until the deadline at most. Then the request is taken back: `TimedOut` says that
-    /// nobody has it, and nobody will; `InHand` that a server has it and has not answered yet.
+    /// nobody has it, and nobody will (nor was it sent, if that was all the time the daemon took for the mailbox for answers); `InHand` that a server has it and has not answered yet.
     ///
     /// # Errors
     /// [`CallError`].
