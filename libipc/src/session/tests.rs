@@ -1,10 +1,11 @@
 //! A daemon that answers what, when and as often as the test says.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::unistd::Pid;
 
 use super::{Errand, Session, Wait};
 use crate::protocol::{
@@ -51,6 +52,14 @@ impl Daemon {
     }
 }
 
+/// Waits until a thread of ours sleeps.
+fn await_sleep(thread: Pid) {
+    let stat = format!("/proc/self/task/{thread}/stat");
+    while !std::fs::read_to_string(&stat).unwrap().contains(") S ") {
+        std::thread::yield_now();
+    }
+}
+
 fn soon() -> Wait {
     Wait::until(Some(Instant::now() + Duration::from_millis(5)))
 }
@@ -70,11 +79,12 @@ fn what_is_given_up_is_taken_up_with_its_descriptors_and_not_asked_again() {
     assert!(errand.run(&session, &request, soon()).unwrap().is_none());
     let (first, asked) = daemon.asked();
     assert_eq!(asked, request);
+    assert_eq!(daemon.asked_so_far(), [], "it was asked once");
     // Somebody else reads its answer.
     std::thread::scope(|scope| {
         let other = scope.spawn(|| session.request(&Request::Status).unwrap());
         let (second, asked) = daemon.asked();
-        assert_eq!(asked, Request::Status, "and nothing was asked twice");
+        assert_eq!(asked, Request::Status);
         daemon.answer(first, &opened(3));
         daemon.answer(second, &Answer::Done);
         assert_eq!(other.join().unwrap().0, Answer::Done);
@@ -98,10 +108,13 @@ fn who_has_no_deadline_holds_nobody_up_who_has() {
         assert!(Instant::now() >= deadline);
         session.post(&Request::Drained { link: 1 }).unwrap();
         let (second, _) = daemon.asked();
+        let (tell, told) = mpsc::channel();
         let impatient = scope.spawn(move || {
+            tell.send(nix::unistd::gettid()).unwrap();
             let answered = errand.take_up(Wait::until(None));
             answered.unwrap().unwrap().0
         });
+        await_sleep(told.recv().unwrap());
         // Whoever read first leaves, and the other reads on.
         daemon.answer(first, &Answer::Done);
         assert_eq!(patient.join().unwrap().0, Answer::Done);
