@@ -32,7 +32,7 @@ mod stepped;
 
 pub use baseline::Baseline;
 pub use child::{Child, Got};
-pub use daemon::{TestDaemon, descriptors_of};
+pub use daemon::{Absence, TestDaemon, descriptors_of};
 pub use raw_client::{Numbered, RawClient, claim_first, hello};
 pub use stepped::{AtCall, Stepped};
 

@@ -303,26 +303,6 @@ fn everything_that_is_told_is_the_same_before_and_after() {
     }
 }
 
-/// A daemon that is dead, and has no successor as long as its keeper stands still.
-struct Down<'a> {
-    daemon: &'a TestDaemon,
-}
-
-impl<'a> Down<'a> {
-    fn new(daemon: &'a TestDaemon) -> Self {
-        let pid = daemon.pid();
-        signal(daemon.keeper_pid(), Signal::SIGSTOP);
-        signal(pid, Signal::SIGKILL);
-        Self { daemon }
-    }
-}
-
-impl Drop for Down<'_> {
-    fn drop(&mut self) {
-        signal(self.daemon.keeper_pid(), Signal::SIGCONT);
-    }
-}
-
 #[test]
 fn what_happens_while_no_daemon_is_there_is_made_good() {
     let daemon = TestDaemon::start_kept(&[]);
@@ -336,7 +316,7 @@ fn what_happens_while_no_daemon_is_there_is_made_good() {
     let mut doomed = daemon.child();
     doomed.done("sender orders");
     let mut waits = daemon.child();
-    let down = Down::new(&daemon);
+    let down = daemon.stay_dead();
     // A receiver dies with a message in hand, a sender with nothing, and others go on.
     receiver.kill();
     doomed.kill();

@@ -99,7 +99,8 @@ pub enum RequestError {
 /// [`TrySendError::InHand`].
 #[derive(Debug, thiserror::Error)]
 pub enum TrySendError {
-    /// No room: receivers must acknowledge first.
+    /// No room: receivers must acknowledge first; where lanes grow, or a group loses its oldest messages, the daemon must
+    /// help, and has not answered.
     #[error("the lane is full")]
     Full,
     /// Only in a rendezvous mailbox: no receiver took it at once.
@@ -202,8 +203,8 @@ impl From<RequestError> for TrySendError {
 /// Why a message was not sent.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// Only with a deadline: it passed, and there was no room, or, where a send waits for the acknowledgement, no
-    /// receiver had taken it. Nobody has it.
+    /// Only with a deadline: it passed, and there was no room (where lanes grow: no answer of the daemon), or, where a send
+    /// waits for the acknowledgement, no receiver had taken it. Nobody has it.
     #[error(
         "the deadline passed before there was room for the message, or before a receiver took it"
     )]
@@ -386,6 +387,10 @@ pub enum ReplyError {
     /// The caller has left so many answers unread that there is no room for this one.
     #[error("the caller reads no answers")]
     CallerBusy,
+    /// There is no way to the caller yet: `ipcd` was asked for one, and has not answered. The message goes back to the mailbox;
+    /// when it comes again there may be one.
+    #[error("ipcd has not yet made the way to the caller")]
+    TimedOut,
     /// Longer than an answer may be.
     #[error("the answer takes {len} bytes with its number, the caller takes at most {max}")]
     TooLong {

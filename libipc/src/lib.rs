@@ -66,6 +66,8 @@ pub mod sync;
 pub mod sys;
 #[cfg(not(loom))]
 mod ticket;
+#[cfg(not(loom))]
+mod timed_mutex;
 #[cfg(all(feature = "tokio", not(loom)))]
 pub mod tokio;
 #[cfg(not(loom))]

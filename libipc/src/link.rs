@@ -14,7 +14,7 @@ use crate::lane::position::Position;
 use crate::lane::ring::Oldest;
 use crate::protocol::{Answer, Fetched, LaneInfo, LaneTicket, Opened, Reason, Refresh, Request};
 use crate::regions::{Doorstep, LaneWords, Roster};
-use crate::session::{Session, unexpected};
+use crate::session::{Errand, Session, Wait, opened, unexpected};
 use crate::sync::Ordering::Acquire;
 use crate::sys::mapping::Access;
 use crate::watch::Watchers;
@@ -36,67 +36,53 @@ impl Link {
         self.session.watchers()
     }
 
-    /// Asks the daemon for what came after `after`.
-    pub(crate) fn fetch(&self, after: u64) -> Result<(Fetched, Vec<OwnedFd>), RequestError> {
-        match self.session.request(&Request::Fetch(Refresh { link: self.number, after }))? {
-            (Answer::Fetched(fetched), descriptors) => Ok((fetched, descriptors)),
-            (other, _) => Err(unexpected(&other)),
-        }
-    }
-
     pub(crate) fn session(&self) -> &Arc<Session> {
         &self.session
     }
 
-    /// Asks the daemon for the mailbox to which the answers to this link's calls come.
-    pub(crate) fn open_replies(&self) -> Result<(Opened, Vec<OwnedFd>), RequestError> {
-        self.session.open(&Request::OpenReplies { link: self.number })
+    /// Asks the daemon for the mailbox to which the answers to this link's calls come. `None`: it has not answered yet.
+    pub(crate) fn open_replies(
+        &self,
+        errand: &mut Errand,
+        wait: Wait,
+    ) -> Result<Option<(Opened, Vec<OwnedFd>)>, RequestError> {
+        self.open(errand, &Request::OpenReplies { link: self.number }, wait)
     }
 
-    /// Asks the daemon for a sender's link to where a caller waits for answers.
+    /// Asks the daemon for a sender's link to where a caller waits for answers. `None`: it has not answered yet.
     pub(crate) fn open_reply(
         &self,
+        errand: &mut Errand,
         caller: LaneTicket,
-    ) -> Result<(Opened, Vec<OwnedFd>), RequestError> {
-        self.session.open(&Request::OpenReply { link: self.number, lane: caller })
+        wait: Wait,
+    ) -> Result<Option<(Opened, Vec<OwnedFd>)>, RequestError> {
+        self.open(errand, &Request::OpenReply { link: self.number, lane: caller }, wait)
     }
 
-    /// Asks the daemon for a further lane of a sender's link.
+    fn open(
+        &self,
+        errand: &mut Errand,
+        request: &Request,
+        wait: Wait,
+    ) -> Result<Option<(Opened, Vec<OwnedFd>)>, RequestError> {
+        errand.run(&self.session, request, wait)?.map(opened).transpose()
+    }
+
+    /// What the daemon is asked for a further lane of a sender's link.
     pub(crate) fn add_lane(
         &self,
         priority: u8,
         capacity_bytes: u64,
         replaces: Option<LaneTicket>,
-    ) -> Result<(LaneInfo, OwnedFd), RequestError> {
-        let request = Request::AddLane { link: self.number, priority, capacity_bytes, replaces };
-        match self.session.request(&request)? {
-            (Answer::LaneAdded { lane }, descriptors) => {
-                let [fd] = <[OwnedFd; 1]>::try_from(descriptors)
-                    .map_err(|_| Fault::new("add a lane", "ipcd sent no descriptor"))?;
-                Ok((lane, fd))
-            }
-            (other, _) => Err(unexpected(&other)),
-        }
+    ) -> Request {
+        Request::AddLane { link: self.number, priority, capacity_bytes, replaces }
     }
 
-    /// Asks the daemon to drop a group's oldest messages; false if the group has claimed some meanwhile.
-    pub(crate) fn drop_oldest(
-        &self,
-        lane: LaneTicket,
-        group: u8,
-        oldest: Oldest,
-    ) -> Result<bool, RequestError> {
+    /// What the daemon is asked to drop a group's oldest messages.
+    pub(crate) fn drop_oldest(&self, lane: LaneTicket, group: u8, oldest: Oldest) -> Request {
         let Oldest { from, through, messages } = oldest;
         let (from, through) = (from.get(), through.get());
-        let link = self.number;
-        match self
-            .session
-            .request(&Request::DropOldest { link, lane, group, from, through, messages })?
-            .0
-        {
-            Answer::Dropped { done } => Ok(done),
-            other => Err(unexpected(&other)),
-        }
+        Request::DropOldest { link: self.number, lane, group, from, through, messages }
     }
 
     /// Has the daemon make a dead letter of the message in hand, which lies at a position of a lane.
@@ -128,7 +114,7 @@ impl Drop for Link {
     fn drop(&mut self) {
         // Whatever goes wrong here (the daemon is away, this is a fork's child), the daemon closes the
         // link when the session ends.
-        let _ = self.session.post(&Request::CloseLink { link: self.number });
+        let _ = self.session.close_link(self.number);
     }
 }
 
@@ -152,13 +138,15 @@ pub(crate) struct Neighbours {
     lanes: Vec<Option<LaneInfo>>,
     /// The daemon's count of what we have been told of.
     through: u64,
+    /// The request for what is new.
+    fetching: Errand,
     limits: Limits,
 }
 
 impl Neighbours {
     pub(crate) fn new(limits: Limits) -> Self {
         let lanes = vec![None; limits.lanes_max.into()];
-        Self { doorsteps: Vec::new(), lanes, through: 0, limits }
+        Self { doorsteps: Vec::new(), lanes, through: 0, fetching: Errand::default(), limits }
     }
 
     /// A lane that is mapped.
@@ -203,18 +191,26 @@ impl Neighbours {
         })
     }
 
-    /// Asks the daemon for all that is new, and maps it.
+    /// Asks the daemon for all that is new, and maps it. False: it has not told all of it yet.
     pub(crate) fn update(
         &mut self,
         link: &Link,
+        wait: Wait,
         mut attach: impl FnMut(&LaneInfo, LaneReader<RingMemory>),
-    ) -> Result<(), RequestError> {
+    ) -> Result<bool, RequestError> {
         loop {
-            let (fetched, descriptors) = link.fetch(self.through)?;
-            let more = fetched.more;
+            // An answer to what was asked earlier knows nothing of what came since.
+            let early = self.fetching.is_under_way();
+            let request = Request::Fetch(Refresh { link: link.number, after: self.through });
+            let (fetched, descriptors) = match self.fetching.run(&link.session, &request, wait)? {
+                None => return Ok(false),
+                Some((Answer::Fetched(fetched), descriptors)) => (fetched, descriptors),
+                Some((other, _)) => return Err(unexpected(&other)),
+            };
+            let more = fetched.more || early;
             self.add(fetched, descriptors, &mut attach)?;
             if !more {
-                return Ok(());
+                return Ok(true);
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::lane::ring::Storage;
 use crate::link::{Link, Neighbours, map_roster};
 use crate::protocol::{DeadLetter, Identity, LaneInfo, Opened, OpenedRole};
 use crate::regions::{Cursors, Roster};
-use crate::session::Session;
+use crate::session::{Session, Wait};
 use crate::sync::Ordering::Acquire;
 use crate::sys::mapping::Access;
 use crate::sys::process::ForkGuard;
@@ -82,7 +82,7 @@ impl Observer {
         if self.neighbours.lacks_any(&self.roster) {
             let lanes = &mut self.lanes;
             let attach = |info: &LaneInfo, lane| lanes[usize::from(info.ticket.index)] = Some(lane);
-            self.neighbours.update(&self.link, attach)?;
+            self.neighbours.update(&self.link, Wait::until(None), attach)?;
         }
         let mut peeked = Vec::new();
         for (index, lane) in (0u16..).zip(&self.lanes) {

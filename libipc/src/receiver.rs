@@ -33,8 +33,7 @@ use crate::protocol::{
     SlowGroup,
 };
 use crate::regions::{Cursors, Roster};
-use crate::sender::Sender;
-use crate::session::Session;
+use crate::session::{Session, Wait};
 use crate::sync::Ordering::{Acquire, Relaxed};
 use crate::sync::spin_hint;
 use crate::sys::clock::has_passed;
@@ -75,8 +74,10 @@ pub struct Receiver {
     traffic: Traffic,
     /// Something withdrawn was skipped since this was last set to false.
     skipped: bool,
-    /// The daemon was away when it should have told of new lanes: ask again before sleeping.
+    /// The daemon has not told of new lanes: ask again before sleeping.
     stale: bool,
+    /// When the operation in hand is to end, whoever it waits for.
+    until: Option<Instant>,
     /// Some sender was found on another processor when last asked.
     sender_elsewhere: bool,
     /// Counts attempts to claim.
@@ -107,7 +108,7 @@ pub struct Receiver {
     elsewhere: poll::Elsewhere,
     guard: ForkGuard,
     /// The ends with which calls are answered, one a caller's lane.
-    answers: HashMap<LaneTicket, Sender>,
+    answers: HashMap<LaneTicket, answer::Way>,
     link: Link,
 }
 
@@ -147,6 +148,7 @@ impl Receiver {
             traffic: Traffic::Open,
             skipped: false,
             stale: false,
+            until: None,
             sender_elsewhere: true,
             claims: 0,
             reports: false,
@@ -202,15 +204,25 @@ impl Receiver {
         self.settle_reach();
     }
 
-    /// Receives a message if one is there. Never waits.
+    /// Receives a message if one is there. Never waits, but for a daemon that has to tell of a new sender and does not
+    /// answer: 100 ms at most, then for that sender's messages it is asked again later.
     ///
     /// # Errors
     /// [`TryReceiveError`].
     #[inline]
     pub fn try_receive(&mut self) -> Result<Delivery<'_>, TryReceiveError> {
         if !self.take_quickly() {
-            self.try_slowly()?;
+            self.try_slowly(None)?;
         }
+        Ok(Delivery::new(self))
+    }
+
+    /// As [`Self::try_receive`], and waits for nobody beyond the deadline.
+    pub(crate) fn try_receive_by(
+        &mut self,
+        deadline: Option<Instant>,
+    ) -> Result<Delivery<'_>, TryReceiveError> {
+        self.try_slowly(deadline)?;
         Ok(Delivery::new(self))
     }
 
@@ -226,7 +238,8 @@ impl Receiver {
         Ok(Delivery::new(self))
     }
 
-    /// Receives a message; waits for one until the deadline if none is there.
+    /// Receives a message; waits for one until the deadline if none is there, also where the daemon has to tell of its
+    /// sender.
     ///
     /// # Errors
     /// [`ReceiveError`].
@@ -454,18 +467,21 @@ impl Receiver {
             return;
         }
         self.look_for_gone_senders();
-        if self.neighbours.lacks_any(&self.roster) {
+        let lacks_any = self.neighbours.lacks_any(&self.roster);
+        if lacks_any {
             let (claimant, senders) = (&mut self.claimant, &mut self.senders);
             let attach = |info: &LaneInfo, lane| {
                 claimant.attach(info.ticket.index, lane);
                 senders.attach(info);
             };
-            let updated = self.neighbours.update(&self.link, attach);
+            let wait = Wait::until(self.until).briefly();
+            let updated = self.neighbours.update(&self.link, wait, attach);
             // The daemon is away: what is mapped flows on; ask again when nothing else is to do.
-            self.stale = updated.is_err();
+            self.stale = !matches!(updated, Ok(true));
             // A sender may be gone before its lane is known here.
             self.look_for_gone_senders();
         }
+        self.stale &= lacks_any;
         if !self.stale {
             let (neighbours, roster) = (&self.neighbours, &self.roster);
             let active = |lane| neighbours.status(roster, lane) == Some(SlotState::Active);
@@ -537,8 +553,12 @@ impl Receiver {
         }
     }
 
-    fn try_slowly(&mut self) -> Result<(), TryReceiveError> {
+    fn try_slowly(&mut self, deadline: Option<Instant>) -> Result<(), TryReceiveError> {
+        self.until = deadline;
         self.ask_for_daemon();
+        if self.stale {
+            self.refresh();
+        }
         let taken = if !self.takes_turns() {
             self.take_or_arm()
         } else if self.try_turn()? {
@@ -553,6 +573,7 @@ impl Receiver {
 
     #[cold]
     fn take_slowly(&mut self, deadline: Option<Instant>) -> Result<(), ReceiveError> {
+        self.until = deadline;
         if !self.takes_turns() {
             return self.take_or_wait(deadline);
         }

@@ -14,7 +14,7 @@ use crate::lifeline::Lifeline;
 use crate::link::{Link, map_roster};
 use crate::protocol::{Buffering, Group, MailboxAttributes, Opened, OpenedRole};
 use crate::regions::{Cursors, Doorstep, Roster};
-use crate::session::Session;
+use crate::session::{Session, Wait};
 use crate::sync::Ordering::{Acquire, Relaxed};
 use crate::sync::{AtomicU32, spin_hint};
 use crate::sys::futex::Futex;
@@ -79,8 +79,10 @@ pub struct Sender {
     spin: SpinBudget,
     elsewhere: poll::Elsewhere,
     guard: ForkGuard,
-    /// What its calls need, once there was one.
-    calls: Option<Box<call::Calls>>,
+    /// What the daemon was asked, and has not answered.
+    owed: Option<lanes::Owed>,
+    /// What its calls need.
+    calls: call::WayBack,
     link: Link,
 }
 
@@ -134,7 +136,8 @@ impl Sender {
             elsewhere: poll::Elsewhere::default(),
             guard: ForkGuard::get(),
             roster,
-            calls: None,
+            owed: None,
+            calls: call::WayBack::default(),
             link,
         };
         sender.refresh();
@@ -152,7 +155,8 @@ impl Sender {
         self.spin = SpinBudget::new(max);
     }
 
-    /// Sends if there is room. Never waits.
+    /// Sends if there is room. Never waits, but for a daemon that has to help and does not answer: 100 ms at most, then
+    /// the lane counts as full.
     ///
     /// # Errors
     /// [`TrySendError`]; the message is still the caller's.
@@ -170,7 +174,7 @@ impl Sender {
         if self.send_quickly(message) { Ok(()) } else { self.send_slowly(message, None) }
     }
 
-    /// Sends; waits for room until the deadline if there is none.
+    /// Sends; waits for room until the deadline if there is none, also where the daemon has to make it.
     ///
     /// # Errors
     /// [`SendError`]; the message is still the caller's.
@@ -192,7 +196,7 @@ impl Sender {
 
     #[cold]
     fn send_thoroughly(&mut self, message: &[u8]) -> Result<(), TrySendError> {
-        self.make_room(message.len())?;
+        self.make_room(message.len(), Wait::BRIEFLY)?;
         self.publish(message);
         Ok(())
     }
@@ -222,18 +226,18 @@ impl Sender {
         len <= self.message_bytes_max && self.lane.writer.has_room(record_granules(len))
     }
 
-    /// Sees to it that a message of this length can be written, if that can be without waiting.
+    /// Sees to it that a message of this length can be written, if that can be without waiting for receivers.
     #[cold]
-    fn make_room(&mut self, len: usize) -> Result<(), TrySendError> {
+    fn make_room(&mut self, len: usize, wait: Wait) -> Result<(), TrySendError> {
         self.check()?;
         if len > self.message_bytes_max {
             return Err(TrySendError::TooLong { len, max: self.message_bytes_max });
         }
         let granules = record_granules(len);
-        if self.lane.writer.has_room(granules) {
+        if !self.is_moving() && self.lane.writer.has_room(granules) {
             return Ok(());
         }
-        match self.provide_room(granules) {
+        match self.provide_room(granules, wait) {
             Err(TrySendError::Full) => Err(self.why_no_room()),
             result => result,
         }
@@ -288,7 +292,8 @@ impl Sender {
         self.seen_changes = self.roster.header.changes.load(Acquire);
         self.traffic = Traffic::from_word(self.roster.header.traffic.load(Relaxed));
         self.missing = self.required.missing(&self.roster, self.limits);
-        self.ready = self.traffic == Traffic::Open && self.missing.is_none() && !self.rendezvous;
+        let open = self.traffic == Traffic::Open && self.missing.is_none();
+        self.ready = open && !self.rendezvous && !self.is_moving();
     }
 
     #[cold]
@@ -313,11 +318,12 @@ impl Sender {
         let granules = record_granules(len);
         let (mut last_look, mut first) = (false, true);
         loop {
-            match self.make_room(len) {
+            match self.make_room(len, Wait::until(deadline)) {
                 Ok(()) => return Ok(()),
                 Err(error) => match error.lasting() {
                     Some(error) => return Err(error),
-                    None if last_look => return Err(SendError::TimedOut),
+                    // The daemon was waited for as long as it may be.
+                    None if last_look || self.is_moving() => return Err(SendError::TimedOut),
                     None => {}
                 },
             }
@@ -368,7 +374,7 @@ impl Sender {
     fn sleep_for_room(&mut self, granules: u64, deadline: Option<Instant>, first: bool) -> Woke {
         self.elsewhere.disarm();
         let (wanted, at_most) = self.lane.wanted(granules, first);
-        let limits = (deadline, self.lifeline.bound(at_most));
+        let limits = (deadline, self.bound_sleep(at_most));
         let header = self.lane.writer.shared_header();
         let freed = &self.doorstep.freed[usize::from(self.lane.writer.lane())];
         let (roster, lane, seen) = (&self.roster.header, &mut self.lane, self.seen_changes);

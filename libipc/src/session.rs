@@ -1,23 +1,35 @@
-//! The line to `ipcd`: one request and one answer at a time, over one socket.
+//! The talk with `ipcd`: requests and their answers over one socket, for all threads of the process.
+//!
+//! The daemon answers in the order in which it was asked. [`line`] sorts who waits for which answer; an [`errand`] is
+//! a request that may outlast the operation that made it, for a daemon that is away comes back and answers then.
 
-use std::io;
+mod errand;
+mod line;
+#[cfg(test)]
+mod tests;
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::{ConnectError, Fault, RequestError};
 use crate::lane::layout::LAYOUT_VERSION;
-use crate::protocol::{
-    Answer, MESSAGE_BYTES_MAX, Opened, PROTOCOL_VERSION, Request, decode, encode,
-};
+use crate::protocol::{Answer, Opened, PROTOCOL_VERSION, Request};
+use crate::sys::clock::has_passed;
 use crate::sys::process::ForkGuard;
 use crate::sys::socket::Received;
 use crate::sys::{futex, socket};
 use crate::watch::Watchers;
+use line::Line;
+
+pub(crate) use errand::{Errand, Wait};
+
+/// An answer, and the descriptors that came with it.
+pub(crate) type Answered = (Answer, Vec<OwnedFd>);
 
 /// Connects to a socket, telling the ways in which that can fail apart.
 pub(crate) fn open_socket(path: &Path) -> Result<OwnedFd, ConnectError> {
@@ -32,39 +44,28 @@ pub(crate) fn open_socket(path: &Path) -> Result<OwnedFd, ConnectError> {
     })
 }
 
-/// The socket and whose turn it is on it.
+/// The socket, and what is asked on it.
 #[derive(Debug)]
 pub(crate) struct Session {
-    socket: Arc<OwnedFd>,
+    socket: OwnedFd,
     line: Mutex<Line>,
+    /// An answer was read, or nobody reads any more.
+    read: Condvar,
     /// The daemon has hung up, or broke the protocol.
     away: AtomicBool,
     watchers: Arc<Watchers>,
     guard: ForkGuard,
 }
 
-#[derive(Debug)]
-struct Line {
-    socket: Arc<OwnedFd>,
-    last_request: u64,
-    /// The last request whose answer has been read. A daemon that has died answers one again, rather than not at all.
-    last_answered: u64,
-    buffer: Vec<u8>,
-}
-
 impl Session {
+    fn new(socket: OwnedFd) -> Self {
+        let (line, read, away) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
+        Self { socket, line, read, away, watchers: Arc::default(), guard: ForkGuard::get() }
+    }
+
     /// Says hello on a new socket. `None`: the daemon hung up before it answered, so nothing has happened yet.
     pub(crate) fn greet(socket: OwnedFd) -> Result<Option<Self>, ConnectError> {
-        let guard = ForkGuard::get();
-        let socket = Arc::new(socket);
-        let line = Line {
-            socket: socket.clone(),
-            last_request: 0,
-            last_answered: 0,
-            buffer: vec![0; MESSAGE_BYTES_MAX],
-        };
-        let (line, away) = (Mutex::new(line), AtomicBool::new(false));
-        let session = Self { socket, line, away, watchers: Arc::default(), guard };
+        let session = Self::new(socket);
         let hello = Request::Hello {
             version_min: PROTOCOL_VERSION,
             version_max: PROTOCOL_VERSION,
@@ -87,45 +88,146 @@ impl Session {
     }
 
     /// Asks the daemon one thing, and waits for its answer.
-    pub(crate) fn request(
-        &self,
-        request: &Request,
-    ) -> Result<(Answer, Vec<OwnedFd>), RequestError> {
-        match self.on_the_line(|line| line.exchange(request))? {
-            (Answer::Refused(refusal), _) => Err(refusal.into()),
-            answer => Ok(answer),
-        }
+    pub(crate) fn request(&self, request: &Request) -> Result<Answered, RequestError> {
+        // Without a deadline neither the one nor the other is given up.
+        let number = self.send(request, None)?.ok_or(RequestError::DaemonAway)?;
+        self.await_answer(number, None)?.ok_or(RequestError::DaemonAway)
     }
 
     /// Asks the daemon for a link.
     pub(crate) fn open(&self, request: &Request) -> Result<(Opened, Vec<OwnedFd>), RequestError> {
-        match self.request(request)? {
-            (Answer::Opened(opened), descriptors) => Ok((opened, descriptors)),
-            (other, _) => Err(unexpected(&other)),
-        }
+        self.request(request).and_then(opened)
     }
 
-    /// Asks the daemon something whose answer does not matter, without waiting for it.
+    /// Asks the daemon something whose answer does not matter, and that will be said again if need be: without
+    /// waiting, and not at all where the daemon has so much to read already that the kernel takes no more.
     pub(crate) fn post(&self, request: &Request) -> Result<(), RequestError> {
-        self.on_the_line(|line| line.post(request))
+        self.check()?;
+        let sent = self.lock().post(self.socket.as_fd(), request);
+        self.note(sent)
     }
 
-    fn on_the_line<T>(
-        &self,
-        talk: impl FnOnce(&mut Line) -> Result<T, RequestError>,
-    ) -> Result<T, RequestError> {
+    /// Has the daemon close a link, at the latest when it is next asked something. Never waits.
+    pub(crate) fn close_link(&self, link: u32) -> Result<(), RequestError> {
+        self.check()?;
+        let sent = self.lock().close_link(self.socket.as_fd(), link);
+        self.note(sent)
+    }
+
+    fn check(&self) -> Result<(), RequestError> {
         if !self.guard.is_original() {
             return Err(RequestError::Forked);
         }
         if self.away.load(Ordering::Relaxed) {
             return Err(RequestError::DaemonAway);
         }
-        let result = talk(&mut self.lock());
+        Ok(())
+    }
+
+    /// Notes how some talk has ended.
+    fn note<T>(&self, result: Result<T, RequestError>) -> Result<T, RequestError> {
         if matches!(result, Err(RequestError::DaemonAway | RequestError::Fault(_))) {
             // What is on the line now can no longer be told apart.
             self.away.store(true, Ordering::Relaxed);
+            self.read.notify_all();
         }
         result
+    }
+
+    /// Sends a request whose answer is waited for; says its number. `None`: the kernel has not taken it by the
+    /// deadline, so nothing was asked.
+    fn send(
+        &self,
+        request: &Request,
+        deadline: Option<Instant>,
+    ) -> Result<Option<u64>, RequestError> {
+        loop {
+            self.check()?;
+            let mut line = self.lock();
+            let (sent, reads) = (line.ask(self.socket.as_fd(), request), line.is_read());
+            drop(line);
+            if let Some(number) = self.note(sent)? {
+                return Ok(Some(number));
+            }
+            if has_passed(deadline) {
+                return Ok(None);
+            }
+            // The daemon does not read on before its answers are read. Who reads them now may leave off at any moment.
+            let wanted =
+                if reads { PollFlags::POLLOUT } else { PollFlags::POLLOUT | PollFlags::POLLIN };
+            wait_for(self.socket(), wanted, earlier(deadline, Instant::now() + LOOK_AGAIN));
+        }
+    }
+
+    /// Waits for the answer to a request. `None`: it has not come by the deadline; it is kept when it comes.
+    ///
+    /// One of those who wait reads for all, and nobody is locked out meanwhile: each can leave at its own deadline, and then
+    /// another reads on.
+    fn await_answer(
+        &self,
+        number: u64,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Answered>, RequestError> {
+        let mut line = self.lock();
+        loop {
+            if let Some(answer) = line.take(number) {
+                return unless_refused(answer).map(Some);
+            }
+            self.check()?;
+            if let Some(mut buffer) = line.begin_reading() {
+                drop(line);
+                let received = self.receive(&mut buffer, deadline);
+                line = self.lock();
+                let over = matches!(received, Ok(None));
+                let noted = received.and_then(|received| line.note(&buffer, received));
+                line.end_reading(buffer);
+                self.read.notify_all();
+                self.note(noted)?;
+                if over {
+                    return Ok(None);
+                }
+                continue;
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            line = match left {
+                Some(Duration::ZERO) => return Ok(None),
+                Some(left) => {
+                    let waited = self.read.wait_timeout(line, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.read.wait(line).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    /// The next datagram. `None`: none has come by the deadline.
+    fn receive(
+        &self,
+        buffer: &mut [u8],
+        deadline: Option<Instant>,
+    ) -> Result<Option<Received>, RequestError> {
+        let start = Instant::now();
+        loop {
+            let received = line::try_receive(self.socket(), buffer)?;
+            if received.is_some() || has_passed(deadline) {
+                return Ok(received);
+            }
+            if start.elapsed() < LOOK_FOR_ANSWER {
+                // The daemon may need this very processor.
+                std::thread::yield_now();
+            } else {
+                wait_for(self.socket(), PollFlags::POLLIN, deadline);
+            }
+        }
+    }
+
+    /// Nobody waits for an answer any more, and nobody will.
+    fn abandon(&self, number: u64) {
+        if self.guard.is_original() {
+            let told = self.lock().abandon(self.socket.as_fd(), number);
+            // Where the daemon is away there is nothing to be told.
+            let _ = self.note(told);
+        }
     }
 
     /// The line to the daemon, to be polled for a hang-up.
@@ -154,88 +256,38 @@ impl Session {
 /// wake-up costs many.
 const LOOK_FOR_ANSWER: Duration = Duration::from_micros(100);
 
-impl Line {
-    fn exchange(&mut self, request: &Request) -> Result<(Answer, Vec<OwnedFd>), RequestError> {
-        let number = self.send(request)?;
-        loop {
-            let (answered, answer, descriptors) = self.receive()?;
-            if answered == number {
-                return Ok((answer, descriptors));
-            }
-            if answered > number {
-                return Err(Fault::new("read ipcd's answer", "it answers another request").into());
-            }
-            // The answer to something that was only posted, or one that has been read already.
-        }
-    }
+/// How often one who waits for the daemon to read looks whether somebody still reads its answers.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-    /// Sends a request whose answer nobody waits for.
-    fn post(&mut self, request: &Request) -> Result<(), RequestError> {
-        // What has been answered meanwhile is taken off the line, or the daemon would stop reading.
-        while self.last_answered < self.last_request && self.try_receive()?.is_some() {}
-        self.send(request).map(drop)
-    }
+/// Waits until a descriptor is ready, or perhaps not.
+fn wait_for(fd: BorrowedFd<'_>, wanted: PollFlags, deadline: impl Into<Option<Instant>>) {
+    let timeout = deadline.into().map_or(PollTimeout::NONE, |deadline| {
+        // Rounded up, so that the deadline has passed behind it.
+        let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+        PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+    });
+    // Whatever it says, the caller looks for itself.
+    let _ = poll(&mut [PollFd::new(fd, wanted)], timeout);
+}
 
-    fn send(&mut self, request: &Request) -> Result<u64, RequestError> {
-        self.last_request += 1;
-        let bytes = encode(self.last_request, 0, request)
-            .map_err(|error| Fault::new("encode a request", error))?;
-        retry(|| socket::send(self.socket.as_fd(), &bytes, &[], true))?;
-        Ok(self.last_request)
-    }
+fn earlier(deadline: Option<Instant>, other: Instant) -> Instant {
+    deadline.map_or(other, |deadline| deadline.min(other))
+}
 
-    fn receive(&mut self) -> Result<(u64, Answer, Vec<OwnedFd>), RequestError> {
-        let start = Instant::now();
-        while start.elapsed() < LOOK_FOR_ANSWER {
-            if let Some(answer) = self.try_receive()? {
-                return Ok(answer);
-            }
-            // The daemon may need this very processor.
-            std::thread::yield_now();
-        }
-        let received = retry(|| socket::receive(self.socket.as_fd(), &mut self.buffer))?;
-        self.understand(received)
-    }
-
-    fn try_receive(&mut self) -> Result<Option<(u64, Answer, Vec<OwnedFd>)>, RequestError> {
-        let received = retry(|| match socket::try_receive(self.socket.as_fd(), &mut self.buffer) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            result => result.map(Some),
-        });
-        received?.map(|received| self.understand(received)).transpose()
-    }
-
-    fn understand(
-        &mut self,
-        received: Received,
-    ) -> Result<(u64, Answer, Vec<OwnedFd>), RequestError> {
-        if received.len == 0 {
-            return Err(RequestError::DaemonAway);
-        }
-        if received.truncated {
-            let why = "it was cut off (has this process descriptors left?)";
-            return Err(Fault::new("read ipcd's answer", why).into());
-        }
-        let bytes = &self.buffer[..received.len];
-        let (frame, answer) = decode::<Answer>(bytes, received.descriptors.len())
-            .map_err(|error| Fault::new("read ipcd's answer", error))?;
-        self.last_answered = self.last_answered.max(frame.request);
-        Ok((frame.request, answer, received.descriptors))
+/// A link, if that is what the daemon has answered.
+pub(crate) fn opened(
+    (answer, descriptors): Answered,
+) -> Result<(Opened, Vec<OwnedFd>), RequestError> {
+    match answer {
+        Answer::Opened(opened) => Ok((opened, descriptors)),
+        other => Err(unexpected(&other)),
     }
 }
 
-fn retry<T>(mut call: impl FnMut() -> std::io::Result<T>) -> Result<T, RequestError> {
-    loop {
-        match call() {
-            Ok(value) => return Ok(value),
-            Err(error) => match error.raw_os_error() {
-                Some(libc::EINTR) => {}
-                Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN) => {
-                    return Err(RequestError::DaemonAway);
-                }
-                _ => return Err(Fault::new("talk to ipcd", error).into()),
-            },
-        }
+fn unless_refused(answered: Answered) -> Result<Answered, RequestError> {
+    match answered {
+        (Answer::Refused(refusal), _) => Err(refusal.into()),
+        answered => Ok(answered),
     }
 }
 

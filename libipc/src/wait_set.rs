@@ -49,11 +49,14 @@ impl Waitable for Sender {}
 /// Not for others to implement: what a wait asks of its sources.
 pub(crate) mod private {
     use std::sync::Arc;
+    use std::time::Instant;
 
     use crate::sleeper::Sleeper;
 
     /// See [`super::Waitable`].
     pub trait Source {
+        /// The wait is to end by then, whoever the source itself waits for.
+        fn end_by(&mut self, _deadline: Option<Instant>) {}
         /// Whether there is news for the source's user.
         fn has_news(&mut self) -> bool;
         /// Who is to lie down for it.
@@ -72,6 +75,10 @@ pub(crate) mod private {
 }
 
 impl private::Source for Receiver {
+    fn end_by(&mut self, deadline: Option<Instant>) {
+        self.end_by(deadline);
+    }
+
     fn has_news(&mut self) -> bool {
         self.has_news()
     }
@@ -181,6 +188,7 @@ impl WaitSet {
 
     /// Looks which sources are ready. Never waits; none ready is no error.
     pub fn look(&mut self, sources: &mut [&mut dyn Waitable]) -> &[usize] {
+        sources.iter_mut().for_each(|source| source.end_by(None));
         self.find_ready(sources);
         self.next_turn();
         &self.ready
@@ -199,6 +207,7 @@ impl WaitSet {
         }
         // Whoever was served first last time, and was not looked at, shares with others before we sleep.
         sources.iter_mut().for_each(|source| source.settle());
+        sources.iter_mut().for_each(|source| source.end_by(deadline));
         let mut slept = false;
         let result = loop {
             if self.find_ready(sources) || self.spin(sources, deadline) {

@@ -140,6 +140,28 @@ impl TestDaemon {
         pid
     }
 
+    /// Stops the daemon where it is: it is there, and answers nobody.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn stand_still(&self) -> Absence {
+        Absence::of(self.pid())
+    }
+
+    /// Kills the daemon, and has its keeper start no other for now.
+    ///
+    /// # Panics
+    /// If there is no keeper, or no daemon.
+    #[must_use]
+    pub fn stay_dead(&self) -> Absence {
+        assert!(self.kept, "a daemon with a keeper");
+        let pid = self.pid();
+        let absence = Absence::of(self.keeper_pid());
+        kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).expect("a process of ours");
+        absence
+    }
+
     /// A session of this test with the daemon.
     ///
     /// # Panics
@@ -223,6 +245,26 @@ impl TestDaemon {
     fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.process.id().cast_signed());
         kill(pid, signal).expect("our child");
+    }
+}
+
+/// No daemon answers as long as this is there.
+#[derive(Debug)]
+pub struct Absence {
+    stopped: Pid,
+}
+
+impl Absence {
+    fn of(pid: u32) -> Self {
+        let stopped = Pid::from_raw(pid.cast_signed());
+        kill(stopped, Signal::SIGSTOP).expect("a process of ours");
+        Self { stopped }
+    }
+}
+
+impl Drop for Absence {
+    fn drop(&mut self) {
+        let _ = kill(self.stopped, Signal::SIGCONT);
     }
 }
 

@@ -1,7 +1,5 @@
 //! Answering calls: `sender/call.rs` tells the story.
 
-use std::collections::hash_map::Entry;
-
 use super::Receiver;
 use crate::delivery::Delivery;
 use crate::error::{ReplyError, RequestError, TrySendError};
@@ -9,6 +7,14 @@ use crate::lane::ring::RecordHeader;
 use crate::link::Link;
 use crate::protocol::{LaneTicket, Refusal};
 use crate::sender::Sender;
+use crate::session::{Errand, Wait};
+
+/// The end with which a caller is answered, once the daemon has given it.
+#[derive(Debug, Default)]
+pub(super) struct Way {
+    sender: Option<Sender>,
+    asked: Errand,
+}
 
 impl Delivery<'_> {
     /// Whether the sender waits for an answer.
@@ -17,7 +23,8 @@ impl Delivery<'_> {
         self.kind() == RecordHeader::CALL && self.number().is_some()
     }
 
-    /// Answers the call that this message is, and acknowledges it. Never waits.
+    /// Answers the call that this message is, and acknowledges it. Never waits, but for a daemon that has to make the way
+    /// to a new caller and does not answer: 100 ms at most.
     ///
     /// An answer to a caller that is gone is an error, and the message is acknowledged all the same: nobody is left
     /// to do it for. After any other error the message goes back to the mailbox.
@@ -40,9 +47,10 @@ impl Delivery<'_> {
 impl Receiver {
     fn answer(&mut self, number: u64, answer: &[u8]) -> Result<(), ReplyError> {
         let lane = self.lane_in_hand().ok_or(ReplyError::CallerGone)?;
-        let sender = match self.answers.entry(lane) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(place) => place.insert(open_reply(&self.link, lane)?),
+        let Way { sender, asked } = self.answers.entry(lane).or_default();
+        let sender = match sender {
+            Some(sender) => sender,
+            None => sender.insert(open_reply(&self.link, asked, lane)?),
         };
         let result = sender.try_publish_numbered(RecordHeader::REPLY, number, answer);
         if matches!(result, Err(TrySendError::Deleted | TrySendError::OwnerGone)) {
@@ -77,12 +85,15 @@ impl Receiver {
 }
 
 /// Opens the mailbox for the answers to a caller.
-fn open_reply(link: &Link, caller: LaneTicket) -> Result<Sender, ReplyError> {
-    let opened = link
-        .open_reply(caller)
-        .and_then(|(opened, descriptors)| Sender::new(link.session().clone(), opened, descriptors));
-    opened.map_err(|error| match error {
-        RequestError::Refused(Refusal::CallerGone) => ReplyError::CallerGone,
-        other => ReplyError::NoLink(other),
-    })
+fn open_reply(link: &Link, asked: &mut Errand, caller: LaneTicket) -> Result<Sender, ReplyError> {
+    let opened = link.open_reply(asked, caller, Wait::a_moment()).and_then(|opened| {
+        let session = link.session();
+        opened.map(|(opened, fds)| Sender::new(session.clone(), opened, fds)).transpose()
+    });
+    match opened {
+        Ok(Some(sender)) => Ok(sender),
+        Ok(None) => Err(ReplyError::TimedOut),
+        Err(RequestError::Refused(Refusal::CallerGone)) => Err(ReplyError::CallerGone),
+        Err(other) => Err(ReplyError::NoLink(other)),
+    }
 }

@@ -41,7 +41,7 @@ impl Receiver {
     /// [`TryReceiveError`].
     pub fn try_receive_batch(&mut self, max: usize) -> Result<Batch<'_>, TryReceiveError> {
         self.begin_batch(max);
-        let taken = if self.take_quickly() { Ok(()) } else { self.try_slowly() };
+        let taken = if self.take_quickly() { Ok(()) } else { self.try_slowly(None) };
         self.end_batch(max, taken.is_ok());
         taken.map(|()| Batch { receiver: self })
     }

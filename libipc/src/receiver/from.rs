@@ -132,7 +132,7 @@ impl Receiver {
     /// [`TryReceiveError`].
     pub fn try_receive_from(&mut self, pid: u32) -> Result<Delivery<'_>, TryReceiveError> {
         self.wanted = Some(pid);
-        let result = self.try_slowly();
+        let result = self.try_slowly(None);
         self.wanted = None;
         result?;
         Ok(Delivery::new(self))
@@ -169,6 +169,7 @@ impl Receiver {
     /// seen their lanes: processes that hold the mailbox open to send no longer. What they sent may still be
     /// there. The last 4,096 at most.
     pub fn departed(&mut self) -> Vec<Identity> {
+        self.until = None;
         // A mailbox that is gone has no senders either; who asks for messages is told.
         let _ = self.check();
         self.senders.take_departed()

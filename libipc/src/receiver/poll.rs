@@ -2,6 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::Receiver;
 use crate::error::{Fault, TryReceiveError};
@@ -70,6 +71,7 @@ impl Receiver {
     /// For the tokio adapter: as `try_receive`, but spins before it arms.
     #[cfg(feature = "tokio")]
     pub(crate) fn take_or_spin_or_arm(&mut self) -> Result<(), TryReceiveError> {
+        self.until = None;
         self.ask_for_daemon();
         if self.take_patiently(true)? { Ok(()) } else { Err(self.why_nothing()) }
     }
@@ -160,6 +162,11 @@ impl Receiver {
             common_bell: first.and_then(|&lane| self.neighbours.doorstep_of(lane)).map(bell),
             lanes: lanes.collect(),
         }
+    }
+
+    /// For a [`crate::WaitSet`] that is to end by then.
+    pub(crate) fn end_by(&mut self, deadline: Option<Instant>) {
+        self.until = deadline;
     }
 
     /// For a [`crate::WaitSet`]: whether `try_receive` would have something to say.

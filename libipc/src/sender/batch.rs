@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use crate::error::{BatchStopped, SendError, TrySendError};
 use crate::sender::Sender;
+use crate::session::Wait;
 
 impl Sender {
-    /// Sends as many of the messages as there is room for. Never waits. See [`Self::send_batch`].
+    /// Sends as many of the messages as there is room for. Never waits, as [`Self::try_send`] does not. See [`Self::send_batch`].
     ///
     /// # Errors
     /// [`BatchStopped`] says how many were sent, and why the next was not.
@@ -17,7 +18,7 @@ impl Sender {
         if self.rendezvous {
             return one_by_one(messages, |message| self.try_to_meet(message));
         }
-        self.send_all(messages, Self::make_room)
+        self.send_all(messages, |sender, len| sender.make_room(len, Wait::BRIEFLY))
     }
 
     /// Sends messages, in their order; waits for room as often as there is none.

@@ -16,6 +16,7 @@ use crate::lane::withdraw::Record;
 use crate::protocol::Identity;
 use crate::receiver::Receiver;
 use crate::regions::Roster;
+use crate::session::{Errand, Wait};
 use crate::sleeper::Sleeper;
 use crate::sync::Ordering::{Acquire, Relaxed};
 use crate::sys::clock::has_passed;
@@ -49,9 +50,15 @@ impl Reply {
     }
 }
 
-/// What a sender needs for its calls.
+/// The way of the answers to a sender's calls: made at the first of them.
+#[derive(Debug, Default)]
+pub(super) struct WayBack {
+    calls: Option<Box<Calls>>,
+    opening: Errand,
+}
+
 #[derive(Debug)]
-pub(super) struct Calls {
+struct Calls {
     replies: Receiver,
     last: u64,
 }
@@ -133,7 +140,7 @@ impl Sender {
     }
 
     /// As [`Self::call`]; waits until the deadline at most. Then the request is taken back: `TimedOut` says that
-    /// nobody has it, and nobody will; `InHand` that a server has it and has not answered yet.
+    /// nobody has it, and nobody will (nor was it sent, if that was all the time the daemon took for the mailbox for answers); `InHand` that a server has it and has not answered yet.
     ///
     /// # Errors
     /// [`CallError`].
@@ -146,13 +153,16 @@ impl Sender {
         request: &[u8],
         deadline: Option<Instant>,
     ) -> Result<Reply, CallError> {
-        let mut calls = match self.calls.take() {
+        let mut calls = match self.calls.calls.take() {
             Some(calls) => calls,
-            None => Box::new(Calls { replies: self.open_replies()?, last: 0 }),
+            None => match self.open_replies(Wait::until(deadline))? {
+                Some(replies) => Box::new(Calls { replies, last: 0 }),
+                None => return Err(CallError::TimedOut),
+            },
         };
         calls.last += 1;
         let result = self.call_and_wait(&mut calls, request, deadline);
-        self.calls = Some(calls);
+        self.calls.calls = Some(calls);
         result
     }
 
@@ -177,12 +187,12 @@ impl Sender {
         let mut set = WaitSet::new();
         let mut lost = false;
         loop {
-            if let Some(reply) = calls.answer_to(number)? {
+            if let Some(reply) = calls.answer_to(number, deadline)? {
                 return Ok(reply);
             }
             if let Some(why) = unanswered.why() {
                 // Whoever answers does so before it acknowledges.
-                return match calls.answer_to(number)? {
+                return match calls.answer_to(number, deadline)? {
                     Some(reply) => Ok(reply),
                     None => Err(give_up(&unanswered.ticket, why)),
                 };
@@ -202,7 +212,7 @@ impl Sender {
                 Err(WaitError::TimedOut) => {
                     let error = give_up(&unanswered.ticket, CallError::TimedOut);
                     // It may have been answered at the last moment.
-                    return calls.answer_to(number)?.ok_or(error);
+                    return calls.answer_to(number, deadline)?.ok_or(error);
                 }
                 // Two sources of this process: neither none, nor too many, nor in turns.
                 Err(_) => return Err(CallError::TimedOut),
@@ -229,7 +239,7 @@ impl Sender {
         number: u64,
         message: &[u8],
     ) -> Result<(), TrySendError> {
-        self.make_room(message.len() + CALL_NUMBER_BYTES)?;
+        self.make_room(message.len() + CALL_NUMBER_BYTES, Wait::BRIEFLY)?;
         self.write_numbered(kind, number, message);
         Ok(())
     }
@@ -247,10 +257,11 @@ impl Sender {
         Record::of_kind(kind, at, len)
     }
 
-    /// Opens the mailbox for the answers to this sender's calls.
-    fn open_replies(&self) -> Result<Receiver, RequestError> {
-        let (opened, descriptors) = self.link.open_replies()?;
-        Receiver::new(self.link.session().clone(), opened, descriptors)
+    /// Opens the mailbox for the answers to this sender's calls. `None`: the daemon has not done so yet.
+    fn open_replies(&mut self, wait: Wait) -> Result<Option<Receiver>, RequestError> {
+        let opened = self.link.open_replies(&mut self.calls.opening, wait)?;
+        let session = self.link.session();
+        opened.map(|(opened, fds)| Receiver::new(session.clone(), opened, fds)).transpose()
     }
 }
 
@@ -267,9 +278,13 @@ fn give_up(ticket: &Ticket, why: CallError) -> CallError {
 
 impl Calls {
     /// The answer with this number, if it is there. Answers to calls that were given up go.
-    fn answer_to(&mut self, number: u64) -> Result<Option<Reply>, CallError> {
+    fn answer_to(
+        &mut self,
+        number: u64,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Reply>, CallError> {
         loop {
-            let delivery = match self.replies.try_receive() {
+            let delivery = match self.replies.try_receive_by(deadline) {
                 Ok(delivery) => delivery,
                 Err(TryReceiveError::Empty) => return Ok(None),
                 Err(TryReceiveError::Forked) => return Err(CallError::Forked),

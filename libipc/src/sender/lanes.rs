@@ -9,15 +9,19 @@ use std::time::Duration;
 use super::Sender;
 use crate::error::{Fault, RequestError, TrySendError};
 use crate::lane::fate::{self, Fate};
-use crate::lane::layout::{LANE_CAPACITY_BYTES_MAX, Limits, PRIORITIES};
+use crate::lane::layout::{LANE_CAPACITY_BYTES_MAX, LaneStatus, Limits, PRIORITIES, SlotState};
 use crate::lane::memory::RingMemory;
 use crate::lane::position::{GRANULE_BYTES, Position};
 use crate::lane::ring::{LaneWriter, NoRoom};
 use crate::lane::withdraw::Record;
-use crate::protocol::{Buffering, LaneInfo, LaneTicket, Order, Refusal, SlowGroup};
+use crate::lifeline::LOOK_EVERY;
+use crate::protocol::{
+    Answer, Buffering, DirectAddress, LaneInfo, LaneTicket, Order, Refusal, Request, SlowGroup,
+};
 use crate::regions::{Cursors, LaneWords, Roster};
+use crate::session::{Answered, Errand, Wait, unexpected};
 use crate::sync::AtomicU8;
-use crate::sync::Ordering::Relaxed;
+use crate::sync::Ordering::{Acquire, Relaxed};
 use crate::sys::clock::monotonic_nanos;
 use crate::sys::mapping::{Access, Shared};
 use crate::sys::process;
@@ -33,6 +37,17 @@ const SMALL_ENOUGH: u64 = 4;
 
 /// How long a sender sleeps at most for more room than its message needs.
 const SLEEP_FOR_PLENTY: Duration = Duration::from_millis(10);
+
+/// What the daemon was asked for a sender, and has not answered.
+#[derive(Debug)]
+pub(super) struct Owed {
+    errand: Errand,
+    /// If it is a lane of so many bytes: which one it replaces.
+    ///
+    /// **Invariant:** in that one nothing is published any more. Nobody knows when the daemon comes to the request; from
+    /// then on it frees that lane as soon as it finds it empty.
+    replaces: Option<(LaneTicket, u64)>,
+}
 
 /// A lane as its sender has it.
 #[derive(Debug)]
@@ -141,10 +156,18 @@ impl Sender {
         let known = self.others.iter().position(|lane| lane.info.priority == priority);
         let lane = match known {
             Some(index) => self.others.swap_remove(index),
-            None => self.add_lane(priority, self.attributes.capacity_bytes, None)?,
+            None => {
+                self.take_up(Wait::until(None))?;
+                let capacity = self.attributes.capacity_bytes;
+                let request = self.link.add_lane(priority, capacity, None);
+                let session = self.link.session();
+                let added = session.request(&request)?;
+                self.map_added(added, capacity)?
+            }
         };
         self.others.push(std::mem::replace(&mut self.lane, lane));
         self.elsewhere.forget_room();
+        self.refresh();
         Ok(())
     }
 
@@ -154,60 +177,137 @@ impl Sender {
         self.lane.info.priority
     }
 
+    /// Whether messages are to go on in a lane that the daemon has not given yet.
+    pub(super) fn is_moving(&self) -> bool {
+        let replaced = self.owed.as_ref().and_then(|owed| owed.replaces);
+        replaced.is_some_and(|(lane, _)| lane == self.lane.info.ticket)
+    }
+
+    /// How long this sender may sleep: with an answer still to come it looks from time to time whether it has.
+    pub(super) fn bound_sleep(&self, at_most: Option<Duration>) -> Option<Duration> {
+        let at_most = self.lifeline.bound(at_most);
+        let owed = self.owed.is_some().then_some(LOOK_EVERY);
+        at_most.into_iter().chain(owed).min()
+    }
+
     /// Finds room for a record of so many granules, or makes it.
-    pub(super) fn provide_room(&mut self, granules: u64) -> Result<(), TrySendError> {
-        self.shrink()?;
+    pub(super) fn provide_room(&mut self, granules: u64, wait: Wait) -> Result<(), TrySendError> {
+        if self.is_moving() && !self.take_up(wait)? {
+            return Err(TrySendError::Full);
+        }
+        if !self.shrink(wait)? {
+            return Err(TrySendError::Full);
+        }
         loop {
             match self.find_room(granules) {
                 Err(TrySendError::Full) if self.attributes.buffering == Buffering::Unbounded => {
-                    self.grow(granules)?;
+                    if !self.grow(granules, wait)? {
+                        return Err(TrySendError::Full);
+                    }
                 }
-                Err(TrySendError::Full) if self.drop_oldest(granules)? => {}
+                Err(TrySendError::Full) if self.drop_oldest(granules, wait)? => {}
                 result => return result,
             }
         }
     }
 
-    /// Goes on in a lane twice as large, or as large as the record needs.
-    fn grow(&mut self, granules: u64) -> Result<(), TrySendError> {
+    /// Goes on in a lane twice as large, or as large as the record needs. False: the daemon has not given it yet.
+    fn grow(&mut self, granules: u64, wait: Wait) -> Result<bool, TrySendError> {
         let record_bytes = (granules * GRANULE_BYTES as u64).next_power_of_two();
         let doubled = (self.lane.info.capacity_bytes * 2).min(GROWN_BYTES_MAX);
         let capacity = doubled.max(self.attributes.capacity_bytes).max(record_bytes);
-        self.move_on(capacity.min(LANE_CAPACITY_BYTES_MAX))?;
-        self.lane.writer.look_every(GROWN_LOOKS_EVERY);
-        Ok(())
+        Ok(self.move_on(capacity.min(LANE_CAPACITY_BYTES_MAX), wait)?)
     }
 
-    /// Leaves a lane that has grown and is almost empty for one of the mailbox's capacity.
-    fn shrink(&mut self) -> Result<(), TrySendError> {
+    /// Leaves a lane that has grown and is almost empty for one of the mailbox's capacity. False: it has left it, and the
+    /// daemon has not given another yet.
+    fn shrink(&mut self, wait: Wait) -> Result<bool, TrySendError> {
         let capacity = self.attributes.capacity_bytes;
         if self.lane.info.capacity_bytes <= capacity {
-            return Ok(());
+            return Ok(true);
         }
         let in_use = self.lane.look(LaneWriter::in_use).map_err(|error| self.no_room(error))?;
-        if in_use * GRANULE_BYTES as u64 <= capacity / SMALL_ENOUGH {
+        if in_use * GRANULE_BYTES as u64 <= capacity / SMALL_ENOUGH && self.daemon_answers(wait) {
             // Without a small one the large one serves as well.
-            let _ = self.move_on(capacity);
+            let _ = self.move_on(capacity, wait);
+        }
+        Ok(!self.is_moving())
+    }
+
+    /// Whether the daemon is there just now, so that what can wait may be asked of it.
+    fn daemon_answers(&mut self, wait: Wait) -> bool {
+        if !self.take_up(wait.briefly()).unwrap_or(false) {
+            return false;
+        }
+        let nobody = Request::Find { of: DirectAddress::Pid(0) };
+        self.ask(&nobody, None, wait.briefly()).map_or_else(
+            |error| matches!(error, RequestError::Refused(_)),
+            |answer| answer.is_some(),
+        )
+    }
+
+    /// Goes on in another lane; this one is freed by the daemon once it has drained. False: the daemon has not given it yet.
+    fn move_on(&mut self, capacity_bytes: u64, wait: Wait) -> Result<bool, RequestError> {
+        let LaneInfo { priority, ticket, .. } = self.lane.info;
+        if !self.take_up(wait)? {
+            return Ok(false);
+        }
+        let request = self.link.add_lane(priority, capacity_bytes, Some(ticket));
+        match self.ask(&request, Some((ticket, capacity_bytes)), wait) {
+            Ok(Some(added)) => self.replace((ticket, capacity_bytes), added).map(|()| true),
+            Ok(None) => {
+                self.refresh();
+                Ok(false)
+            }
+            Err(error) => Err(self.stop((ticket, capacity_bytes), error)),
+        }
+    }
+
+    /// Goes on in a lane that the daemon has given, where messages went in another one before.
+    fn replace(
+        &mut self,
+        replaces: (LaneTicket, u64),
+        added: Answered,
+    ) -> Result<(), RequestError> {
+        let (replaced, capacity_bytes) = replaces;
+        let mut lane = match self.map_added(added, capacity_bytes) {
+            Ok(lane) => lane,
+            Err(error) => return Err(self.stop(replaces, error)),
+        };
+        if capacity_bytes > self.attributes.capacity_bytes {
+            lane.writer.look_every(GROWN_LOOKS_EVERY);
+        }
+        // The tickets of the lane before keep what they share of it.
+        if self.lane.info.ticket == replaced {
+            self.lane = lane;
+            self.elsewhere.forget_room();
+        } else if let Some(place) =
+            self.others.iter_mut().find(|other| other.info.ticket == replaced)
+        {
+            *place = lane;
         }
         Ok(())
     }
 
-    /// Goes on in another lane; this one is freed by the daemon once it has drained.
-    fn move_on(&mut self, capacity_bytes: u64) -> Result<(), RequestError> {
-        let LaneInfo { priority, ticket, .. } = self.lane.info;
-        // The tickets of the lane before keep what they share of it.
-        self.lane = self.add_lane(priority, capacity_bytes, Some(ticket))?;
-        self.elsewhere.forget_room();
-        Ok(())
+    /// There is no lane to go on in. If the daemon has come to the request nothing is sent any more: this lane is its to
+    /// free.
+    fn stop(&mut self, replaces: (LaneTicket, u64), error: RequestError) -> RequestError {
+        if !matches!(error, RequestError::Refused(_)) && !self.still_has(replaces.0) {
+            self.owed = Some(Owed { errand: Errand::default(), replaces: Some(replaces) });
+        }
+        self.refresh();
+        error
     }
 
-    fn add_lane(
+    /// Maps a lane that the daemon has given.
+    fn map_added(
         &self,
-        priority: u8,
+        (answer, descriptors): Answered,
         capacity_bytes: u64,
-        replaces: Option<LaneTicket>,
     ) -> Result<SendLane, RequestError> {
-        let (lane, fd) = self.link.add_lane(priority, capacity_bytes, replaces)?;
+        let Answer::LaneAdded { lane } = answer else { return Err(unexpected(&answer)) };
+        let [fd] = <[OwnedFd; 1]>::try_from(descriptors)
+            .map_err(|_| Fault::new("add a lane", "ipcd sent no descriptor"))?;
         if lane.doorstep != self.lane.info.doorstep || lane.capacity_bytes != capacity_bytes {
             return Err(Fault::new("add a lane", "ipcd gave another one").into());
         }
@@ -218,20 +318,77 @@ impl Sender {
 
     /// Has the groups that drop the oldest lose what keeps this lane full; says whether any did, or has come
     /// further itself meanwhile.
-    fn drop_oldest(&mut self, granules: u64) -> Result<bool, TrySendError> {
+    fn drop_oldest(&mut self, granules: u64, wait: Wait) -> Result<bool, TrySendError> {
+        if self.owed.is_some() {
+            // What was asked earlier may have made the room.
+            return Ok(self.take_up(wait.briefly())?);
+        }
         let mut dropped = false;
-        for (index, group) in (0u8..).zip(&self.group_list) {
-            if group.slow == SlowGroup::DropOldest
-                && let Some(oldest) = self.lane.writer.oldest_of(index.into(), granules)
-            {
-                match self.link.drop_oldest(self.lane.info.ticket, index, oldest) {
-                    Ok(_) => dropped = true,
-                    // Without the daemon the group holds its senders back.
-                    Err(RequestError::DaemonAway) => {}
-                    Err(error) => return Err(error.into()),
-                }
+        for (index, number) in (0u8..).enumerate().take(self.group_list.len()) {
+            let drops = self.group_list[index].slow == SlowGroup::DropOldest;
+            let oldest = drops.then(|| self.lane.writer.oldest_of(index, granules)).flatten();
+            let Some(oldest) = oldest else { continue };
+            let request = self.link.drop_oldest(self.lane.info.ticket, number, oldest);
+            match self.ask(&request, None, wait.briefly()) {
+                Ok(Some((Answer::Dropped { .. }, _))) => dropped = true,
+                Ok(Some((other, _))) => return Err(unexpected(&other).into()),
+                // Without the daemon the group holds its senders back.
+                Ok(None) => break,
+                Err(RequestError::DaemonAway) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(dropped)
+    }
+
+    /// Asks the daemon; what it has not answered by then it owes. Nothing may be owed before.
+    fn ask(
+        &mut self,
+        request: &Request,
+        replaces: Option<(LaneTicket, u64)>,
+        wait: Wait,
+    ) -> Result<Option<Answered>, RequestError> {
+        let mut errand = Errand::default();
+        let answer = errand.run(self.link.session(), request, wait)?;
+        self.owed = errand.is_under_way().then_some(Owed { errand, replaces });
+        Ok(answer)
+    }
+
+    /// Takes up what the daemon owes; false if it still does.
+    pub(super) fn take_up(&mut self, wait: Wait) -> Result<bool, RequestError> {
+        let Some(mut owed) = self.owed.take() else { return Ok(true) };
+        let answer = if owed.errand.is_under_way() {
+            owed.errand.take_up(wait)
+        } else if self.link.session().is_away() {
+            Err(RequestError::DaemonAway)
+        } else {
+            Err(Fault::new("go on in another lane", "it could not be mapped").into())
+        };
+        match (answer, owed.replaces) {
+            (Ok(None), _) => {
+                self.owed = Some(owed);
+                return Ok(false);
+            }
+            (Ok(Some(added)), Some(replaces)) => self.replace(replaces, added)?,
+            (Err(error), Some(replaces)) => {
+                let error = self.stop(replaces, error);
+                if self.owed.is_some() {
+                    return Err(error);
+                }
+                // What was refused, or never done, whoever still needs it asks for again, and hears why.
+            }
+            (_, None) => {}
+        }
+        self.refresh();
+        Ok(true)
+    }
+
+    /// Whether a lane is this sender's, as the daemon has it.
+    fn still_has(&self, lane: LaneTicket) -> bool {
+        self.roster.lanes.get(usize::from(lane.index)).is_some_and(|entry| {
+            // PAIR(slots): Acquire here, Release in `ipcd`.
+            let status = LaneStatus::from_word(entry.status.load(Acquire));
+            status.state == SlotState::Active && status.generation == lane.generation
+        })
     }
 }

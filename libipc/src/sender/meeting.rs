@@ -8,6 +8,7 @@ use super::Sender;
 use super::rendezvous::Offer;
 use crate::error::SendError;
 use crate::lane::position::record_granules;
+use crate::session::Wait;
 use crate::ticket::{Ticket, TicketState};
 
 /// A message that was offered to the receivers, and is not acknowledged yet.
@@ -68,7 +69,7 @@ impl Sender {
     fn room_or_arm(&mut self, len: usize) -> Result<bool, SendError> {
         let mut may_spin = true;
         loop {
-            match self.make_room(len) {
+            match self.make_room(len, Wait::BRIEFLY) {
                 Ok(()) => return Ok(true),
                 Err(error) => match error.lasting() {
                     Some(error) => return Err(error),

@@ -9,6 +9,7 @@ use crate::error::{Fault, TrySendError};
 use crate::lane::position::{Position, record_granules};
 #[cfg(feature = "tokio")]
 use crate::lane::withdraw::{Progress, Record};
+use crate::session::Wait;
 use crate::sleeper::{RoomSleeper, Sleeper};
 use crate::sync::Ordering::Acquire;
 use crate::watch::Watch;
@@ -92,8 +93,10 @@ impl Sender {
         self.elsewhere.armed_for = granules;
         self.note_processor();
         let sleeper = self.room_sleeper(granules, first);
+        let moving = self.is_moving();
         let (roster, lane, seen) = (&self.roster.header, &mut self.lane, self.seen_changes);
-        let look = || lane.may_have_room(granules) || roster.changes.load(Acquire) != seen;
+        let look =
+            || (!moving && lane.may_have_room(granules)) || roster.changes.load(Acquire) != seen;
         watch.arm(sleeper, look)
     }
 
@@ -127,7 +130,7 @@ impl Sender {
             lane: self.lane.writer.shared_header(),
             freed: self.doorstep.freed.element(index),
             wanted,
-            at_most: self.lifeline.bound(at_most),
+            at_most: self.bound_sleep(at_most),
         })
     }
 
@@ -139,7 +142,15 @@ impl Sender {
     /// For a [`crate::WaitSet`]: whether `try_send` would have another answer than that the lane is full.
     pub(crate) fn has_news(&mut self) -> bool {
         let granules = self.waits_with();
-        self.has_lost_daemon() || self.check().is_err() || self.lane.may_have_room(granules)
+        if self.has_lost_daemon() || self.check().is_err() {
+            return true;
+        }
+        let moving = self.is_moving();
+        match self.take_up(Wait::not()) {
+            Ok(false) if moving => false,
+            Ok(_) => moving || self.lane.may_have_room(granules),
+            Err(_) => true,
+        }
     }
 
     /// For a [`crate::WaitSet`] that is about to sleep for this sender.

@@ -12,6 +12,7 @@ use crate::error::{SendError, TrySendError};
 use crate::lane::layout::Traffic;
 use crate::lane::park::{self, Woke};
 use crate::lane::withdraw::{Progress, Record};
+use crate::session::Wait;
 use crate::sync::Ordering::{Acquire, Relaxed};
 use crate::sync::spin_hint;
 use crate::sys::futex::Futex;
@@ -61,7 +62,7 @@ impl Sender {
     /// the message is offered for a moment, and taken back.
     #[cold]
     pub(super) fn try_to_meet(&mut self, message: &[u8]) -> Result<(), TrySendError> {
-        self.make_room(message.len())?;
+        self.make_room(message.len(), Wait::BRIEFLY)?;
         if self.roster.header.receivers.load(Relaxed) == 0 {
             return Err(TrySendError::NotTaken);
         }

@@ -7,16 +7,17 @@ use crate::lane::position::record_granules;
 use crate::lane::ring::RecordHeader;
 use crate::lane::withdraw::Record;
 use crate::sender::Sender;
+use crate::session::Wait;
 
 impl Sender {
-    /// Room for a message of `len` bytes, to be written in place, if there is room. Never waits.
+    /// Room for a message of `len` bytes, to be written in place, if there is room. Never waits, as [`Self::try_send`] does not.
     ///
     /// # Errors
     /// [`TrySendError`].
     #[inline]
     pub fn try_reserve(&mut self, len: usize) -> Result<Reservation<'_>, TrySendError> {
         if !(self.is_undisturbed() && self.fits(len)) {
-            self.make_room(len)?;
+            self.make_room(len, Wait::BRIEFLY)?;
         }
         Ok(Reservation { sender: self, len })
     }

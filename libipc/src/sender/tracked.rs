@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::Sender;
 use crate::error::{SendError, TrySendError};
 use crate::lane::withdraw::Record;
+use crate::session::Wait;
 use crate::ticket::{LaneView, SentLane, Ticket};
 
 impl Sender {
@@ -30,12 +31,12 @@ impl Sender {
         self.send_tracked_until(message, Some(deadline))
     }
 
-    /// As [`Self::send_tracked`], if there is room. Never waits.
+    /// As [`Self::send_tracked`], if there is room. Never waits, as [`Self::try_send`] does not.
     ///
     /// # Errors
     /// [`TrySendError`], neither `NotTaken` nor `InHand`; the message is still the caller's.
     pub fn try_send_tracked(&mut self, message: &[u8]) -> Result<Ticket, TrySendError> {
-        self.make_room(message.len())?;
+        self.make_room(message.len(), Wait::BRIEFLY)?;
         let record = self.publish_record(message);
         Ok(self.ticket(record))
     }

@@ -88,6 +88,24 @@ pub fn send(
     descriptors: &[BorrowedFd<'_>],
     with_credentials: bool,
 ) -> io::Result<()> {
+    send_with(socket, bytes, descriptors, with_credentials, MsgFlags::empty())
+}
+
+/// As [`send`] with credentials and without descriptors, if there is room, whatever the kind of socket.
+///
+/// # Errors
+/// What the kernel said: EAGAIN if the other side must read first.
+pub fn try_send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
+    send_with(socket, bytes, &[], true, MsgFlags::MSG_DONTWAIT)
+}
+
+fn send_with(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+    with_credentials: bool,
+    flags: MsgFlags,
+) -> io::Result<()> {
     let numbers: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let credentials = with_credentials.then(|| {
         UnixCredentials::from(libc::ucred {
@@ -104,7 +122,8 @@ pub fn send(
         control.push(ControlMessage::ScmCredentials(credentials));
     }
     let parts = [IoSlice::new(bytes)];
-    let sent = sendmsg::<()>(socket.as_raw_fd(), &parts, &control, MsgFlags::MSG_NOSIGNAL, None)?;
+    let flags = flags | MsgFlags::MSG_NOSIGNAL;
+    let sent = sendmsg::<()>(socket.as_raw_fd(), &parts, &control, flags, None)?;
     if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
 
