@@ -123,6 +123,26 @@ fn a_sender_that_needs_a_larger_lane_gives_up_at_its_deadline_and_goes_on_in_the
     }
 }
 
+#[test]
+fn a_sender_whose_mailbox_is_closed_before_it_has_its_lane_is_told_just_that() {
+    for away in WAYS {
+        let daemon = TestDaemon::start_kept(&[]);
+        let client = daemon.client_with("orders", &unbounded());
+        let mut sender = daemon.client().sender("orders").expect("a sender");
+        let absence = away(&daemon);
+        // Both wait for the daemon, the closing first.
+        let closing = asleep(move || client.close("orders").map(|()| client));
+        (0..128).for_each(|number| send(&mut sender, number).expect("there is room"));
+        let sending = asleep(move || (send(&mut sender, 128), sender));
+        drop(absence);
+        let client = closing.join().expect("no panic").expect("ours to close");
+        let (sent, mut sender) = sending.join().expect("no panic");
+        assert!(matches!(sent, Err(SendError::Closed)), "{sent:?}");
+        client.open("orders").expect("ours to open");
+        send(&mut sender, 128).expect("sent");
+    }
+}
+
 /// Promise 111.
 #[test]
 fn a_lane_that_its_sender_did_not_live_to_get_goes_with_it() {

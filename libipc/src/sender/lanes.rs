@@ -216,7 +216,16 @@ impl Sender {
         let record_bytes = (granules * GRANULE_BYTES as u64).next_power_of_two();
         let doubled = (self.lane.info.capacity_bytes * 2).min(GROWN_BYTES_MAX);
         let capacity = doubled.max(self.attributes.capacity_bytes).max(record_bytes);
-        Ok(self.move_on(capacity.min(LANE_CAPACITY_BYTES_MAX), wait)?)
+        self.move_on(capacity.min(LANE_CAPACITY_BYTES_MAX), wait).map_err(|error| self.why(error))
+    }
+
+    /// Why there is no help from the daemon: a mailbox that was closed or deleted meanwhile says so in the same words as
+    /// ever.
+    fn why(&mut self, error: RequestError) -> TrySendError {
+        match error {
+            RequestError::Refused(_) => self.check().err().unwrap_or_else(|| error.into()),
+            error => error.into(),
+        }
     }
 
     /// Leaves a lane that has grown and is almost empty for one of the mailbox's capacity. False: it has left it, and the
@@ -335,7 +344,7 @@ impl Sender {
                 // Without the daemon the group holds its senders back.
                 Ok(None) => break,
                 Err(RequestError::DaemonAway) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(self.why(error)),
             }
         }
         Ok(dropped)
