@@ -321,7 +321,10 @@ impl Receiver {
         let slot = self.claimant.slot();
         let cursors = &self.claimant.cursors().header;
         if park::another_sleeps(cursors, self.sleeping_words, slot) {
-            self.ring_bell_of(lane);
+            match lane {
+                Some(lane) => self.ring_bell_of(lane),
+                None => self.ring_common_bells(),
+            }
         }
     }
 
@@ -495,6 +498,8 @@ impl Receiver {
     fn settle_quickness(&mut self) {
         let plain = self.claimant.is_plain() && !self.lossy && !self.takes_turns();
         let asked = self.wanted.is_some() || self.elsewhere.must_be_asked();
+        // A daemon that is to tell of a new sender is asked until it has.
+        let asked = asked || self.stale && !self.link.session().is_away();
         if plain && !asked && !self.traffic.is_over() {
             self.undisturbed_changes = self.seen_changes.into();
         }
@@ -574,6 +579,9 @@ impl Receiver {
     #[cold]
     fn take_slowly(&mut self, deadline: Option<Instant>) -> Result<(), ReceiveError> {
         self.until = deadline;
+        if self.stale {
+            self.refresh();
+        }
         if !self.takes_turns() {
             return self.take_or_wait(deadline);
         }

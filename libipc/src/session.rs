@@ -8,7 +8,7 @@ mod line;
 #[cfg(test)]
 mod tests;
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -51,16 +51,19 @@ pub(crate) struct Session {
     line: Mutex<Line>,
     /// An answer was read, or nobody reads any more.
     read: Condvar,
-    /// The daemon has hung up, or broke the protocol.
+    /// The daemon has hung up, or the session is broken.
     away: AtomicBool,
+    /// Something went wrong on this side, or the daemon broke the protocol.
+    broken: AtomicBool,
     watchers: Arc<Watchers>,
     guard: ForkGuard,
 }
 
 impl Session {
     fn new(socket: OwnedFd) -> Self {
-        let (line, read, away) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
-        Self { socket, line, read, away, watchers: Arc::default(), guard: ForkGuard::get() }
+        let (line, read, watchers) = (Mutex::default(), Condvar::new(), Arc::default());
+        let [away, broken] = [false; 2].map(AtomicBool::new);
+        Self { socket, line, read, away, broken, watchers, guard: ForkGuard::get() }
     }
 
     /// Says hello on a new socket. `None`: the daemon hung up before it answered, so nothing has happened yet.
@@ -126,12 +129,24 @@ impl Session {
 
     /// Notes how some talk has ended.
     fn note<T>(&self, result: Result<T, RequestError>) -> Result<T, RequestError> {
+        if matches!(result, Err(RequestError::Fault(_))) {
+            // What is on the line now can no longer be told apart: the session is over, for the daemon, too.
+            self.broken.store(true, Ordering::Relaxed);
+            let _ = nix::sys::socket::shutdown(
+                self.socket.as_raw_fd(),
+                nix::sys::socket::Shutdown::Both,
+            );
+        }
         if matches!(result, Err(RequestError::DaemonAway | RequestError::Fault(_))) {
-            // What is on the line now can no longer be told apart.
             self.away.store(true, Ordering::Relaxed);
             self.read.notify_all();
         }
         result
+    }
+
+    /// Whether the daemon may be there though this session is over, and do what it was asked.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
     }
 
     /// Sends a request whose answer is waited for; says its number. `None`: the kernel has not taken it by the

@@ -98,8 +98,6 @@ pub(crate) struct BellSleeper {
     pub(crate) lifeline: Option<Weak<Session>>,
     /// The bells to listen to.
     pub(crate) bells: Vec<Shared<AtomicU32>>,
-    /// A bell that every receiver of the mailbox listens to; none where there is no lane.
-    pub(crate) common_bell: Option<Shared<AtomicU32>>,
     /// The lanes that the handle has.
     pub(crate) lanes: Vec<(u16, Shared<LaneHeader>)>,
 }
@@ -179,11 +177,11 @@ impl Sleeper for BellSleeper {
         } else {
             self.another_sleeps()
         };
-        if sleeps && let Some(bell) = &self.common_bell {
+        if sleeps {
             // PAIR(sleep): as in `park::pass_on`.
             park::heavy_barrier(&self.roster.header, &Futex);
             if self.news() != News::None {
-                park::ring(bell, 1, &Futex);
+                self.bells.iter().for_each(|bell| park::ring(bell, 1, &Futex));
             }
         }
     }

@@ -27,6 +27,8 @@ pub struct ReceiverGroup {
     pub dead_lettered: u64,
     slots: Vec<ReceiverSlot>,
     gone: Rotation,
+    /// The uid of every receiver there ever was.
+    uids: BTreeSet<u32>,
 }
 
 impl ReceiverGroup {
@@ -47,15 +49,23 @@ impl ReceiverGroup {
         self.active().count() as u32
     }
 
-    /// The uid of each receiver.
+    /// The uid of every receiver there ever was: what it has mapped it has as long as it likes.
     pub fn uids(&self) -> impl Iterator<Item = u32> {
-        self.active().map(|slot| slot.identity.uid)
+        self.uids.iter().copied()
     }
 
     /// Gives a slot to a receiver: the lowest free one, else a new one below `limit`, else one whose
     /// receiver is gone but whose delivery nobody has taken over yet (true): else the only slot of a
     /// mailbox could be lost for good. `None` if all have their receiver.
     pub fn add(&mut self, identity: Identity, limit: u16) -> Option<(u16, bool)> {
+        let added = self.place(identity, limit);
+        if added.is_some() {
+            self.uids.insert(identity.uid);
+        }
+        added
+    }
+
+    fn place(&mut self, identity: Identity, limit: u16) -> Option<(u16, bool)> {
         let taken = ReceiverSlot { state: SlotState::Active, identity };
         let mut free = self.slots.iter_mut().enumerate();
         if let Some((index, slot)) = free.find(|(_, slot)| slot.state == SlotState::Free) {

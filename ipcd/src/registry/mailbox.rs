@@ -333,7 +333,7 @@ impl Mailbox {
         self.groups.iter().map(ReceiverGroup::receivers).sum()
     }
 
-    /// Distinct uids among the receivers, of all groups.
+    /// Distinct uids among the receivers that there ever were, of all groups.
     #[must_use]
     pub fn receiver_uids(&self) -> u32 {
         self.groups.iter().flat_map(ReceiverGroup::uids).collect::<BTreeSet<_>>().len() as u32

@@ -98,7 +98,7 @@ pub struct RosterHeader {
     pub senders: AtomicU32,
     /// Senders that have held the mailbox open, ever; stays at its highest value.
     pub senders_ever: AtomicU32,
-    /// Distinct uids among the receivers, of all groups: with more than one a sleeper looks again every 100 ms.
+    /// Distinct uids among the receivers there ever were, of all groups: with more than one a sleeper looks again every 100 ms.
     pub receiver_uids: AtomicU32,
     words_end: Padding<12>,
     /// One a group.

@@ -149,7 +149,6 @@ impl Receiver {
             let reader = self.claimant.lane(lane)?;
             Some((lane, reader.shared_header()))
         });
-        let first = self.claimant.lanes().first();
         BellSleeper {
             roster: self.roster.clone(),
             cursors: self.claimant.cursors().clone(),
@@ -159,7 +158,6 @@ impl Receiver {
             hurried: self.stale,
             lifeline: self.lifeline.is_kept().then(|| Arc::downgrade(self.link.session())),
             bells: bells.into_iter().take(WORDS_WATCHED_MAX).collect(),
-            common_bell: first.and_then(|&lane| self.neighbours.doorstep_of(lane)).map(bell),
             lanes: lanes.collect(),
         }
     }

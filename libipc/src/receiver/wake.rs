@@ -60,19 +60,29 @@ impl Receiver {
         let (cursors, slot) = (&claimant.cursors().header, claimant.slot());
         let look = || self.stale || claimant.anything_to_take();
         if park::pass_on(roster, cursors, self.sleeping_words, slot, &Futex, look) {
-            self.ring_bell_of(None);
+            self.ring_common_bells();
         }
     }
 
-    /// Rings the bell of a lane's sender, or of any lane's: every receiver listens to every sender's bell.
+    /// Rings for whatever lane: each receiver listens to all senders' bells that it knows. A single bell would not do, since the
+    /// senders whose it is may have carried off whoever sleeps there.
     #[cold]
-    pub(super) fn ring_bell_of(&self, lane: Option<u16>) {
-        let lane = lane.or_else(|| self.claimant.lanes().first().copied());
-        if let Some(doorstep) = lane.and_then(|lane| self.neighbours.doorstep_of(lane)) {
-            let cursors = &self.claimant.cursors().header;
-            let count = park::sleepers_to_wake(cursors, self.sleeping_words);
-            park::ring(self.bell(doorstep), count, &Futex);
+    pub(super) fn ring_common_bells(&self) {
+        self.doorsteps_to_listen_at().for_each(|doorstep| self.ring(doorstep));
+    }
+
+    /// Rings the bell of a lane's sender.
+    #[cold]
+    pub(super) fn ring_bell_of(&self, lane: u16) {
+        if let Some(doorstep) = self.neighbours.doorstep_of(lane) {
+            self.ring(doorstep);
         }
+    }
+
+    fn ring(&self, doorstep: &Doorstep) {
+        let cursors = &self.claimant.cursors().header;
+        let count = park::sleepers_to_wake(cursors, self.sleeping_words);
+        park::ring(self.bell(doorstep), count, &Futex);
     }
 
     /// The word of a doorstep on which this receiver's group sleeps.

@@ -301,7 +301,8 @@ impl Sender {
     /// There is no lane to go on in. If the daemon has come to the request nothing is sent any more: this lane is its to
     /// free.
     fn stop(&mut self, replaces: (LaneTicket, u64), error: RequestError) -> RequestError {
-        if !matches!(error, RequestError::Refused(_)) && !self.still_has(replaces.0) {
+        let may_be_done = self.link.session().is_broken() || !self.still_has(replaces.0);
+        if !matches!(error, RequestError::Refused(_)) && may_be_done {
             self.owed = Some(Owed { errand: Errand::default(), replaces: Some(replaces) });
         }
         self.refresh();

@@ -8,7 +8,7 @@ use std::os::fd::BorrowedFd;
 
 use super::Answered;
 use crate::error::{Fault, RequestError};
-use crate::protocol::{Answer, MESSAGE_BYTES_MAX, Request, decode, encode};
+use crate::protocol::{Answer, FrameError, MESSAGE_BYTES_MAX, Refusal, Request, decode, encode};
 use crate::sys::socket::{self, Received};
 
 /// The requests that are under way.
@@ -179,8 +179,9 @@ impl Line {
     }
 
     fn send(&mut self, socket: BorrowedFd<'_>, request: &Request) -> Result<bool, RequestError> {
-        let bytes = encode(self.last_request + 1, 0, request)
-            .map_err(|error| Fault::new("encode a request", error))?;
+        // Nothing has been said, so nothing is wrong with what is on the line.
+        let too_long = |error: FrameError| Refusal::Protocol { reason: error.to_string() };
+        let bytes = encode(self.last_request + 1, 0, request).map_err(too_long)?;
         let sent = retry(|| unless_it_would_block(socket::try_send(socket, &bytes)))?.is_some();
         self.last_request += u64::from(sent);
         Ok(sent)
