@@ -254,9 +254,16 @@ fn a_group_that_loses_its_oldest_holds_a_sender_back_no_longer_than_its_deadline
         for _ in 0..3 {
             times_out(|by| sender.send_deadline(&next.to_le_bytes(), by), is_over);
         }
+        let patient = asleep(move || {
+            sender.send(&next.to_le_bytes()).expect("sent");
+            sender
+        });
+        // Long enough that it sleeps for room, and not for the answer.
+        std::thread::sleep(Duration::from_millis(50));
         drop(absence);
+        let mut sender = patient.join().expect("no panic");
         let last = next + 2000;
-        (next..=last).for_each(|number| send(&mut sender, number).expect("sent"));
+        (next + 1..=last).for_each(|number| send(&mut sender, number).expect("sent"));
         let mut receiver = client.receiver_in_group("orders", "slow").expect("a receiver");
         let lost = receiver.lost();
         (lost..=last).for_each(|number| receive_number(&mut receiver, number));
@@ -471,15 +478,16 @@ fn killed_again_and_again_the_daemon_does_once_what_is_given_up_again_and_again(
                     Err(ReceiveError::Closed) => return got,
                     Err(other) => panic!("{other:?}"),
                 }
-                if receiving.below(300) == 0 {
+                if !over.load(Relaxed) && receiving.below(300) == 0 {
                     // A backlog, so that lanes grow.
                     std::thread::sleep(Duration::from_millis(20));
                 }
             }
         });
         for _ in 0..30 {
+            let dead = daemon.kill_kept();
+            wait_until("a successor answers", || daemon.status(&client).pid != dead);
             std::thread::sleep(Duration::from_micros(dice.below(60_000)));
-            daemon.kill_kept();
         }
         over.store(true, Relaxed);
         let sent = sender.join();
@@ -517,7 +525,12 @@ fn futures_that_need_the_daemon_are_done_when_it_is_back() {
         assert!(timed_out, "it does not know of the message yet");
         let next = fill(sender.get_mut(), 0);
         let message = next.to_le_bytes();
-        let (sent, ()) = tokio::join!(patiently(sender.send(&message)), async { drop(absence) });
+        let comes_back = async {
+            // Long enough that the descriptor has told of nothing by then.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            drop(absence);
+        };
+        let (sent, ()) = tokio::join!(patiently(sender.send(&message)), comes_back);
         sent.expect("sent");
         let mut got = Vec::new();
         for _ in 0..next + 2 {
