@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use libipc::tokio::{AsyncReceiver, AsyncSender};
 use libipc::{
-    Buffering, CallError, Client, MailboxOptions, ReceiveError, Receiver, Receivers, SendError,
-    Sender, TryReceiveError, TrySendError, WaitSet,
+    Buffering, CallError, Client, MailboxOptions, ReceiveError, Receiver, Receivers, Refusal,
+    RequestError, SendError, Sender, TryReceiveError, TrySendError, WaitSet,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tests::{Child, Got, TestDaemon, patience, wait_until};
@@ -536,4 +536,30 @@ fn an_orderly_end_is_told_as_what_it_is_also_to_those_who_end_with_the_daemon() 
     );
     sender.refused("send x", "Deleted");
     receiver.refused("receive", "Deleted");
+}
+
+#[test]
+fn a_request_that_is_too_long_is_refused_and_the_session_goes_on() {
+    let daemon = TestDaemon::start(&[]);
+    let client = daemon.client();
+    let error = client.find("x".repeat(70_000).as_str()).expect_err("no such name");
+    assert!(matches!(error, RequestError::Refused(Refusal::Protocol { .. })), "{error:?}");
+    assert!(client.status().is_ok());
+}
+
+#[test]
+fn a_sender_whose_session_is_over_says_so_and_loses_nothing() {
+    use std::os::fd::AsRawFd;
+    let daemon = TestDaemon::start(&[]);
+    let (client, other) = (daemon.client_with("orders", &small()), daemon.client());
+    let mut receiver = client.receiver("orders").unwrap();
+    let mut sender = other.sender("orders").unwrap();
+    sender.send(b"before").unwrap();
+    nix::sys::socket::shutdown(other.as_fd().as_raw_fd(), nix::sys::socket::Shutdown::Both)
+        .expect("our own socket");
+    wait_until("the daemon has ended it", || client.status().unwrap().sessions == 1);
+    let error = sender.try_send(b"after").expect_err("nobody would get it");
+    assert!(matches!(error, TrySendError::DaemonAway), "{error:?}");
+    assert_eq!(receiver.receive_deadline(patience()).unwrap().into_bytes(), b"before");
+    assert!(matches!(receiver.try_receive(), Err(TryReceiveError::Empty)));
 }

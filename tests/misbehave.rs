@@ -30,6 +30,7 @@
 //! churn SEED PREFIX UNTIL | connects SOCKET UNTIL | send_tracked_numbered ID BYTES UNTIL   see churn.rs
 //! fork                                                          use everything in a child of fork
 //! attack ROLE NAME | rob ROLE NAME [GROUP]                      see attacks.rs
+//! leave_and_rob ROLE NAME [GROUP]                            the same, with the link closed
 //! menace HOW ...                                                see menace.rs
 //! scribble NAME WHAT | derange NAME WHAT                        see scribbles.rs
 //! ```
@@ -213,7 +214,7 @@ impl State {
             "send_tracked_numbered" => return churn::send_tracked(self.sender()?, &mut words),
             "fork" => return self.fork(),
             "attack" => return self.attack(rest),
-            "rob" => return self.rob(rest),
+            "rob" | "leave_and_rob" => return self.rob(rest, verb == "leave_and_rob"),
             "menace" => return menace::obey(&self.socket, &mut words),
             "scribble" => self.kept.push(scribbles::scribble(&self.socket, rest)?),
             "derange" => self.kept.push(scribbles::derange(&self.socket, rest)?),
@@ -272,13 +273,13 @@ impl State {
         Ok(take(self.receiver()?.receive_from(pid).map_err(said)?))
     }
 
-    fn rob(&self, rest: &str) -> Outcome {
+    fn rob(&self, rest: &str, leaves: bool) -> Outcome {
         let words: Vec<_> = rest.split(' ').collect();
         match words[..] {
-            ["send", name] => attacks::rob(&self.socket, Role::Send, name, None),
-            ["receive", name] => attacks::rob(&self.socket, Role::Receive, name, None),
+            ["send", name] => attacks::rob(&self.socket, Role::Send, name, None, leaves),
+            ["receive", name] => attacks::rob(&self.socket, Role::Receive, name, None, leaves),
             ["receive", name, group] => {
-                attacks::rob(&self.socket, Role::Receive, name, Some(group))
+                attacks::rob(&self.socket, Role::Receive, name, Some(group), leaves)
             }
             _ => Err(format!("usage: a role, a name and perhaps a group, not {rest}")),
         }

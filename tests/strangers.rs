@@ -428,6 +428,46 @@ fn a_receiver_of_one_group_that_robs_another_costs_it_time_and_no_message() {
     assert!(carried_off > 0, "it has robbed nobody");
 }
 
+#[test]
+fn a_receiver_that_has_closed_its_link_and_robs_others_costs_them_no_more() {
+    if skip_unless_root("a robber of another uid") {
+        return;
+    }
+    let daemon = TestDaemon::start(&[]);
+    let _client = daemon.client_with("bells", &small().mode(0o666));
+    let (mut receiver, mut sender) = sleepers(&daemon, "bells");
+    let menace = menace(&daemon, "leave_and_rob receive bells");
+    all_wake(&mut receiver, &mut sender, 10);
+    assert!(end(menace) > 0, "it has robbed nobody");
+}
+
+#[test]
+fn of_two_receivers_the_second_gets_what_the_first_leaves_though_a_sender_robs_its_own_sleepers() {
+    if skip_unless_root("a robber of another uid") {
+        return;
+    }
+    let daemon = TestDaemon::start(&[]);
+    let client = daemon.client_with("batons", &small().mode(0o622));
+    // Its lane and its bell come first.
+    let menace = menace(&daemon, "rob send batons");
+    let mut receivers = [daemon.child(), daemon.child()];
+    for receiver in &mut receivers {
+        receiver.done("receiver batons");
+        receiver.done("never_spin");
+    }
+    let mut sender = client.sender("batons").unwrap();
+    for _ in 0..10 {
+        receivers.iter_mut().for_each(|receiver| receiver.tell("receive"));
+        receivers.iter().for_each(asleep);
+        // One ring for two messages: the second receiver is woken by the first.
+        sender.send_batch(&["one", "two"]).unwrap();
+        let mut got = receivers.each_mut().map(|receiver| Got::parse(&receiver.answer()).text);
+        got.sort();
+        assert_eq!(got, ["one", "two"]);
+    }
+    assert!(end(menace) > 0, "it has robbed nobody");
+}
+
 /// Somebody who does one thing again and again, and is stopped in the middle of it.
 struct Stranger {
     what: &'static str,

@@ -460,6 +460,11 @@ impl Receiver {
     /// Reads the roster again, and has the daemon hand over the lanes that are new.
     #[cold]
     fn refresh(&mut self) {
+        self.refresh_within(Wait::until(self.until).briefly());
+    }
+
+    #[cold]
+    fn refresh_within(&mut self, wait: Wait) {
         let header = &self.roster.header;
         self.seen_changes = header.changes.load(Acquire);
         self.traffic = Traffic::from_word(header.traffic.load(Relaxed));
@@ -477,7 +482,6 @@ impl Receiver {
                 claimant.attach(info.ticket.index, lane);
                 senders.attach(info);
             };
-            let wait = Wait::until(self.until).briefly();
             let updated = self.neighbours.update(&self.link, wait, attach);
             // The daemon is away: what is mapped flows on; ask again when nothing else is to do.
             self.stale = !matches!(updated, Ok(true));
@@ -502,15 +506,6 @@ impl Receiver {
         let asked = asked || self.stale && !self.link.session().is_away();
         if plain && !asked && !self.traffic.is_over() {
             self.undisturbed_changes = self.seen_changes.into();
-        }
-    }
-
-    /// Takes over what is offered: one at a time where a death ends what its receiver has, for the others nobody has seen.
-    #[cold]
-    fn take_over(&mut self) -> bool {
-        match self.attributes.on_death {
-            OnDeath::Redeliver => self.claimant.take_over(),
-            OnDeath::DeadLetter | OnDeath::Drop => self.claimant.take_over_one(|_| true),
         }
     }
 
@@ -580,7 +575,7 @@ impl Receiver {
     fn take_slowly(&mut self, deadline: Option<Instant>) -> Result<(), ReceiveError> {
         self.until = deadline;
         if self.stale {
-            self.refresh();
+            self.refresh_within(Wait::not());
         }
         if !self.takes_turns() {
             return self.take_or_wait(deadline);

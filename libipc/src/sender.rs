@@ -71,6 +71,8 @@ pub struct Sender {
     required: ending::Required,
     /// Who of them has not.
     missing: Option<ending::Missing>,
+    /// The daemon has ended the session, though this process lives.
+    has_lost_lane: bool,
     /// The daemon, where sends end with it.
     lifeline: Lifeline,
     /// Nothing is buffered: a send waits for the acknowledgement.
@@ -128,6 +130,7 @@ impl Sender {
             ready: false,
             required: ending::Required::default(),
             missing: None,
+            has_lost_lane: false,
             lifeline: Lifeline::default(),
             rendezvous: attributes.buffering == Buffering::Rendezvous,
             message_bytes_max: usize::try_from(attributes.message_bytes_max())
@@ -280,6 +283,8 @@ impl Sender {
             self.refresh();
         }
         match self.traffic {
+            // The session is over: the lane is the daemon's to free, or another's by now.
+            Traffic::Open if self.has_lost_lane => Err(TrySendError::DaemonAway),
             Traffic::Open => self.missing.map_or(Ok(()), |missing| Err(missing.into())),
             Traffic::Closed | Traffic::Draining => Err(TrySendError::Closed),
             Traffic::Deleted => Err(TrySendError::Deleted),
@@ -292,7 +297,9 @@ impl Sender {
         self.seen_changes = self.roster.header.changes.load(Acquire);
         self.traffic = Traffic::from_word(self.roster.header.traffic.load(Relaxed));
         self.missing = self.required.missing(&self.roster, self.limits);
-        let open = self.traffic == Traffic::Open && self.missing.is_none();
+        // A lane that it is to leave may be gone, as the daemon has it, before the answer is here.
+        self.has_lost_lane = !self.is_moving() && !self.still_has(self.lane.info.ticket);
+        let open = self.traffic == Traffic::Open && self.missing.is_none() && !self.has_lost_lane;
         self.ready = open && !self.rendezvous && !self.is_moving();
     }
 

@@ -158,8 +158,14 @@ fn forge_credentials(socket: &Path) -> io::Result<()> {
 }
 
 /// Wakes and carries off whoever sleeps on any word that a sender or a receiver can reach, again and again,
-/// until the next command comes.
-pub(crate) fn rob(socket: &Path, role: Role, name: &str, group: Option<&str>) -> Outcome {
+/// until the next command comes. One that `leaves` has closed its link by then.
+pub(crate) fn rob(
+    socket: &Path,
+    role: Role,
+    name: &str,
+    group: Option<&str>,
+    leaves: bool,
+) -> Outcome {
     let mut client = RawClient::greet(socket);
     let (opened, descriptors) = client.open_in(name, role, group).map_err(said)?;
     let regions = if role == Role::Send { regions_of_sender } else { regions_of_receiver };
@@ -168,6 +174,9 @@ pub(crate) fn rob(socket: &Path, role: Role, name: &str, group: Option<&str>) ->
         regions.iter().map(|region| map(&region.file, region.len, libc::PROT_READ)).collect();
     let mappings = mappings.map_err(said)?;
     let den = map_anonymous().map_err(said)?;
+    if leaves {
+        client.ask(&Request::CloseLink { link: opened.link });
+    }
     menace::until_told(|| {
         let words = |mapping: &Mapped| (0..mapping.len).step_by(4);
         let carried_off = mappings.iter().map(|mapping| {

@@ -2,7 +2,7 @@
 
 use super::Receiver;
 use crate::error::RequestError;
-use crate::protocol::{DeadLetter, Reason, Refusal};
+use crate::protocol::{DeadLetter, OnDeath, Reason, Refusal};
 
 impl Receiver {
     /// Has the daemon make a dead letter of the message in hand. It frees the message, with all that its sender is to
@@ -38,5 +38,14 @@ impl Receiver {
     pub(crate) fn dead_letter(&self) -> Option<DeadLetter> {
         let lane = self.in_hand().and_then(|taken| self.neighbours.lane(taken.lane))?;
         lane.dead_letter
+    }
+
+    /// Takes over what is offered: one at a time where a death ends what its receiver has, for the others nobody has seen.
+    #[cold]
+    pub(super) fn take_over(&mut self) -> bool {
+        match self.attributes.on_death {
+            OnDeath::Redeliver => self.claimant.take_over(),
+            OnDeath::DeadLetter | OnDeath::Drop => self.claimant.take_over_one(|_| true),
+        }
     }
 }

@@ -394,7 +394,7 @@ impl Sender {
     }
 
     /// Whether a lane is this sender's, as the daemon has it.
-    fn still_has(&self, lane: LaneTicket) -> bool {
+    pub(super) fn still_has(&self, lane: LaneTicket) -> bool {
         self.roster.lanes.get(usize::from(lane.index)).is_some_and(|entry| {
             // PAIR(slots): Acquire here, Release in `ipcd`.
             let status = LaneStatus::from_word(entry.status.load(Acquire));
