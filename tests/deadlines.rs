@@ -123,32 +123,6 @@ fn a_sender_that_needs_a_larger_lane_gives_up_at_its_deadline_and_goes_on_in_the
     }
 }
 
-/// Promise 113.
-#[test]
-fn a_new_sender_is_heard_of_though_another_keeps_its_receiver_busy() {
-    let daemon = TestDaemon::start_kept(&[]);
-    let client = daemon.client_with("orders", &small());
-    let mut receiver = daemon.client().receiver("orders").expect("a receiver");
-    let mut known = client.sender("orders").expect("a sender");
-    for _ in 0..20 {
-        known.send(b"known").expect("sent");
-        assert_eq!(receive(&mut receiver), b"known");
-    }
-    let mut new = client.sender("orders").expect("a sender");
-    new.send(b"new").expect("sent");
-    let absence = daemon.stand_still();
-    known.send(b"known").expect("sent");
-    assert_eq!(receive(&mut receiver), b"known", "the daemon has not told of the other");
-    drop(absence);
-    let deadline = patience();
-    let mut got = Vec::new();
-    while got != b"new" {
-        assert!(Instant::now() < deadline, "overlooked");
-        known.send(b"known").expect("sent");
-        got = receive(&mut receiver);
-    }
-}
-
 #[test]
 fn a_sender_whose_mailbox_is_closed_before_it_has_its_lane_is_told_just_that() {
     for away in WAYS {

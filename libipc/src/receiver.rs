@@ -460,11 +460,6 @@ impl Receiver {
     /// Reads the roster again, and has the daemon hand over the lanes that are new.
     #[cold]
     fn refresh(&mut self) {
-        self.refresh_within(Wait::until(self.until).briefly());
-    }
-
-    #[cold]
-    fn refresh_within(&mut self, wait: Wait) {
         let header = &self.roster.header;
         self.seen_changes = header.changes.load(Acquire);
         self.traffic = Traffic::from_word(header.traffic.load(Relaxed));
@@ -482,6 +477,7 @@ impl Receiver {
                 claimant.attach(info.ticket.index, lane);
                 senders.attach(info);
             };
+            let wait = Wait::until(self.until).briefly();
             let updated = self.neighbours.update(&self.link, wait, attach);
             // The daemon is away: what is mapped flows on; ask again when nothing else is to do.
             self.stale = !matches!(updated, Ok(true));
@@ -502,8 +498,6 @@ impl Receiver {
     fn settle_quickness(&mut self) {
         let plain = self.claimant.is_plain() && !self.lossy && !self.takes_turns();
         let asked = self.wanted.is_some() || self.elsewhere.must_be_asked();
-        // A daemon that is to tell of a new sender is asked until it has.
-        let asked = asked || self.stale && !self.link.session().is_away();
         if plain && !asked && !self.traffic.is_over() {
             self.undisturbed_changes = self.seen_changes.into();
         }
@@ -519,27 +513,6 @@ impl Receiver {
         let alone = alone && self.attributes.on_death == OnDeath::Redeliver;
         let alone = alone && self.attributes.max_attempts != 1;
         self.claimant.set_reach(if alone { Reach::alone(in_place) } else { Reach::ONE });
-    }
-
-    /// Forgets the lanes that are freed, and notes those that are to be reported once they are empty.
-    fn look_for_gone_senders(&mut self) {
-        self.reports = self.traffic == Traffic::Draining;
-        for lane in self.claimant.lanes().to_vec() {
-            match self.neighbours.status(&self.roster, lane) {
-                Some(SlotState::Gone) => {
-                    self.reports = true;
-                    self.report_if_drained(lane);
-                }
-                Some(_) => {}
-                None => {
-                    if self.claimant.detach(lane) {
-                        self.neighbours.forget(lane);
-                        self.senders.detach(lane);
-                        self.answers.retain(|caller, _| caller.index != lane);
-                    }
-                }
-            }
-        }
     }
 
     /// If the sender of a lane is gone and nothing is left in it, tells the daemon, which frees it.
@@ -574,9 +547,6 @@ impl Receiver {
     #[cold]
     fn take_slowly(&mut self, deadline: Option<Instant>) -> Result<(), ReceiveError> {
         self.until = deadline;
-        if self.stale {
-            self.refresh_within(Wait::not());
-        }
         if !self.takes_turns() {
             return self.take_or_wait(deadline);
         }

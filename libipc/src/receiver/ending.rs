@@ -2,10 +2,31 @@
 
 use super::{Receiver, without_empty};
 use crate::error::{ReceiveError, TryReceiveError};
-use crate::lane::layout::Traffic;
+use crate::lane::layout::{SlotState, Traffic};
 use crate::sync::Ordering::Relaxed;
 
 impl Receiver {
+    /// Forgets the lanes that are freed, and notes those that are to be reported once they are empty.
+    pub(super) fn look_for_gone_senders(&mut self) {
+        self.reports = self.traffic == Traffic::Draining;
+        for lane in self.claimant.lanes().to_vec() {
+            match self.neighbours.status(&self.roster, lane) {
+                Some(SlotState::Gone) => {
+                    self.reports = true;
+                    self.report_if_drained(lane);
+                }
+                Some(_) => {}
+                None => {
+                    if self.claimant.detach(lane) {
+                        self.neighbours.forget(lane);
+                        self.senders.detach(lane);
+                        self.answers.retain(|caller, _| caller.index != lane);
+                    }
+                }
+            }
+        }
+    }
+
     /// From now on this receiver is told when the last sender has gone: once senders have been there, none is
     /// now, and all they sent has been received, a receive ends with `NoSenders` instead of waiting for the next
     /// sender. Should one come after all, receiving goes on.
