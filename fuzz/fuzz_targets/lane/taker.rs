@@ -194,7 +194,8 @@ impl Taker {
                     return self.next_of_run(world);
                 }
                 let priority = |lane| world.place(lane).priority;
-                if self.claimant.take_over_one(|lane| priority(lane) == offer) {
+                // What is offered may have changed since, to a lane that nobody has.
+                if self.claimant.take_over_one(|lane| lane < LANES && priority(lane) == offer) {
                     return self.next_of_run(world);
                 }
             }
