@@ -2,7 +2,7 @@
 //! daemon is back everything is as if nobody had given up.
 
 use std::fmt::Debug;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -36,6 +36,29 @@ fn times_out<T: Debug, E: Debug>(
     let error = operation(deadline).expect_err("nobody could do it");
     assert!(is_time_out(&error), "{error:?}");
     assert!(Instant::now() >= deadline, "it has given up too early");
+}
+
+/// A daemon, a session with it, and a mailbox `orders`.
+struct Stage {
+    daemon: TestDaemon,
+    client: Client,
+    before: Baseline,
+}
+
+impl Stage {
+    fn new(options: &MailboxOptions) -> Self {
+        let daemon = TestDaemon::start_kept(&[]);
+        let client = daemon.client();
+        let before = Baseline::take(&daemon, &client);
+        client.create("orders", options).expect("a mailbox");
+        Self { daemon, client, before }
+    }
+
+    /// Deletes the mailbox, and holds that nothing else is left.
+    fn end(self) {
+        self.client.delete("orders").expect("ours to delete");
+        self.before.check(&self.daemon, &self.client);
+    }
 }
 
 fn send(sender: &mut Sender, number: u64) -> Result<(), SendError> {
@@ -83,14 +106,12 @@ fn asleep<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinH
 fn a_sender_that_needs_a_larger_lane_gives_up_at_its_deadline_and_goes_on_in_the_one_it_asked_for()
 {
     for away in WAYS {
-        let daemon = TestDaemon::start_kept(&[]);
-        let client = daemon.client();
-        let before = Baseline::take(&daemon, &client);
-        client.create("orders", &unbounded()).expect("a mailbox");
+        let stage = Stage::new(&unbounded());
+        let (daemon, client) = (&stage.daemon, &stage.client);
         let mut sender = client.sender("orders").expect("a sender");
         let mut receiver = client.receiver("orders").expect("a receiver");
-        let at_first = lanes(&client);
-        let absence = away(&daemon);
+        let at_first = lanes(client);
+        let absence = away(daemon);
         let next = fill(&mut sender, 0);
         let (short, long) = (next.to_le_bytes(), [7; 20_000]);
         let is_over = |error: &SendError| matches!(error, SendError::TimedOut);
@@ -110,7 +131,7 @@ fn a_sender_that_needs_a_larger_lane_gives_up_at_its_deadline_and_goes_on_in_the
         drop(absence);
         assert_eq!(set.wait_deadline(&mut [&mut sender], patience()), Ok(&[0][..]));
         sender.send_deadline(&long, patience()).expect("sent");
-        assert_eq!(lanes(&client), at_first, "each lane has gone but the one in use");
+        assert_eq!(lanes(client), at_first, "each lane has gone but the one in use");
         send(&mut sender, next).expect("sent");
         let shown = client.show("orders").expect("ours to see").summary;
         assert_eq!((shown.senders, shown.queued_messages, shown.sent_messages), (1, 2, next + 2));
@@ -118,8 +139,7 @@ fn a_sender_that_needs_a_larger_lane_gives_up_at_its_deadline_and_goes_on_in_the
         receive_number(&mut receiver, next);
         assert!(matches!(receiver.try_receive(), Err(TryReceiveError::Empty)));
         drop((sender, receiver));
-        client.delete("orders").expect("ours to delete");
-        before.check(&daemon, &client);
+        stage.end();
     }
 }
 
@@ -147,21 +167,18 @@ fn a_sender_whose_mailbox_is_closed_before_it_has_its_lane_is_told_just_that() {
 #[test]
 fn a_lane_that_its_sender_did_not_live_to_get_goes_with_it() {
     for away in WAYS {
-        let daemon = TestDaemon::start_kept(&[]);
-        let client = daemon.client();
-        let before = Baseline::take(&daemon, &client);
-        client.create("orders", &unbounded()).expect("a mailbox");
+        let stage = Stage::new(&unbounded());
+        let (daemon, client) = (&stage.daemon, &stage.client);
         let mut sender = client.sender("orders").expect("a sender");
-        let absence = away(&daemon);
+        let absence = away(daemon);
         let next = fill(&mut sender, 0);
         drop(sender);
         drop(absence);
         let mut receiver = client.receiver("orders").expect("a receiver");
         (0..next).for_each(|number| receive_number(&mut receiver, number));
-        wait_until("both lanes are gone", || lanes(&client) == 0);
+        wait_until("both lanes are gone", || lanes(client) == 0);
         drop(receiver);
-        client.delete("orders").expect("ours to delete");
-        before.check(&daemon, &client);
+        stage.end();
     }
 }
 
@@ -279,15 +296,13 @@ fn a_group_that_loses_its_oldest_holds_a_sender_back_no_longer_than_its_deadline
 #[test]
 fn a_first_call_gives_up_at_its_deadline_and_the_way_for_answers_is_made_once() {
     for away in WAYS {
-        let daemon = TestDaemon::start_kept(&[]);
-        let client = daemon.client();
-        let before = Baseline::take(&daemon, &client);
-        client.create("orders", &small()).expect("a mailbox");
+        let stage = Stage::new(&small());
+        let (daemon, client) = (&stage.daemon, &stage.client);
         let mut server = daemon.child();
         server.done("receiver orders");
         let mut caller = client.sender("orders").expect("a sender");
         let mut given_up = client.sender("orders").expect("a sender");
-        let absence = away(&daemon);
+        let absence = away(daemon);
         let is_over = |error: &CallError| matches!(error, CallError::TimedOut);
         times_out(|by| caller.call_deadline(b"tea?", by), is_over);
         times_out(|by| caller.call_deadline(b"tea?", by), is_over);
@@ -302,18 +317,15 @@ fn a_first_call_gives_up_at_its_deadline_and_the_way_for_answers_is_made_once() 
         let shown = client.show("orders").expect("ours to see").summary;
         assert_eq!((shown.senders, shown.sent_messages), (1, 1));
         drop((caller, server));
-        client.delete("orders").expect("ours to delete");
-        before.check(&daemon, &client);
+        stage.end();
     }
 }
 
 /// Promise 110.
 #[test]
 fn an_answer_to_a_new_caller_waits_a_moment_and_can_be_given_when_the_daemon_is_back() {
-    let daemon = TestDaemon::start_kept(&[]);
-    let client = daemon.client();
-    let before = Baseline::take(&daemon, &client);
-    client.create("orders", &small()).expect("a mailbox");
+    let stage = Stage::new(&small());
+    let (daemon, client) = (&stage.daemon, &stage.client);
     let mut server = client.receiver("orders").expect("a receiver");
     let mut caller = daemon.child();
     caller.done("sender orders");
@@ -328,8 +340,7 @@ fn an_answer_to_a_new_caller_waits_a_moment_and_can_be_given_when_the_daemon_is_
     server.receive_deadline(patience()).expect("and again").reply(b"here").expect("answered");
     assert_eq!(caller.answer(), "ok here");
     drop((server, caller));
-    client.delete("orders").expect("ours to delete");
-    before.check(&daemon, &client);
+    stage.end();
 }
 
 /// Promises 110 and 113.
@@ -337,16 +348,14 @@ fn an_answer_to_a_new_caller_waits_a_moment_and_can_be_given_when_the_daemon_is_
 fn a_receiver_that_has_to_be_told_of_a_sender_gives_up_at_its_deadline_and_receives_from_the_others()
  {
     for away in WAYS {
-        let daemon = TestDaemon::start_kept(&[]);
-        let client = daemon.client();
-        let before = Baseline::take(&daemon, &client);
-        client.create("orders", &small()).expect("a mailbox");
+        let stage = Stage::new(&small());
+        let (daemon, client) = (&stage.daemon, &stage.client);
         let mut known = client.sender("orders").expect("a sender");
         let mut receiver = client.receiver("orders").expect("a receiver");
         let mut tries = client.receiver("orders").expect("a receiver");
         let mut new = client.sender("orders").expect("a sender");
         send(&mut new, 1).expect("sent");
-        let absence = away(&daemon);
+        let absence = away(daemon);
         let is_over = |error: &ReceiveError| matches!(error, ReceiveError::TimedOut);
         times_out(|by| receiver.receive_deadline(by).map(drop), is_over);
         times_out(|by| receiver.receive_batch_deadline(9, by).map(drop), is_over);
@@ -366,8 +375,7 @@ fn a_receiver_that_has_to_be_told_of_a_sender_gives_up_at_its_deadline_and_recei
         send(&mut newest, 3).expect("sent");
         receive_number(&mut receiver, 3);
         drop((known, new, newest, receiver, tries));
-        client.delete("orders").expect("ours to delete");
-        before.check(&daemon, &client);
+        stage.end();
     }
 }
 
@@ -445,21 +453,28 @@ fn killed_again_and_again_the_daemon_does_once_what_is_given_up_again_and_again(
     let client = daemon.client();
     let before = Baseline::take(&daemon, &client);
     client.create("orders", &unbounded().lanes_max(1024)).expect("a mailbox");
-    let over = AtomicBool::new(false);
+    // What is sent and not received may be so much: senders that come and go would take every lane else, sooner or later.
+    const BACKLOG: u64 = 100_000;
+    let (over, received) = (AtomicBool::new(false), AtomicU64::new(0));
     let soon = |dice: &mut Dice| Instant::now() + Duration::from_micros(dice.below(3000));
     let (sent, given_up) = std::thread::scope(|scope| {
-        let (over, sends, receives) = (&over, daemon.client(), daemon.client());
+        let (over, received) = (&over, &received);
+        let (sends, receives) = (daemon.client(), daemon.client());
         let (mut sending, mut receiving) = (Dice::new(dice.below(1 << 30)), Dice::new(7));
         let sender = scope.spawn(move || {
             let mut sender = sends.sender("orders").expect("a sender");
             let (mut next, mut given_up) = (0u64, 0u64);
             while !over.load(Relaxed) {
+                if next > received.load(Relaxed) + BACKLOG {
+                    std::thread::yield_now();
+                    continue;
+                }
                 match sender.send_deadline(&next.to_le_bytes(), soon(&mut sending)) {
                     Ok(()) => next += 1,
                     Err(SendError::TimedOut) => given_up += 1,
                     Err(other) => panic!("{other:?}"),
                 }
-                if sending.below(20_000) == 0 {
+                if sending.below(2000) == 0 {
                     // What it leaves is there for a receiver that does not know of the next one.
                     sender = sends.sender("orders").expect("a sender");
                 }
@@ -471,9 +486,11 @@ fn killed_again_and_again_the_daemon_does_once_what_is_given_up_again_and_again(
             let mut got = Vec::new();
             loop {
                 match receiver.receive_deadline(soon(&mut receiving)) {
-                    Ok(delivery) => got.push(u64::from_le_bytes(
-                        delivery.into_bytes().try_into().expect("a number"),
-                    )),
+                    Ok(delivery) => {
+                        let number = delivery.into_bytes().try_into().expect("a number");
+                        got.push(u64::from_le_bytes(number));
+                        received.fetch_add(1, Relaxed);
+                    }
                     Err(ReceiveError::TimedOut) => {}
                     Err(ReceiveError::Closed) => return got,
                     Err(other) => panic!("{other:?}"),
