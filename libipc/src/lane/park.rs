@@ -88,16 +88,21 @@ pub fn light_barrier(roster: &RosterHeader) {
 
 /// The slow side's barrier. False if it was refused, so that a fast side may not have been reached.
 pub fn heavy_barrier(roster: &RosterHeader, park: &impl Park) -> bool {
+    heavy_barrier_of_all(park)(roster)
+}
+
+/// One barrier for several mailboxes: what it says of each is whether its fast sides were reached.
+fn heavy_barrier_of_all(park: &impl Park) -> impl Fn(&RosterHeader) -> bool {
     fence(SeqCst);
     // The barrier first: while `fences` is just being set, a fast side may still go without its fence.
-    park.barrier() || roster.fences.load(Acquire) != 0
+    let reached = park.barrier();
+    move |roster| reached || roster.fences.load(Acquire) != 0
 }
 
 /// The slow side's barrier between saying that it will sleep and looking for the last time. Returns how
 /// long it may then sleep at most: for ever, unless the barrier was refused or a stranger could rob it.
 pub fn barrier_before_sleep(roster: &RosterHeader, park: &impl Park) -> Option<Duration> {
-    let reached = heavy_barrier(roster, park);
-    if reached { among_strangers(roster) } else { Some(SLEEP_WITHOUT_BARRIER) }
+    barrier_before_sleep_in_all(std::iter::once(roster), park)
 }
 
 /// The same for somebody who sleeps in several mailboxes at once: one barrier is enough for all.
@@ -105,14 +110,9 @@ pub fn barrier_before_sleep_in_all<'a>(
     rosters: impl Iterator<Item = &'a RosterHeader>,
     park: &impl Park,
 ) -> Option<Duration> {
-    fence(SeqCst);
-    let reached = park.barrier();
+    let reached = heavy_barrier_of_all(park);
     let bound = |roster: &'a RosterHeader| {
-        if reached || roster.fences.load(Acquire) != 0 {
-            among_strangers(roster)
-        } else {
-            Some(SLEEP_WITHOUT_BARRIER)
-        }
+        if reached(roster) { among_strangers(roster) } else { Some(SLEEP_WITHOUT_BARRIER) }
     };
     rosters.filter_map(bound).min()
 }
