@@ -379,6 +379,35 @@ fn a_receiver_that_has_to_be_told_of_a_sender_gives_up_at_its_deadline_and_recei
     }
 }
 
+/// Promise 113.
+#[test]
+fn a_receiver_that_known_senders_keep_busy_is_told_of_a_new_one_all_the_same() {
+    for away in WAYS {
+        let stage = Stage::new(&small());
+        let (daemon, client) = (&stage.daemon, &stage.client);
+        let mut known = client.sender("orders").expect("a sender");
+        let mut receiver = client.receiver("orders").expect("a receiver");
+        let mut new = client.sender("orders").expect("a sender");
+        send(&mut new, 0).expect("sent");
+        let absence = away(daemon);
+        // It asks for the new sender, in vain, and goes on with the one that it knows.
+        send(&mut known, 1).expect("sent");
+        receive_number(&mut receiver, 1);
+        drop(absence);
+        let (mut next, end) = (2u64, patience());
+        loop {
+            assert!(Instant::now() < end, "the new sender is overlooked while the other one sends");
+            // Never idle: there is always something of the known sender.
+            next = fill(&mut known, next);
+            if receive(&mut receiver) == 0u64.to_le_bytes() {
+                break;
+            }
+        }
+        drop((known, new, receiver));
+        stage.end();
+    }
+}
+
 /// Promise 110.
 #[test]
 fn a_message_to_a_process_gives_up_at_its_deadline_and_the_link_is_made_once() {

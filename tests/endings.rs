@@ -549,17 +549,83 @@ fn a_request_that_is_too_long_is_refused_and_the_session_goes_on() {
 
 #[test]
 fn a_sender_whose_session_is_over_says_so_and_loses_nothing() {
-    use std::os::fd::AsRawFd;
     let daemon = TestDaemon::start(&[]);
     let (client, other) = (daemon.client_with("orders", &small()), daemon.client());
     let mut receiver = client.receiver("orders").unwrap();
     let mut sender = other.sender("orders").unwrap();
     sender.send(b"before").unwrap();
-    nix::sys::socket::shutdown(other.as_fd().as_raw_fd(), nix::sys::socket::Shutdown::Both)
-        .expect("our own socket");
+    hang_up(&other);
     wait_until("the daemon has ended it", || client.status().unwrap().sessions == 1);
     let error = sender.try_send(b"after").expect_err("nobody would get it");
     assert!(matches!(error, TrySendError::DaemonAway), "{error:?}");
     assert_eq!(receiver.receive_deadline(patience()).unwrap().into_bytes(), b"before");
     assert!(matches!(receiver.try_receive(), Err(TryReceiveError::Empty)));
+}
+
+/// Has the daemon end a client's session, though its process lives.
+fn hang_up(client: &Client) {
+    use std::os::fd::AsRawFd;
+    nix::sys::socket::shutdown(client.as_fd().as_raw_fd(), nix::sys::socket::Shutdown::Both)
+        .expect("our own socket");
+}
+
+/// A daemon that has ended a session though its process lives has offered what that had in hand, and given its slot away.
+#[test]
+fn a_receiver_whose_session_is_over_says_so_and_leaves_its_slot_alone() {
+    let daemon = TestDaemon::start(&[]);
+    // One slot: whoever comes next has that of the one before.
+    let options = small().receivers_max(1);
+    let (client, other) = (daemon.client_with("orders", &options), daemon.client());
+    let mut sender = client.sender("orders").unwrap();
+    (0..3u8).for_each(|number| sender.send(&[number]).unwrap());
+    let mut old = other.receiver("orders").unwrap();
+    let in_hand = old.receive_deadline(patience()).unwrap();
+    assert_eq!(in_hand.bytes(), [0]);
+    hang_up(&other);
+    wait_until("the daemon has ended it", || client.status().unwrap().sessions == 1);
+    let mut new = client.receiver("orders").unwrap();
+    let offered = new.receive_deadline(patience()).unwrap();
+    assert_eq!((offered.bytes(), offered.attempts()), (&[0][..], 1));
+    // It is another's by now.
+    in_hand.acknowledge();
+    let error = old.try_receive().expect_err("the session is over");
+    assert!(matches!(error, TryReceiveError::DaemonAway), "{error:?}");
+    let error = old.receive().expect_err("the session is over");
+    assert!(matches!(error, ReceiveError::DaemonAway), "{error:?}");
+    drop(old);
+    // The new one still holds it: the room is not the sender's, and a return brings it back.
+    let mut sent = 3u8;
+    while sender.try_send(&[sent]).is_ok() {
+        sent += 1;
+    }
+    offered.return_to_queue();
+    let again = new.try_receive().unwrap();
+    assert_eq!((again.bytes(), again.attempts()), (&[0][..], 2));
+    again.acknowledge();
+    for number in 1..sent {
+        assert_eq!(new.try_receive().unwrap().into_bytes(), [number]);
+    }
+    assert!(matches!(new.try_receive(), Err(TryReceiveError::Empty)));
+}
+
+#[test]
+fn a_receiver_whose_session_is_over_offers_nothing_of_its_successors_when_it_goes() {
+    let daemon = TestDaemon::start(&[]);
+    let options = small().receivers_max(2);
+    let (client, other) = (daemon.client_with("orders", &options), daemon.client());
+    let mut sender = client.sender("orders").unwrap();
+    (0..3u8).for_each(|number| sender.send(&[number]).unwrap());
+    // Alone, it claims all of them at once.
+    let mut old = other.receiver("orders").unwrap();
+    assert_eq!(old.receive_deadline(patience()).unwrap().into_bytes(), [0]);
+    let mut bystander = client.receiver("orders").unwrap();
+    hang_up(&other);
+    wait_until("the daemon has ended it", || client.status().unwrap().sessions == 1);
+    let mut new = client.receiver("orders").unwrap();
+    let in_hand = new.receive_deadline(patience()).unwrap();
+    assert_eq!(in_hand.bytes(), [1]);
+    drop(old);
+    assert!(matches!(bystander.try_receive(), Err(TryReceiveError::Empty)), "it is in hand");
+    in_hand.acknowledge();
+    assert_eq!(new.try_receive().unwrap().into_bytes(), [2]);
 }

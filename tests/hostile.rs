@@ -17,7 +17,10 @@ use libipc::{
     Client, Corrupt, MailboxName, MailboxOptions, Reason, ReceiveError, Refusal, Role, SendError,
     SlowGroup, TicketState, TryReceiveError,
 };
-use tests::{Dice, RawClient, TestDaemon, descriptors_of, patience, seed, wait_until};
+use tests::{
+    Dice, RawClient, TestDaemon, claim_first, descriptors_of, patience, seed, skip_unless_root,
+    wait_until,
+};
 
 fn small() -> MailboxOptions {
     MailboxOptions::new().capacity_bytes(4096).receivers_max(8).lanes_max(8)
@@ -385,4 +388,36 @@ fn a_receiver_that_rejects_what_it_does_not_hold_harms_nobody_else() {
     client.discard_dead_letters("news", None).unwrap();
     let last = (0..30).map(|_| other.receive_deadline(patience()).unwrap().into_bytes()).last();
     assert_eq!(last, Some(message(29)), "seed {seed}");
+}
+
+/// What a receiver of the same mailbox may have caused is not laid at the sender's door, once one of another uid has been there.
+#[test]
+fn what_a_receiver_alleges_inside_a_record_is_blamed_on_nobody_where_strangers_receive() {
+    for stranger in [false, true] {
+        if stranger && skip_unless_root("a receiver of another uid") {
+            return;
+        }
+        let daemon = TestDaemon::start(&[]);
+        let client = daemon.client_with("orders", &small().mode(0o666));
+        if stranger {
+            daemon.child_as(65_501).done("receiver orders");
+        }
+        // Its payload is no header.
+        client.sender("orders").unwrap().send(&[0xff; 64]).unwrap();
+        let mut raw = RawClient::greet(&daemon.socket());
+        let (opened, descriptors) = raw.open("orders", Role::Receive).unwrap();
+        let (lane, position) = claim_first(&opened, &descriptors, 64);
+        let OpenedRole::Receive { slot, .. } = opened.role else { panic!("{opened:?}") };
+        let limits = opened.attributes.limits(1);
+        let cursors = Cursors::map(&descriptors[1], limits, Access::ReadWrite).unwrap();
+        let hold = &cursors.slots[usize::from(slot)].hold;
+        let position = Position::new(position).advance(1);
+        let inside = Hold { confirmed: true, lane: lane.index, position };
+        hold.store(inside.to_word(), Relaxed);
+        drop((raw, descriptors));
+        let mut honest = client.receiver("orders").unwrap();
+        let error = honest.receive_deadline(patience()).expect_err("no record begins there");
+        let ReceiveError::Corrupt(Corrupt { peer, .. }) = error else { panic!("{error:?}") };
+        assert_eq!(peer.is_none(), stranger, "{peer:?}");
+    }
 }

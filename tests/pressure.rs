@@ -1,9 +1,11 @@
 //! When much is asked for, or nothing is left: who asked is told by name, and everybody else is served.
 
 use std::process::Command;
+use std::time::Instant;
 
-use libipc::{Client, MailboxOptions, Refusal, RequestError};
-use tests::{Baseline, TestDaemon, UIDS, patience, skip_unless_root, wait_until};
+use libipc::protocol::{Answer, Refresh, Request};
+use libipc::{Client, MailboxOptions, Refusal, RequestError, Role};
+use tests::{Baseline, RawClient, TestDaemon, UIDS, patience, skip_unless_root, wait_until};
 
 fn small() -> MailboxOptions {
     MailboxOptions::new().capacity_bytes(4096)
@@ -177,6 +179,71 @@ fn out_of_address_space_the_daemon_says_so_and_serves_everybody_else() {
     }
     limit(daemon.pid(), "--as=unlimited:unlimited");
     goes_on(&daemon, &client);
+    client.delete("steady").expect("ours");
+    before.check(&daemon, &client);
+}
+
+/// Descriptors on their way to clients that do not read them, up to as many as the daemon may have there.
+#[test]
+fn descriptors_that_nobody_reads_hold_answers_up_and_end_no_session() {
+    if skip_unless_root("a daemon of another uid") {
+        return;
+    }
+    const LANES: usize = 20;
+    const ASKED: usize = 60;
+    let daemon = TestDaemon::start_as(UIDS[0], 300, &["--log", "warn"]);
+    let client = daemon.client();
+    let before = Baseline::take(&daemon, &client);
+    client.create("steady", &small()).expect("a mailbox");
+    let senders: Vec<_> = (0..LANES).map(|_| client.sender("steady").expect("a lane")).collect();
+    let mut greedy = [(); 3].map(|()| {
+        let mut raw = RawClient::greet(&daemon.socket());
+        let (opened, _) = raw.open("steady", Role::Receive).expect("a place");
+        (raw, Request::Fetch(Refresh { link: opened.link, after: 0 }))
+    });
+    let ask = |(raw, everything): &mut (RawClient, Request)| {
+        for _ in 0..ASKED {
+            raw.tell(everything);
+        }
+    };
+    // One alone has no more than 250 of them on their way: others are answered at once.
+    ask(&mut greedy[0]);
+    let answered = std::thread::scope(|scope| {
+        let others = scope.spawn(|| goes_on(&daemon, &client));
+        let end = patience();
+        while !others.is_finished() && Instant::now() < end {
+            std::thread::yield_now();
+        }
+        let answered = others.is_finished();
+        if !answered {
+            // Or they would wait for ever.
+            while greedy[0].0.receive().is_some() && !others.is_finished() {}
+        }
+        answered
+    });
+    assert!(answered, "others wait for a client that does not read");
+    assert!(!daemon.log().contains("on their way"), "{}", daemon.log());
+    greedy[1..].iter_mut().for_each(ask);
+    let [first, others @ ..] = greedy;
+    wait_until("no more may be on their way", || daemon.log().contains("on their way"));
+    let waiting = std::thread::scope(|scope| {
+        let opening = scope.spawn(|| client.receiver("steady").map(drop));
+        // What needs no descriptor is answered meanwhile.
+        let other = daemon.client();
+        (0..100).for_each(|_| drop(other.show("steady").expect("an answer")));
+        let waiting = !opening.is_finished();
+        drop(others);
+        assert!(opening.join().expect("no panic").is_ok(), "it has waited for its turn");
+        waiting
+    });
+    assert!(waiting, "there was nothing to wait for");
+    // Who reads after all gets all that it has asked for.
+    for _ in 0..ASKED {
+        let (answer, descriptors) = first.0.receive().expect("an answer");
+        assert!(matches!(answer, Answer::Fetched(_)), "{answer:?}");
+        assert!(descriptors.len() >= LANES, "{}", descriptors.len());
+    }
+    drop((first, senders));
     client.delete("steady").expect("ours");
     before.check(&daemon, &client);
 }

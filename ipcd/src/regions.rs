@@ -32,6 +32,7 @@ use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::sys::uio::{pread, pwrite};
 
 use crate::registry::dead_letter::Freeing;
+use crate::registry::group::Place;
 use crate::registry::mailbox::Mailbox;
 use crate::store::{Kept, Store};
 
@@ -422,8 +423,8 @@ impl MailboxRegions {
 
     /// Prepares a receiver slot and lets the members see it. In an inherited one the delivery that the
     /// receiver before left stays, offered to whoever takes it over.
-    pub fn publish_receiver(&self, group: u8, slot: u16, identity: Identity, inherited: bool) {
-        self.later(Show::Receiver { group, slot, identity, inherited });
+    pub fn publish_receiver(&self, group: u8, place: Place, identity: Identity) {
+        self.later(Show::Receiver { group, place, identity });
     }
 
     /// Says in the roster whose a receiver slot is now.

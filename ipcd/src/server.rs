@@ -1,6 +1,7 @@
 //! The epoll loop: accepts clients, gives each its turn, notices who has died.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -25,11 +26,14 @@ const ADMITS_A_TURN: usize = 16;
 /// How long the sessions of one uid are served before the others have their turn, however many there are: what is left
 /// of them is ready still when the loop comes round.
 const SHARE: Duration = Duration::from_millis(1);
-/// Sessions over their uid's quota that wait to be told so, at most.
+/// Sessions over their uid's quota that wait to be told so, at most of each uid.
 const UNWELCOME_MAX: usize = 64;
 /// How long the loop stays awake behind a request: clients ask several things in a row, and each wake-up
 /// costs more than the answer.
 const ALERT: Duration = Duration::from_micros(50);
+
+/// When an answer that could not be sent yet is tried again, where nothing tells that it could be.
+const TRY_AGAIN: Duration = Duration::from_millis(10);
 
 /// Events taken in one go.
 const EVENTS: usize = 256;
@@ -64,7 +68,11 @@ pub struct Server<'a> {
     arrivals: Arrivals,
     sessions: HashMap<u64, Session>,
     last: u64,
-    unwelcome: usize,
+    /// Sessions over their uid's quota, by uid.
+    unwelcome: HashMap<u32, usize>,
+    /// Sessions whose answers are to be tried again, and since when they are put off.
+    put_off: Vec<u64>,
+    put_off_at: Instant,
     reserve: Option<File>,
     idle_exit: Option<Duration>,
     busy: Instant,
@@ -102,7 +110,9 @@ impl<'a> Server<'a> {
             arrivals: Arrivals::default(),
             sessions: HashMap::new(),
             last: 0,
-            unwelcome: 0,
+            unwelcome: HashMap::new(),
+            put_off: Vec::new(),
+            put_off_at: Instant::now(),
             reserve: open_reserve(),
             idle_exit: None,
             busy: Instant::now(),
@@ -152,10 +162,15 @@ impl<'a> Server<'a> {
                     info!("idle: no session and no mailbox");
                     return Ok(Ending::Over);
                 }
-                Some(left) => EpollTimeout::try_from(left + Duration::from_millis(1))
-                    .unwrap_or(EpollTimeout::MAX),
-                None => EpollTimeout::NONE,
+                left if !self.put_off.is_empty() => {
+                    Some(left.map_or(TRY_AGAIN, |left| left.min(TRY_AGAIN)))
+                }
+                left => left,
             };
+            let timeout = timeout.map_or(EpollTimeout::NONE, |left| {
+                let left = left + Duration::from_millis(1);
+                EpollTimeout::try_from(left).unwrap_or(EpollTimeout::MAX)
+            });
             let alert = self.alert_until.is_some_and(|until| Instant::now() < until);
             let timeout =
                 if alert || !self.arrivals.is_empty() { EpollTimeout::ZERO } else { timeout };
@@ -173,6 +188,9 @@ impl<'a> Server<'a> {
                     STOP => return Ok(Ending::Over),
                     KEEPER => self.lose_keeper(),
                     LISTENER => self.accept_some(),
+                    token if self.has_hung_up(token, event.events()) => {
+                        self.end(token / 2, "it closed its socket");
+                    }
                     token => {
                         self.serve(token, &mut served);
                         if self.service.restarts() {
@@ -181,7 +199,26 @@ impl<'a> Server<'a> {
                     }
                 }
             }
+            self.try_again();
             self.admit_some();
+        }
+    }
+
+    /// Whether an event is the end of a session whose answer is put off: others notice when they read.
+    fn has_hung_up(&self, token: u64, events: EpollFlags) -> bool {
+        token & PIDFD == 0
+            && events.contains(EpollFlags::EPOLLHUP)
+            && self.put_off.contains(&(token / 2))
+    }
+
+    /// Tries to send the answers that were put off.
+    fn try_again(&mut self) {
+        if self.put_off.is_empty() || self.put_off_at.elapsed() < TRY_AGAIN {
+            return;
+        }
+        self.put_off_at = Instant::now();
+        for number in std::mem::take(&mut self.put_off) {
+            self.turn(number);
         }
     }
 
@@ -273,10 +310,11 @@ impl<'a> Server<'a> {
         };
         if let Err(refusal) = self.service.registry.begin_session(id, session.identity) {
             warn!(who = %session.identity, %refusal, "session refused");
-            if self.unwelcome >= UNWELCOME_MAX {
+            let others = self.unwelcome.entry(session.identity.uid).or_default();
+            if *others >= UNWELCOME_MAX {
                 return;
             }
-            self.unwelcome += 1;
+            *others += 1;
             session.turn_away(refusal);
         } else {
             self.service.connected(id, session.stored());
@@ -325,6 +363,10 @@ impl<'a> Server<'a> {
         let interest = match next {
             Next::Read => EpollFlags::EPOLLIN,
             Next::Write => EpollFlags::EPOLLOUT,
+            Next::Later => {
+                self.put_off.push(number);
+                EpollFlags::empty()
+            }
             Next::End => return self.end(number, "it closed its socket"),
         };
         let mut event = EpollEvent::new(interest, number * 2);
@@ -337,8 +379,13 @@ impl<'a> Server<'a> {
     /// Ends a session and mends what it leaves. Dropping its descriptors takes them out of the epoll.
     fn end(&mut self, number: u64, why: &str) {
         let Some(session) = self.sessions.remove(&number) else { return };
-        if session.is_unwelcome() {
-            self.unwelcome = self.unwelcome.saturating_sub(1);
+        if session.is_unwelcome()
+            && let Entry::Occupied(mut others) = self.unwelcome.entry(session.identity.uid)
+        {
+            *others.get_mut() -= 1;
+            if *others.get() == 0 {
+                others.remove();
+            }
         }
         debug!(session = number, who = %session.identity, why, "session over");
         self.service.end_session(session.id);

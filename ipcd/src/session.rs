@@ -11,7 +11,8 @@ use std::sync::{OnceLock, mpsc};
 
 use libipc::lane::layout::LAYOUT_VERSION;
 use libipc::protocol::{
-    Answer, Identity, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, Refusal, Request, decode, encode, frame,
+    Answer, DESCRIPTORS_MAX, Identity, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, Refusal, Request,
+    decode, encode, frame,
 };
 use libipc::sys::socket::{self, Received};
 use libipc::sys::{process, socket::peer_pidfd};
@@ -36,6 +37,8 @@ pub enum Next {
     Read,
     /// Its answer waits: wait until its socket is writable.
     Write,
+    /// Its answer waits for descriptors on their way to be read: try again later.
+    Later,
     /// It is over.
     End,
 }
@@ -64,6 +67,10 @@ pub struct Session {
     groups: Vec<u32>,
     stage: Stage,
     waiting: Option<(Vec<u8>, Vec<Handed>)>,
+    /// Descriptors sent since the client was last seen to have read all.
+    unread: usize,
+    /// The kernel takes no more descriptors now, and that was said.
+    held_up: bool,
     /// Its descriptors in the store.
     kept: Option<Rc<Kept>>,
 }
@@ -93,7 +100,18 @@ impl Session {
             None => Some(Rc::new(service.store().keep(&[socket.as_fd(), pidfd.as_fd()])?)),
         };
         let stage = Stage::Fresh;
-        Ok(Self { id, identity, socket, pidfd, groups, stage, waiting: None, kept })
+        Ok(Self {
+            id,
+            identity,
+            socket,
+            pidfd,
+            groups,
+            stage,
+            waiting: None,
+            unread: 0,
+            held_up: false,
+            kept,
+        })
     }
 
     /// A session that a predecessor has begun. `answer`: the one that it gave last, which the client may not have.
@@ -114,8 +132,9 @@ impl Session {
         };
         let groups = process::peer_groups(&socket)?;
         let stage = connection.barrier.map_or(Stage::Fresh, |barrier| Stage::Talking { barrier });
+        let (waiting, unread, held_up, kept) = (None, 0, false, Some(kept));
         let mut session =
-            Self { id, identity, socket, pidfd, groups, stage, waiting: None, kept: Some(kept) };
+            Self { id, identity, socket, pidfd, groups, stage, waiting, unread, held_up, kept };
         let handled = connection.handled.as_ref().map(|handled| handled.request);
         if handled.is_some() && session.next_request()? == handled {
             let gone = || io::Error::other("a region of the answer that it waits for is gone");
@@ -166,8 +185,8 @@ impl Session {
     pub fn turn(&mut self, service: &mut Service, buffer: &mut [u8]) -> Next {
         for _ in 0..REQUESTS_A_TURN {
             match self.flush(service) {
-                Ok(true) => {}
-                Ok(false) => return Next::Write,
+                Ok(Next::Read) => {}
+                Ok(next) => return next,
                 Err(error) => return self.lost(&error),
             }
             let received = match socket::peek(self.socket.as_fd(), buffer) {
@@ -199,11 +218,7 @@ impl Session {
                 break;
             }
         }
-        match self.flush(service) {
-            Ok(true) => Next::Read,
-            Ok(false) => Next::Write,
-            Err(error) => self.lost(&error),
-        }
+        self.flush(service).unwrap_or_else(|error| self.lost(&error))
     }
 
     fn answer(
@@ -316,22 +331,39 @@ impl Session {
         service.leave();
     }
 
-    /// Sends what waits, and then takes the request that it answers off the socket; false if the client must read first.
-    fn flush(&mut self, service: &mut Service) -> io::Result<bool> {
-        let Some((bytes, descriptors)) = &self.waiting else { return Ok(true) };
+    /// Sends what waits, and then takes the request that it answers off the socket: then the next may be read.
+    fn flush(&mut self, service: &mut Service) -> io::Result<Next> {
+        let Some((bytes, descriptors)) = &self.waiting else { return Ok(Next::Read) };
         let borrowed: Vec<_> = descriptors.iter().map(|it| it.fd.as_fd()).collect();
+        let count = borrowed.len();
+        // Until they are read they count against what all of us may have on their way: no client gets more of that.
+        if count > 0 && self.unread + count > DESCRIPTORS_MAX {
+            if socket::unread(self.socket.as_fd())? > 0 {
+                return Ok(Next::Later);
+            }
+            self.unread = 0;
+        }
         match socket::send(self.socket.as_fd(), bytes, &borrowed, false) {
             Ok(()) => {
                 self.waiting = None;
+                self.unread += count;
+                self.held_up = false;
                 service.answered(self.id);
                 // It is there: it was looked at.
                 let done = socket::try_receive(self.socket.as_fd(), &mut [])?;
                 close_elsewhere(done.descriptors);
-                Ok(true)
+                Ok(Next::Read)
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
-            Err(error) => Err(error),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EAGAIN | libc::EINTR) => Ok(Next::Write),
+                Some(libc::ETOOMANYREFS) => {
+                    if !std::mem::replace(&mut self.held_up, true) {
+                        warn!(session = self.id.0, who = %self.identity, "an answer waits: too many descriptors are on their way to clients that do not read");
+                    }
+                    Ok(Next::Later)
+                }
+                _ => Err(error),
+            },
         }
     }
 

@@ -32,7 +32,7 @@ pub const NAME: &str = "ipcd.state";
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ipcdSTAT");
 /// Version of the records. A daemon of another version begins with nothing.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const ENDED_AT: u64 = 12;
 const COMMITTED_AT: u64 = 24;
 const LOG_AT: u64 = 64;

@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use libipc::sys::socket;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect};
@@ -18,6 +19,9 @@ use tracing::{error, warn};
 
 /// How many descriptors systemd may be asked to keep: the names of so many fit into what it hands them back with.
 pub const DESCRIPTORS_MAX: usize = 32_000;
+
+/// How long to wait for descriptors on their way to be taken.
+const ON_THEIR_WAY: Duration = Duration::from_millis(50);
 
 /// Names there may be.
 const NUMBERS_MAX: u32 = 36u32.pow(4);
@@ -186,6 +190,7 @@ impl Inner {
     fn send(&mut self, message: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let Some(line) = &mut self.line else { return Ok(()) };
         let mut tried_anew = false;
+        let begin = Instant::now();
         loop {
             match socket::send(line.socket.as_fd(), message.as_bytes(), descriptors, false) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -201,8 +206,11 @@ impl Inner {
                     }
                     tried_anew = true;
                 }
-                // The store has not taken yet what is on its way.
-                Err(error) if error.raw_os_error() == Some(libc::ETOOMANYREFS) => {
+                // The store has not taken yet what is on its way; or it is clients that do not read theirs.
+                Err(error)
+                    if error.raw_os_error() == Some(libc::ETOOMANYREFS)
+                        && begin.elapsed() < ON_THEIR_WAY =>
+                {
                     std::thread::yield_now();
                 }
                 result => return result,

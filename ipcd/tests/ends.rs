@@ -161,10 +161,12 @@ fn whoever_dies_in_line_leaves_it_and_gives_the_turn_back() {
     let cursors = cursors(&receiver, &fds);
     let home = Doorstep::map(&fds[2], attributes.limits(0), ReadOnly).unwrap();
     let word = || home.freed[0].load(Ordering::Relaxed);
-    for (in_line, turn, left) in [(7, 2, 0), (9, 1, 1), (LINE_JOINING, 0, 0)] {
+    for (generation, (in_line, turn, left)) in
+        (1..).zip([(7, 2, 0), (9, 1, 1), (LINE_JOINING, 0, 0)])
+    {
         let mut other = daemon.client();
         let (opened, _) = other.open("orders", Role::Receive);
-        assert_eq!(opened.role, OpenedRole::Receive { slot: 1, group: 0 });
+        assert_eq!(opened.role, OpenedRole::Receive { slot: 1, group: 0, generation });
         assert_eq!(cursors.slots[1].in_line.load(Ordering::Acquire), 0, "a new one is in no line");
         cursors.slots[1].in_line.store(in_line, Ordering::Release);
         cursors.header.turn.store(turn, Ordering::Release);
@@ -279,7 +281,7 @@ fn answers_come_to_a_mailbox_that_lives_as_long_as_the_callers_link() {
     let mut caller = daemon.client();
     let (calls, _) = caller.open("sums", Role::Send);
     let (replies, fds) = caller.link(&Request::OpenReplies { link: calls.link });
-    assert_eq!(replies.role, OpenedRole::Receive { slot: 0, group: 0 });
+    assert_eq!(replies.role, OpenedRole::Receive { slot: 0, group: 0, generation: 1 });
     assert_eq!(replies.attributes.receivers_max, 1);
     assert_eq!(replies.attributes.capacity_bytes, small().capacity_bytes);
     let roster = roster(&replies, &fds);

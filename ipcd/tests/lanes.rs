@@ -158,8 +158,8 @@ fn each_group_has_cursors_slots_and_counts_of_its_own() {
     }
     let (audit, audit_fds) = client.join("news", "audit");
     let (screen, screen_fds) = client.join("news", "screen");
-    assert_eq!(audit.role, OpenedRole::Receive { slot: 0, group: 0 });
-    assert_eq!(screen.role, OpenedRole::Receive { slot: 0, group: 1 });
+    assert_eq!(audit.role, OpenedRole::Receive { slot: 0, group: 0, generation: 1 });
+    assert_eq!(screen.role, OpenedRole::Receive { slot: 0, group: 1, generation: 1 });
     let (audit_cursors, screen_cursors) =
         (cursors(&audit, &audit_fds[1]), cursors(&screen, &screen_fds[1]));
     let roster = roster(&audit, &audit_fds);
@@ -330,7 +330,7 @@ fn what_a_dead_receiver_of_a_group_that_drops_had_in_hand_is_dropped_and_counted
     let Full { roster, screen, .. } = full(&mut client);
     let mut other = daemon.client();
     let (receiver, _) = other.join("news", "screen");
-    assert_eq!(receiver.role, OpenedRole::Receive { slot: 1, group: 1 });
+    assert_eq!(receiver.role, OpenedRole::Receive { slot: 1, group: 1, generation: 1 });
     let hold = Hold { confirmed: false, lane: 0, position: Position::new(0) };
     screen.slots[1].end.store(2, Ordering::Relaxed);
     screen.slots[1].hold.store(hold.to_word(), Ordering::Release);

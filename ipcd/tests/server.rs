@@ -51,7 +51,7 @@ fn a_sender_and_a_receiver_get_what_they_need_and_no_more() {
     Doorstep::map(doorstep, limits, ReadWrite).unwrap();
 
     let (receiver, fds) = client.open("orders", Role::Receive);
-    assert_eq!(receiver.role, OpenedRole::Receive { slot: 0, group: 0 });
+    assert_eq!(receiver.role, OpenedRole::Receive { slot: 0, group: 0, generation: 1 });
     let uid = nix::unistd::geteuid().as_raw();
     assert_eq!(receiver.fetched.doorsteps, [(0, u32::MAX), (1, uid)]);
     assert_eq!(receiver.fetched.lanes, [lane]);
@@ -368,10 +368,10 @@ fn a_gone_receivers_delivery_keeps_its_slot_until_someone_has_taken_it_over() {
     });
     assert_eq!(cursors.header.sleeping[0].load(Ordering::Relaxed), 0);
     let (receiver, _) = client.open("small", Role::Receive);
-    assert_eq!(receiver.role, OpenedRole::Receive { slot: 1, group: 0 });
+    assert_eq!(receiver.role, OpenedRole::Receive { slot: 1, group: 0, generation: 1 });
     // With no other slot left, the next receiver inherits it, the delivery still offered.
     let (heir, _) = client.open("small", Role::Receive);
-    assert_eq!(heir.role, OpenedRole::Receive { slot: 0, group: 0 });
+    assert_eq!(heir.role, OpenedRole::Receive { slot: 0, group: 0, generation: 2 });
     assert_eq!(cursors.header.offered[0].load(Ordering::Acquire), 1);
     assert_eq!(cursors.slots[0].hold.load(Ordering::Acquire), hold.to_word());
     let open = open_request("small", Role::Receive);

@@ -52,6 +52,8 @@ const LOOKS_BESIDE_HERE: u32 = 2;
 const CLAIMS_PER_PATROL: u32 = 16;
 /// Looks between two readings of the clock while spinning.
 const LOOKS_BETWEEN_CLOCKS: u32 = 32;
+/// One look for messages in so many also asks the daemon for an answer that it owes.
+const LOOKS_PER_QUESTION: u32 = 256;
 /// Senders of which a spinning receiver asks where they run.
 const SENDERS_ASKED: usize = 16;
 
@@ -76,6 +78,8 @@ pub struct Receiver {
     skipped: bool,
     /// The daemon has not told of new lanes: ask again before sleeping.
     stale: bool,
+    /// Looks for messages while that is so.
+    looks_while_stale: u32,
     /// When the operation in hand is to end, whoever it waits for.
     until: Option<Instant>,
     /// Some sender was found on another processor when last asked.
@@ -91,6 +95,10 @@ pub struct Receiver {
     ends_with_senders: bool,
     /// The daemon, where receiving ends with it.
     lifeline: Lifeline,
+    /// Which of its slot's receivers this is.
+    generation: u32,
+    /// The daemon has ended the session, though this process lives: the slot is another's, or will be.
+    has_lost_slot: bool,
     /// The group loses messages rather than hold senders back: what is copied is let go at once.
     lossy: bool,
     /// What is in hand, where it was let go.
@@ -121,12 +129,12 @@ impl Receiver {
         let link = Link::new(session, opened.link);
         let step = "open a mailbox to receive";
         let mut descriptors = descriptors.into_iter();
-        let (OpenedRole::Receive { slot, group }, Some(roster), Some(cursors)) =
-            (&opened.role, descriptors.next(), descriptors.next())
+        let (OpenedRole::Receive { slot, group, generation }, Some(roster), Some(cursors)) =
+            (opened.role.clone(), descriptors.next(), descriptors.next())
         else {
             return Err(Fault::new(step, "ipcd opened it for something else").into());
         };
-        let (slot, group, attributes) = (*slot, *group, opened.attributes);
+        let attributes = opened.attributes;
         let (limits, roster) = map_roster(step, &opened, roster)?;
         let cursors = Cursors::map(cursors, limits, Access::ReadWrite)
             .map_err(|error| Fault::new(step, error))?;
@@ -148,6 +156,7 @@ impl Receiver {
             traffic: Traffic::Open,
             skipped: false,
             stale: false,
+            looks_while_stale: 0,
             until: None,
             sender_elsewhere: true,
             claims: 0,
@@ -156,6 +165,8 @@ impl Receiver {
             wanted: None,
             ends_with_senders: false,
             lifeline: Lifeline::default(),
+            generation,
+            has_lost_slot: false,
             lossy: slow == Some(SlowGroup::DropOldest),
             let_go: None,
             batching: false,
@@ -281,7 +292,7 @@ impl Receiver {
 
     #[inline]
     pub(crate) fn acknowledge(&mut self) {
-        if !self.guard.is_original() {
+        if !self.may_settle() {
             return;
         }
         match self.claimant.acknowledge() {
@@ -303,8 +314,28 @@ impl Receiver {
         }
     }
 
+    /// Whether what is in hand is still this receiver's to acknowledge or to give back: the daemon may have ended the
+    /// session, and offered it to others.
+    #[inline]
+    fn may_settle(&self) -> bool {
+        // PAIR(changes): Acquire here, Release in `ipcd` behind every change of the roster.
+        let unchanged = self.roster.header.changes.load(Acquire) == self.seen_changes;
+        self.guard.is_original() && (unchanged || self.has_slot())
+    }
+
+    /// Whether the slot is this receiver's, as the roster has it now.
+    #[cold]
+    fn has_slot(&self) -> bool {
+        let place = self.place_in_line(self.claimant.slot());
+        self.roster.receivers.get(place).is_some_and(|entry| {
+            // PAIR(slots): Acquire here, Release in `ipcd`; the generation was written before.
+            SlotState::from_word(entry.state.load(Acquire)) == SlotState::Active
+                && entry.generation.load(Relaxed) == self.generation
+        })
+    }
+
     pub(crate) fn return_to_queue(&mut self) {
-        if !self.guard.is_original() {
+        if !self.may_settle() {
             return;
         }
         if self.lossy {
@@ -357,6 +388,9 @@ impl Receiver {
 
     fn take_once(&mut self, thorough: bool) -> Result<bool, TryReceiveError> {
         self.check()?;
+        if self.stale {
+            self.ask_again();
+        }
         if let Some(pid) = self.wanted {
             return self.take_from(pid);
         }
@@ -446,6 +480,8 @@ impl Receiver {
         match self.traffic {
             Traffic::Deleted => Err(TryReceiveError::Deleted),
             Traffic::OwnerGone => Err(TryReceiveError::OwnerGone),
+            // The session is over: what was in hand is offered to others.
+            _ if self.has_lost_slot => Err(TryReceiveError::DaemonAway),
             Traffic::Open | Traffic::Closed | Traffic::Draining => Ok(()),
         }
     }
@@ -460,13 +496,18 @@ impl Receiver {
     /// Reads the roster again, and has the daemon hand over the lanes that are new.
     #[cold]
     fn refresh(&mut self) {
+        self.refresh_within(Wait::until(self.until).briefly());
+    }
+
+    fn refresh_within(&mut self, wait: Wait) {
         let header = &self.roster.header;
         self.seen_changes = header.changes.load(Acquire);
         self.traffic = Traffic::from_word(header.traffic.load(Relaxed));
         let deleted = self.traffic.is_over();
         self.undisturbed_changes = u64::MAX;
         self.alone = header.groups[self.group].receivers.load(Relaxed) == 1;
-        if deleted {
+        self.has_lost_slot = !deleted && !self.has_slot();
+        if deleted || self.has_lost_slot {
             return;
         }
         self.look_for_gone_senders();
@@ -477,7 +518,6 @@ impl Receiver {
                 claimant.attach(info.ticket.index, lane);
                 senders.attach(info);
             };
-            let wait = Wait::until(self.until).briefly();
             let updated = self.neighbours.update(&self.link, wait, attach);
             // The daemon is away: what is mapped flows on; ask again when nothing else is to do.
             self.stale = !matches!(updated, Ok(true));
@@ -494,10 +534,20 @@ impl Receiver {
         self.settle_quickness();
     }
 
+    /// The daemon owes an answer: looks for it from time to time, however much there is to receive from the senders that
+    /// are known.
+    #[cold]
+    fn ask_again(&mut self) {
+        self.looks_while_stale = self.looks_while_stale.wrapping_add(1);
+        if self.looks_while_stale.is_multiple_of(LOOKS_PER_QUESTION) {
+            self.refresh_within(Wait::not());
+        }
+    }
+
     /// Whether the quick path will do: nothing but the turn decides who takes what.
     fn settle_quickness(&mut self) {
         let plain = self.claimant.is_plain() && !self.lossy && !self.takes_turns();
-        let asked = self.wanted.is_some() || self.elsewhere.must_be_asked();
+        let asked = self.wanted.is_some() || self.stale || self.elsewhere.must_be_asked();
         if plain && !asked && !self.traffic.is_over() {
             self.undisturbed_changes = self.seen_changes.into();
         }
@@ -649,7 +699,7 @@ impl Drop for Receiver {
         if self.guard.is_original() {
             self.settle();
             self.elsewhere.disarm();
-            if !self.lossy {
+            if !self.lossy && self.has_slot() {
                 self.claimant.offer_left_over();
             }
         }

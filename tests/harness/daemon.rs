@@ -1,7 +1,8 @@
 //! A private `ipcd` for one test.
 
 use std::fs::File;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
@@ -40,11 +41,27 @@ impl TestDaemon {
         Self::launch(flags, true)
     }
 
+    /// Starts a daemon that runs as another uid, has none of the rights of root, and so many descriptors at most.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start_as(uid: u32, descriptors_max: u32, flags: &[&str]) -> Self {
+        let folder = open_folder();
+        chown(folder.path(), Some(uid), Some(uid)).expect("root may");
+        let ipcd = reachable(folder.path(), "ipcd");
+        let limit = format!("--nofile={descriptors_max}");
+        let ipcd = ipcd.to_str().expect("a temporary folder's name");
+        let flags = [&[&limit, ipcd, "--no-keeper"], flags].concat();
+        let mut command = command(Path::new("prlimit"), folder.path(), &flags).expect("a log");
+        let process = command.uid(uid).gid(uid).spawn().expect("ipcd starts");
+        let mut daemon = Self { folder, process, kept: false };
+        daemon.await_ready();
+        daemon
+    }
+
     fn launch(flags: &[&str], kept: bool) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        // Other uids must reach the socket; what they may do is the daemon's matter.
-        let open = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(folder.path(), open).expect("a folder's mode");
+        let folder = open_folder();
         let process = spawn(folder.path(), flags).expect("ipcd starts");
         let mut daemon = Self { folder, process, kept };
         daemon.await_ready();
@@ -62,11 +79,10 @@ impl TestDaemon {
     }
 
     fn await_ready(&mut self) {
-        let socket = self.socket();
         wait_until("ipcd answers", || {
             let gone = self.process.try_wait().expect("our child").is_some();
             assert!(!gone, "ipcd ended at its start:\n{}", self.log());
-            ClientOptions::new().socket(&socket).connect().is_ok()
+            self.options().connect().is_ok()
         });
     }
 
@@ -168,7 +184,13 @@ impl TestDaemon {
     /// If there is none to be had.
     #[must_use]
     pub fn client(&self) -> Client {
-        ClientOptions::new().socket(self.socket()).connect().expect("a session")
+        self.options().connect().expect("a session")
+    }
+
+    /// How to reach the daemon, whoever it runs as.
+    fn options(&self) -> ClientOptions {
+        let owner = std::fs::metadata(self.folder()).expect("our folder").uid();
+        ClientOptions::new().socket(self.socket()).trusted_uid(owner)
     }
 
     /// A session of this test, and a mailbox created in it.
@@ -200,14 +222,8 @@ impl TestDaemon {
     /// If the program cannot be laid where that uid reaches it.
     #[must_use]
     pub fn child_in_group(&self, uid: u32, gid: u32) -> Child {
-        let reachable = self.folder.path().join("misbehave");
-        if !reachable.exists() {
-            // By another process: a descriptor of ours, open for writing, would leak into children that
-            // other threads start, and the kernel executes no file that is open for writing.
-            let copied = Command::new("cp").arg(program("misbehave")).arg(&reachable).status();
-            assert!(copied.expect("cp runs").success(), "cannot copy the program");
-        }
-        Child::start(&reachable, &self.socket(), Some((uid, gid)))
+        let misbehave = reachable(self.folder.path(), "misbehave");
+        Child::start(&misbehave, &self.socket(), Some((uid, gid)))
     }
 
     /// What the daemon says of itself to a client.
@@ -285,17 +301,42 @@ impl Drop for TestDaemon {
     }
 }
 
+/// A folder in which other uids reach the socket; what they may do there is the daemon's matter.
+fn open_folder() -> TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), open).expect("a folder's mode");
+    folder
+}
+
+/// A program, laid where other uids reach it.
+fn reachable(folder: &Path, name: &str) -> PathBuf {
+    let reachable = folder.join(name);
+    if !reachable.exists() {
+        // By another process: a descriptor of ours, open for writing, would leak into children that
+        // other threads start, and the kernel executes no file that is open for writing.
+        let copied = Command::new("cp").arg(program(name)).arg(&reachable).status();
+        assert!(copied.expect("cp runs").success(), "cannot copy the program");
+    }
+    reachable
+}
+
 fn spawn(folder: &Path, flags: &[&str]) -> std::io::Result<std::process::Child> {
+    command(&program("ipcd"), folder, flags)?.spawn()
+}
+
+fn command(ipcd: &Path, folder: &Path, flags: &[&str]) -> std::io::Result<Command> {
     let log = File::options().create(true).append(true).open(folder.join("ipcd.log"))?;
-    Command::new(program("ipcd"))
+    let mut command = Command::new(ipcd);
+    command
+        .args(flags)
         .arg("--socket")
         .arg(folder.join("ipcd.sock"))
-        .args(flags)
         .env_remove("RUST_LOG")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
+        .stderr(log);
+    Ok(command)
 }
 
 /// Descriptors that a process has open.

@@ -19,6 +19,7 @@ use super::show::{Backstage, Counts, Show};
 use super::{
     Handed, LaneRegion, MailboxRegions, Region, cursors_name, doorstep_name, lane_name, roster_name,
 };
+use crate::registry::group::Place;
 use crate::registry::mailbox::Mailbox;
 use crate::store::Kept;
 
@@ -129,12 +130,14 @@ impl MailboxRegions {
         for (group, table) in (0u8..).zip(mailbox.groups()) {
             for (slot, entry) in (0u16..).zip(table.slots()) {
                 let shown = self.roster().receivers.get(self.entry_of(group, slot));
-                let shown = shown.map_or(0, |entry| entry.state.load(Ordering::Relaxed));
-                let prepared = SlotState::from_word(shown) == SlotState::Active;
+                let prepared = shown.is_some_and(|shown| {
+                    SlotState::from_word(shown.state.load(Ordering::Relaxed)) == SlotState::Active
+                        && shown.generation.load(Ordering::Relaxed) == entry.generation
+                });
                 if entry.state == SlotState::Active && !prepared {
                     let idle = self.cursors(group).is_none_or(|it| slot_is_idle(it, slot));
-                    let (identity, inherited) = (entry.identity, !idle);
-                    self.show(&Show::Receiver { group, slot, identity, inherited });
+                    let place = Place { slot, generation: entry.generation, inherited: !idle };
+                    self.show(&Show::Receiver { group, place, identity: entry.identity });
                 } else {
                     self.show(&Show::ReceiverState { group, slot, state: entry.state });
                 }

@@ -18,6 +18,7 @@ use tracing::error;
 
 use super::{MailboxRegions, ring_word};
 use crate::registry::dead_letter::Freeing;
+use crate::registry::group::Place;
 use crate::registry::mailbox::Mailbox;
 use crate::store::Store;
 
@@ -58,11 +59,9 @@ pub enum Show {
         /// Its group.
         group: u8,
         /// Its slot.
-        slot: u16,
+        place: Place,
         /// Who.
         identity: Identity,
-        /// With what the one before left.
-        inherited: bool,
     },
     /// Whose a receiver slot is now.
     ReceiverState {
@@ -144,8 +143,8 @@ impl MailboxRegions {
         match show {
             Show::Lane(lane) => self.show_lane(lane),
             Show::LaneState(lane, state) => self.show_lane_state(lane, *state),
-            Show::Receiver { group, slot, identity, inherited } => {
-                self.show_receiver(*group, *slot, *identity, *inherited);
+            Show::Receiver { group, place, identity } => {
+                self.show_receiver(*group, *place, *identity);
             }
             Show::ReceiverState { group, slot, state } => {
                 self.show_receiver_state(*group, *slot, *state);
@@ -217,7 +216,8 @@ impl MailboxRegions {
         }
     }
 
-    fn show_receiver(&self, group: u8, slot: u16, identity: Identity, inherited: bool) {
+    fn show_receiver(&self, group: u8, place: Place, identity: Identity) {
+        let Place { slot, generation, inherited } = place;
         self.clear_sleeping(group, slot);
         if !inherited {
             self.clear_offered(group, slot);
@@ -237,6 +237,7 @@ impl MailboxRegions {
             entry.pid.store(identity.pid, Ordering::Relaxed);
             entry.uid.store(identity.uid, Ordering::Relaxed);
             entry.gid.store(identity.gid, Ordering::Relaxed);
+            entry.generation.store(generation, Ordering::Relaxed);
         }
         self.show_receiver_state(group, slot, SlotState::Active);
     }

@@ -14,6 +14,19 @@ pub struct ReceiverSlot {
     pub state: SlotState,
     /// Who has it, or had it last.
     pub identity: Identity,
+    /// Counts the receivers that have had it.
+    pub generation: u32,
+}
+
+/// A slot that was given to a receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Which.
+    pub slot: u16,
+    /// Which of the slot's receivers it is.
+    pub generation: u32,
+    /// With the delivery that the receiver before left.
+    pub inherited: bool,
 }
 
 /// The receivers of one group; a mailbox without groups has one of these.
@@ -55,9 +68,9 @@ impl ReceiverGroup {
     }
 
     /// Gives a slot to a receiver: the lowest free one, else a new one below `limit`, else one whose
-    /// receiver is gone but whose delivery nobody has taken over yet (true): else the only slot of a
+    /// receiver is gone but whose delivery nobody has taken over yet (it is inherited): else the only slot of a
     /// mailbox could be lost for good. `None` if all have their receiver.
-    pub fn add(&mut self, identity: Identity, limit: u16) -> Option<(u16, bool)> {
+    pub fn add(&mut self, identity: Identity, limit: u16) -> Option<Place> {
         let added = self.place(identity, limit);
         if added.is_some() {
             self.uids.insert(identity.uid);
@@ -65,20 +78,20 @@ impl ReceiverGroup {
         added
     }
 
-    fn place(&mut self, identity: Identity, limit: u16) -> Option<(u16, bool)> {
-        let taken = ReceiverSlot { state: SlotState::Active, identity };
-        let mut free = self.slots.iter_mut().enumerate();
-        if let Some((index, slot)) = free.find(|(_, slot)| slot.state == SlotState::Free) {
-            *slot = taken;
-            return Some((index as u16, false));
-        }
-        if self.slots.len() < usize::from(limit) {
-            self.slots.push(taken);
-            return Some(((self.slots.len() - 1) as u16, false));
-        }
-        let index = self.gone.pop()?;
-        *self.slots.get_mut(usize::from(index))? = taken;
-        Some((index, true))
+    fn place(&mut self, identity: Identity, limit: u16) -> Option<Place> {
+        let free = self.slots.iter().position(|slot| slot.state == SlotState::Free);
+        let (index, inherited) = match free {
+            Some(index) => (index, false),
+            None if self.slots.len() < usize::from(limit) => {
+                self.slots.push(ReceiverSlot { state: SlotState::Free, identity, generation: 0 });
+                (self.slots.len() - 1, false)
+            }
+            None => (usize::from(self.gone.pop()?), true),
+        };
+        let slot = self.slots.get_mut(index)?;
+        let generation = slot.generation.wrapping_add(1);
+        *slot = ReceiverSlot { state: SlotState::Active, identity, generation };
+        Some(Place { slot: index as u16, generation, inherited })
     }
 
     /// Notes that a slot's receiver is gone.

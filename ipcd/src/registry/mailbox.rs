@@ -16,7 +16,7 @@ use libipc::protocol::{
 use serde::{Deserialize, Serialize};
 
 use super::dead_letter::Freeing;
-use super::group::{ReceiverGroup, Rotation};
+use super::group::{Place, ReceiverGroup, Rotation};
 use super::link::{LinkKey, SessionId};
 use super::permission::Ownership;
 use super::quota::lane_usage;
@@ -581,7 +581,7 @@ impl Mailbox {
         Some(charged)
     }
 
-    /// Gives a slot of a group to a receiver; true with what the one before it has left there.
+    /// Gives a slot of a group to a receiver.
     ///
     /// # Errors
     /// [`Refusal::NotTheOwner`], [`Refusal::Occupied`], [`Refusal::MailboxFull`], [`Refusal::NoSuchGroup`].
@@ -590,7 +590,7 @@ impl Mailbox {
         group: u8,
         session: SessionId,
         identity: Identity,
-    ) -> Result<(u16, bool), Refusal> {
+    ) -> Result<Place, Refusal> {
         let name = self.name.to_string();
         let process = (session, identity.pid);
         if let Some(OwnerProcess { session, pid }) = self.owner_process

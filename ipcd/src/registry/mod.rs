@@ -33,6 +33,7 @@ use libipc::protocol::{
     Refusal, Role, Usage,
 };
 
+use group::Place;
 use link::{Link, LinkKey, LinkRole, SessionEntry, SessionId};
 use mailbox::{LaneWish, Mailbox, OwnerProcess};
 use permission::{Caller, Ownership};
@@ -65,9 +66,7 @@ pub enum Got {
         /// Of which group.
         group: u8,
         /// Which.
-        slot: u16,
-        /// With the delivery that the receiver before left.
-        inherited: bool,
+        place: Place,
     },
     /// A look at a group, and nothing of it.
     Look {
@@ -348,14 +347,13 @@ impl Registry {
             Role::Send => self.admit_sender(key, mailbox_id, identity)?,
             Role::Receive => {
                 let mailbox = self.mailboxes.get_mut(&mailbox_id).ok_or_else(no_session)?;
-                let (slot, inherited) = mailbox.add_receiver(group, session, identity)?;
-                Got::Slot { group, slot, inherited }
+                Got::Slot { group, place: mailbox.add_receiver(group, session, identity)? }
             }
             Role::Observe => Got::Look { group },
         };
         let role = match &got {
             Got::Lane { .. } => LinkRole::Send,
-            Got::Slot { group, slot, .. } => LinkRole::Receive { group: *group, slot: *slot },
+            Got::Slot { group, place } => LinkRole::Receive { group: *group, slot: place.slot },
             Got::Look { .. } => LinkRole::Observe,
         };
         let mailbox = self.mailboxes.get_mut(&mailbox_id).ok_or_else(no_session)?;
@@ -381,13 +379,13 @@ impl Registry {
                     self.quotas.release(owner, Usage { bytes, ..Usage::default() });
                 }
             }
-            Got::Slot { group, slot, inherited: false } => {
-                let mailbox = self.mailboxes.get_mut(&id);
+            Got::Slot { group, place } => {
+                let mailbox = self.mailboxes.get_mut(&id).filter(|_| !place.inherited);
                 if let Some(table) = mailbox.and_then(|mailbox| mailbox.group_mut(*group)) {
-                    table.free(*slot, 0);
+                    table.free(place.slot, 0);
                 }
             }
-            Got::Slot { inherited: true, .. } | Got::Look { .. } => {}
+            Got::Look { .. } => {}
         }
     }
 

@@ -8,6 +8,7 @@ use tracing::debug;
 
 use super::{Asker, Reply, Service, missing, reopen, resources};
 use crate::regions::Handed;
+use crate::registry::group::Place;
 use crate::registry::link::LinkRole;
 use crate::registry::{Admission, Got};
 
@@ -67,10 +68,11 @@ impl Service {
                 descriptors.push(doorstep.read_write());
                 OpenedRole::Send { lane: *lane }
             }
-            Got::Slot { group, slot, .. } => {
+            Got::Slot { group, place } => {
                 let cursors = regions.cursors_region(*group).ok_or_else(missing)?;
                 descriptors.push(cursors.read_write());
-                OpenedRole::Receive { slot: *slot, group: *group }
+                let Place { slot, generation, .. } = *place;
+                OpenedRole::Receive { slot, group: *group, generation }
             }
             Got::Look { group } => {
                 let cursors = regions.cursors_region(*group).ok_or_else(missing)?;
@@ -104,12 +106,12 @@ impl Service {
                 // A sleeping receiver learns of the lane.
                 regions.ring_bells();
             }
-            Got::Slot { group, slot, inherited } => {
-                if let Some(table) = mailbox.group_mut(*group).filter(|_| *inherited) {
-                    let received = regions.received(*group, *slot);
+            Got::Slot { group, place } => {
+                if let Some(table) = mailbox.group_mut(*group).filter(|_| place.inherited) {
+                    let received = regions.received(*group, place.slot);
                     table.retired_received = table.retired_received.saturating_add(received);
                 }
-                regions.publish_receiver(*group, *slot, asker.caller.identity, *inherited);
+                regions.publish_receiver(*group, *place, asker.caller.identity);
                 regions.publish_counts(mailbox);
             }
             Got::Look { .. } => {}

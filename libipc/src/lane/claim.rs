@@ -499,11 +499,12 @@ impl<S: Storage> Claimant<S> {
                 }
                 lane.spoil();
                 // A claim that nobody else moves is as it should be: then it is the tail.
-                let (what, by_sender) = match (possible, self.single) {
-                    (true, _) => ("a record", true),
-                    (false, true) => ("the tail", true),
-                    (false, false) => ("tail or claim", false),
+                let what = match (possible, self.single) {
+                    (true, _) => "a record",
+                    (false, true) => "the tail",
+                    (false, false) => "tail or claim",
                 };
+                let by_sender = self.blames_sender() && (possible || self.single);
                 return Err(Malformed { what, lane: index, by_sender });
             };
             let end = claim.position.advance(header.granules());
@@ -655,6 +656,13 @@ impl<S: Storage> Claimant<S> {
         Claim::from_word(self.cursors.claims[usize::from(lane)].claim.load(Acquire)).position
     }
 
+    /// Whether what is wrong with a record is its sender's doing: no receiver of another uid was ever here that could have
+    /// moved the claim, or alleged a hold, where no record begins.
+    fn blames_sender(&self) -> bool {
+        // Relaxed: it only grows, and before a stranger has the cursors.
+        self.roster.header.receiver_uids.load(Relaxed) <= 1
+    }
+
     fn give_up_run(&mut self) -> Malformed {
         let lane = self.run.lane;
         self.run.finish();
@@ -664,7 +672,7 @@ impl<S: Storage> Claimant<S> {
         self.mine.attempts.store(0, Relaxed);
         self.mine.marked.store(Marked::FIRST, Relaxed);
         overwrite(&self.mine.hold, Hold::IDLE);
-        Malformed { what: "a record", lane, by_sender: true }
+        Malformed { what: "a record", lane, by_sender: self.blames_sender() }
     }
 }
 

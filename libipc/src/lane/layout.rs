@@ -35,7 +35,7 @@ use crate::lane::position::{Position, granules_of};
 use crate::sync::{AtomicU32, AtomicU64, Padding};
 
 /// Version of everything in this file; a member of another version is refused by `ipcd`.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// First word of every region: "ipcd" and a letter for the kind.
 pub const ROSTER_MAGIC: u64 = u64::from_le_bytes(*b"ipcdROST");
@@ -167,7 +167,10 @@ pub struct ReceiverEntry {
     pub uid: AtomicU32,
     /// Effective gid at the open.
     pub gid: AtomicU32,
-    reserved: Padding<2>,
+    /// Counts the receivers that this slot has had; written before `state`.
+    pub generation: AtomicU32,
+    reserved: AtomicU32,
+    entry_end: Padding<1>,
 }
 
 /// Who a receiver slot or a lane belongs to now.
@@ -628,6 +631,7 @@ const _: () = {
     assert!(size_of::<GroupEntry>() == 32);
     assert!(offset_of!(GroupEntry, dropped) == 16);
     assert!(size_of::<ReceiverEntry>() == 32);
+    assert!(offset_of!(ReceiverEntry, generation) == 16);
     assert!(size_of::<LaneEntry>() == 64);
     assert!(offset_of!(LaneEntry, priority) == 32);
     assert!(offset_of!(LaneEntry, fates) == 36);

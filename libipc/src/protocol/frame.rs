@@ -181,7 +181,7 @@ mod tests {
     /// The bytes that version 3 sends: a change here is a change of the protocol.
     #[test]
     fn golden_delete() {
-        let mut golden = b"ipc1\x03\0\0\0\x09\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0".to_vec();
+        let mut golden = b"ipc1\x04\0\0\0\x09\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0".to_vec();
         golden.extend_from_slice(b"\x07\x06orders\x01");
         assert_eq!(delete(), golden);
     }

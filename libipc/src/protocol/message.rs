@@ -314,6 +314,8 @@ pub enum OpenedRole {
         slot: u16,
         /// The group's index.
         group: u8,
+        /// Which of the slot's receivers it is.
+        generation: u32,
     },
     /// Nothing.
     Observe,

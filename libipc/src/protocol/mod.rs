@@ -22,7 +22,7 @@ pub use message::{
 pub use refusal::Refusal;
 
 /// Version of the messages; `Hello` agrees on one.
-pub const PROTOCOL_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION: u16 = 4;
 /// Largest datagram either side accepts, header included.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 10;
 /// Most descriptors that one message may carry (the kernel's own limit is 253).

@@ -117,9 +117,10 @@ impl Receiver {
     }
 
     fn acknowledge_some(&mut self, count: usize) {
+        let may_settle = self.may_settle();
         let index = &mut self.batch;
         let count = count.min(index.entries.len() - index.acknowledged);
-        if count == 0 || !self.guard.is_original() {
+        if count == 0 || !may_settle {
             return;
         }
         index.acknowledged += count;

@@ -54,14 +54,20 @@ impl Receiver {
                 Ok(()) if woke == Woke::TimedOut => ReceiveError::TimedOut,
                 Ok(()) => continue,
             };
-            let next = turn::leave(self.claimant.cursors(), self.receivers_high(), slot);
-            self.wake_in_line(next);
+            if self.has_slot() {
+                let next = turn::leave(self.claimant.cursors(), self.receivers_high(), slot);
+                self.wake_in_line(next);
+            }
             return Err(over);
         }
     }
 
     /// Gives the turn to the next in line.
     pub(super) fn pass_the_turn(&self) {
+        if !self.has_slot() {
+            // The daemon has given it to the next.
+            return;
+        }
         let next = turn::release(self.claimant.cursors(), self.receivers_high());
         self.wake_in_line(next);
     }
@@ -75,7 +81,8 @@ impl Receiver {
         words.into_iter().flatten().flatten().collect()
     }
 
-    fn place_in_line(&self, slot: u16) -> usize {
+    /// Where a slot of this group stands among those of all groups.
+    pub(super) fn place_in_line(&self, slot: u16) -> usize {
         self.group * usize::from(self.attributes.receivers_max) + usize::from(slot)
     }
 

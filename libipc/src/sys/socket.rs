@@ -135,6 +135,17 @@ struct ControlSpace([u8; CONTROL_BYTES]);
 // a sender cannot have it cut off by adding what we did not ask for.
 const CONTROL_BYTES: usize = 16 + 16 + 16 + 4 * 256 + 256;
 
+/// Bytes, with what the kernel needs beside them, that were sent over a socket and that the other side has not read yet.
+///
+/// # Errors
+/// What the kernel said.
+pub fn unread(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the call writes one int, into `bytes`.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(usize::try_from(bytes).unwrap_or(0)) }
+}
+
 /// Receives one datagram into `buffer`; waits for one if the socket is a blocking one.
 ///
 /// # Errors
@@ -246,6 +257,18 @@ mod tests {
         let who = received.credentials.unwrap();
         assert_eq!(who.pid(), nix::unistd::getpid().as_raw());
         assert_eq!(who.uid(), nix::unistd::geteuid().as_raw());
+    }
+
+    #[test]
+    fn what_is_unread_is_none_once_all_is_read() {
+        let (ours, theirs) = pair();
+        assert_eq!(unread(ours.as_fd()).unwrap(), 0);
+        (0..3).for_each(|_| send(ours.as_fd(), b"x", &[ours.as_fd()], false).unwrap());
+        for _ in 0..3 {
+            assert!(unread(ours.as_fd()).unwrap() > 0);
+            receive(theirs.as_fd(), &mut [0; 10]).unwrap();
+        }
+        assert_eq!(unread(ours.as_fd()).unwrap(), 0);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use libipc::protocol::{
 };
 
 use super::{depart, id, name};
+use crate::registry::group::Place;
 use crate::registry::mailbox::LaneWish;
 use crate::registry::permission::Caller;
 use crate::registry::quota::Quotas;
@@ -158,7 +159,8 @@ fn a_mailbox_with_groups_wants_a_group_named_by_its_receivers() {
     }
     for (name, index) in [("audit", 0), ("work", 1)] {
         let got = open(Role::Receive, Some(name)).unwrap();
-        assert_eq!(got, Got::Slot { group: index, slot: 0, inherited: false });
+        let place = Place { slot: 0, generation: 1, inherited: false };
+        assert_eq!(got, Got::Slot { group: index, place });
     }
     assert_eq!(open(Role::Observe, Some("work")), Ok(Got::Look { group: 1 }));
     assert_eq!(open(Role::Observe, None), Ok(Got::Look { group: 0 }));
