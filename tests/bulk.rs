@@ -416,3 +416,26 @@ fn copied_batches_across_the_end_of_the_lane_arrive_whole() {
         batch.acknowledge();
     }
 }
+
+/// Promise 83.
+#[test]
+fn a_call_in_a_batch_is_its_message_without_its_number() {
+    let daemon = TestDaemon::start(&[]);
+    let client = daemon.client_with("orders", &small());
+    let other = daemon.client();
+    for before in 0..3 {
+        let mut receiver = client.receiver("orders").unwrap();
+        let mut sender = other.sender("orders").unwrap();
+        (0..before).for_each(|_| sender.send(b"plain").unwrap());
+        let calling = std::thread::spawn(move || sender.call_deadline(b"tea", patience()));
+        let observer = &mut client.observer("orders").unwrap();
+        wait_until("it calls", || observer.peek(9).is_ok_and(|there| there.len() > before));
+        let there: Vec<_> = observer.peek(9).unwrap().into_iter().map(|it| it.bytes).collect();
+        let batch = receiver.receive_batch_deadline(9, patience()).unwrap();
+        let mut expected = vec![b"plain".to_vec(); before];
+        expected.push(b"tea".to_vec());
+        assert_eq!((texts(&batch), there), (expected.clone(), expected));
+        batch.acknowledge();
+        assert!(calling.join().unwrap().is_err(), "acknowledged, and not answered");
+    }
+}

@@ -136,6 +136,76 @@ fn a_message_is_handed_out_so_often_and_no_more() {
     }
 }
 
+/// Promise 102.
+#[test]
+fn what_is_given_back_in_batches_is_handed_out_so_often_and_no_more() {
+    let daemon = TestDaemon::start(&[]);
+    let client = daemon.client_with("orders", &small().max_attempts(3));
+    let mut sender = client.sender("orders").unwrap();
+    let hot: Vec<_> =
+        (0..3).map(|n| sender.send_tracked(format!("hot {n}").as_bytes()).unwrap()).collect();
+    let mut receiver = client.receiver("orders").unwrap();
+    for attempts in 0..3 {
+        let batch = receiver.receive_batch_deadline(3, patience()).unwrap();
+        assert!(batch.iter().all(|message| message.attempts() == attempts));
+        assert_eq!(batch.len(), if attempts == 0 { 3 } else { batch.len() });
+        drop(batch);
+        // What a batch leaves comes one by one: the others are given back as often.
+        while attempts > 0
+            && let Ok(delivery) = receiver.try_receive()
+            && delivery.attempts() == attempts
+        {
+            delivery.return_to_queue();
+        }
+    }
+    wait_until("all are dead", || {
+        while let Ok(batch) = receiver.try_receive_batch(3) {
+            assert!(batch.iter().all(|message| message.attempts() < 3), "handed out too often");
+        }
+        hot.iter().all(|ticket| ticket.state().unwrap() == TicketState::DeadLettered)
+    });
+    let mut letters = letters(&client, "orders");
+    for n in 0..3 {
+        let (text, _, known) = next(&mut letters);
+        assert_eq!((text, known.reason, known.attempts), (format!("hot {n}"), Reason::Attempts, 3));
+    }
+    // The first of a batch has been out as often as it may, those behind it have not.
+    sender.send(b"worn").unwrap();
+    for _ in 0..2 {
+        drop(receiver.receive_deadline(patience()).unwrap());
+    }
+    sender.send(b"fresh").unwrap();
+    let batch = receiver.receive_batch_deadline(9, patience()).unwrap();
+    let alone = batch.len() == 1;
+    drop(batch);
+    assert_eq!(next(&mut letters).0, "worn");
+    let fresh = receiver.receive_deadline(patience()).unwrap();
+    assert_eq!((fresh.bytes(), fresh.attempts()), (&b"fresh"[..], u32::from(!alone)));
+}
+
+/// Promise 28.
+#[test]
+fn attempts_that_somebody_has_made_up_are_no_harm() {
+    use libipc::regions::Cursors;
+    use libipc::sync::Ordering::Relaxed;
+    use libipc::sys::mapping::Access;
+    let daemon = TestDaemon::start(&[]);
+    let client = daemon.client_with("orders", &small());
+    client.sender("orders").unwrap().send(b"hot").unwrap();
+    let mut raw = RawClient::greet(&daemon.socket());
+    let (opened, descriptors) = raw.open("orders", Role::Receive).unwrap();
+    let _ = claim_first(&opened, &descriptors, 3);
+    let limits = opened.attributes.limits(opened.groups.len());
+    let cursors = Cursors::map(&descriptors[1], limits, Access::ReadWrite).unwrap();
+    cursors.slots[0].attempts.store(u32::MAX - 1, Relaxed);
+    cursors.header.offered[0].fetch_or(1, Relaxed);
+    let mut receiver = client.receiver("orders").unwrap();
+    let delivery = receiver.receive_deadline(patience()).unwrap();
+    assert_eq!(delivery.attempts(), u32::MAX);
+    drop(delivery);
+    assert_eq!(next(&mut letters(&client, "orders")).0, "hot");
+}
+
 /// Has a child receive a message, and kills it with that in hand.
 fn die_with(daemon: &TestDaemon, attempts: u32, text: &str) {
     let mut child = daemon.child();

@@ -48,6 +48,25 @@ pub fn patience() -> Instant {
     Instant::now() + PATIENCE
 }
 
+/// Sets a limit of a running process of ours: `--nofile=64`.
+///
+/// # Panics
+/// If that is not to be had.
+pub fn limit(pid: u32, what: &str) {
+    let status = Command::new("prlimit").args(["--pid", &pid.to_string(), what]).status();
+    assert!(status.expect("prlimit runs").success(), "prlimit {what}");
+}
+
+/// Limits the address space of a running process of ours to what it has now and so many bytes more.
+///
+/// # Panics
+/// If that is not to be had.
+pub fn limit_address_space(pid: u32, more_bytes: u64) {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).expect("ours");
+    let pages: u64 = statm.split(' ').next().and_then(|word| word.parse().ok()).expect("pages");
+    limit(pid, &format!("--as={}:unlimited", pages * 4096 + more_bytes));
+}
+
 /// Waits until a condition holds.
 ///
 /// # Panics

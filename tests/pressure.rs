@@ -1,20 +1,16 @@
 //! When much is asked for, or nothing is left: who asked is told by name, and everybody else is served.
 
-use std::process::Command;
 use std::time::Instant;
 
 use libipc::protocol::{Answer, Refresh, Request};
 use libipc::{Client, MailboxOptions, Refusal, RequestError, Role};
-use tests::{Baseline, RawClient, TestDaemon, UIDS, patience, skip_unless_root, wait_until};
+use tests::{
+    Baseline, RawClient, TestDaemon, UIDS, limit, limit_address_space, patience, skip_unless_root,
+    wait_until,
+};
 
 fn small() -> MailboxOptions {
     MailboxOptions::new().capacity_bytes(4096)
-}
-
-/// Sets a limit of a running process: `--nofile=64`.
-fn limit(pid: u32, what: &str) {
-    let status = Command::new("prlimit").args(["--pid", &pid.to_string(), what]).status();
-    assert!(status.expect("prlimit runs").success(), "prlimit {what}");
 }
 
 fn refusal<T>(result: Result<T, RequestError>) -> Option<Refusal> {
@@ -159,11 +155,7 @@ fn out_of_address_space_the_daemon_says_so_and_serves_everybody_else() {
     let client = daemon.client();
     let before = Baseline::take(&daemon, &client);
     client.create("steady", &small()).expect("a mailbox");
-    // What it has now, and some more.
-    let statm = std::fs::read_to_string(format!("/proc/{}/statm", daemon.pid())).expect("ours");
-    let pages: u64 = statm.split(' ').next().and_then(|word| word.parse().ok()).expect("pages");
-    let bytes = pages * 4096 + (8 << 20);
-    limit(daemon.pid(), &format!("--as={bytes}:unlimited"));
+    limit_address_space(daemon.pid(), 8 << 20);
     for _ in 0..3 {
         let (names, why) = exhaust(|n| {
             client

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::error::{Fault, RequestError};
 use crate::lane::claim::LaneReader;
-use crate::lane::layout::Limits;
-use crate::lane::layout::{LaneStatus, SlotState};
+use crate::lane::hints::Hints;
+use crate::lane::layout::{LaneStatus, Limits, SlotState, hint_words};
 use crate::lane::memory::RingMemory;
 use crate::lane::order::{LaneId, Standing};
 use crate::lane::position::Position;
@@ -18,6 +18,13 @@ use crate::session::{Errand, Session, Wait, opened, unexpected};
 use crate::sync::Ordering::Acquire;
 use crate::sys::mapping::Access;
 use crate::watch::Watchers;
+
+/// Why nothing can be mapped: where the process has no descriptor left, the kernel drops those that come with an answer.
+pub(crate) const NOT_HANDED_OVER: &str =
+    "its descriptors did not come (has this process any left?)";
+
+/// The same of an open.
+pub(crate) const NOT_OPENED: &str = "it was opened for something else, or its descriptors did not come (has this process any left?)";
 
 /// A link; closed with the daemon's help when its handle goes.
 #[derive(Debug)]
@@ -131,10 +138,38 @@ pub(crate) fn map_roster(
     Ok((limits, roster.map_err(|error| Fault::new(step, error))?))
 }
 
+/// The doorstep of one uid's senders, and which lanes are theirs.
+#[derive(Debug)]
+pub(crate) struct Entrance {
+    /// Whose; the home doorstep has `u32::MAX`.
+    pub(crate) uid: u32,
+    pub(crate) doorstep: Doorstep,
+    /// One bit a lane.
+    lanes: Vec<u64>,
+}
+
+impl Entrance {
+    /// What their senders say of where there may be something.
+    pub(crate) fn hints(&self) -> Hints<'_> {
+        Hints::of(&self.doorstep.hints, &self.lanes)
+    }
+
+    pub(crate) fn is_home(&self) -> bool {
+        self.uid == u32::MAX
+    }
+
+    fn note(&mut self, lane: u16, theirs: bool) {
+        let (word, bit) = (usize::from(lane) / 64, 1 << (lane % 64));
+        if let Some(word) = self.lanes.get_mut(word) {
+            *word = if theirs { *word | bit } else { *word & !bit };
+        }
+    }
+}
+
 /// The lanes and doorsteps of a mailbox that a receiver or observer has mapped.
 #[derive(Debug)]
 pub(crate) struct Neighbours {
-    doorsteps: Vec<Option<(u32, Doorstep)>>,
+    doorsteps: Vec<Option<Entrance>>,
     lanes: Vec<Option<LaneInfo>>,
     /// The daemon's count of what we have been told of.
     through: u64,
@@ -157,12 +192,26 @@ impl Neighbours {
     /// The doorstep of a lane's sender.
     pub(crate) fn doorstep_of(&self, lane: u16) -> Option<&Doorstep> {
         let index = usize::from(self.lane(lane)?.doorstep);
-        Some(&self.doorsteps.get(index)?.as_ref()?.1)
+        Some(&self.doorsteps.get(index)?.as_ref()?.doorstep)
     }
 
-    /// All doorsteps with their uids; the home doorstep has uid `u32::MAX`.
-    pub(crate) fn doorsteps(&self) -> impl Iterator<Item = &(u32, Doorstep)> + Clone {
+    /// All doorsteps with their uids.
+    pub(crate) fn entrances(&self) -> impl Iterator<Item = &Entrance> + Clone {
         self.doorsteps.iter().flatten()
+    }
+
+    /// The doorstep that no sender maps.
+    pub(crate) fn home(&self) -> Option<&Doorstep> {
+        self.entrances().find(|it| it.is_home()).map(|it| &it.doorstep)
+    }
+
+    /// Whose a lane is from now on: the senders' of this doorstep, or nobody's.
+    fn note(&mut self, lane: u16, doorstep: Option<u16>) {
+        for (index, entrance) in (0u16..).zip(&mut self.doorsteps) {
+            if let Some(entrance) = entrance {
+                entrance.note(lane, doorstep == Some(index));
+            }
+        }
     }
 
     /// Forgets a lane.
@@ -170,6 +219,7 @@ impl Neighbours {
         if let Some(place) = self.lanes.get_mut(usize::from(lane)) {
             *place = None;
         }
+        self.note(lane, None);
     }
 
     /// What the roster says of a lane that is mapped: `None` once it is another's or nobody's.
@@ -224,28 +274,39 @@ impl Neighbours {
     ) -> Result<(), Fault> {
         let step = "map what ipcd handed over";
         if descriptors.len() != fetched.doorsteps.len() + fetched.lanes.len() {
-            return Err(Fault::new(step, "another number of descriptors came than announced"));
+            return Err(Fault::new(step, NOT_HANDED_OVER));
         }
         let mut descriptors = descriptors.into_iter();
         for ((index, uid), fd) in fetched.doorsteps.into_iter().zip(&mut descriptors) {
             let index = usize::from(index);
+            // One that was mapped before something else could not be: it is told of again.
+            let known = self.doorsteps.get(index).and_then(Option::as_ref);
+            if known.is_some_and(|known| known.uid == uid) {
+                continue;
+            }
             let doorstep = Doorstep::map(fd, self.limits, Access::ReadWrite)
                 .map_err(|e| Fault::new(step, e))?;
             if self.doorsteps.len() <= index {
                 self.doorsteps.resize_with(index + 1, || None);
             }
-            self.doorsteps[index] = Some((uid, doorstep));
+            let lanes = vec![0; hint_words(self.limits.lanes_max)];
+            self.doorsteps[index] = Some(Entrance { uid, doorstep, lanes });
         }
         for (info, fd) in fetched.lanes.into_iter().zip(&mut descriptors) {
             let index = info.ticket.index;
             let Some(place) = self.lanes.get_mut(usize::from(index)) else {
                 return Err(Fault::new(step, "a lane that the mailbox does not have"));
             };
+            // Records of it may be in hand, or claimed.
+            if place.is_some_and(|known| known.ticket == info.ticket) {
+                continue;
+            }
             let (words, mapping) = LaneWords::map(fd, info.capacity_bytes, Access::ReadOnly)
                 .map_err(|e| Fault::new(step, e))?;
             let doorstep = self.doorsteps.get(usize::from(info.doorstep)).and_then(Option::as_ref);
-            let verdict = doorstep.map(|(_, words)| words.verdicts.element(index.into()));
+            let verdict = doorstep.map(|it| it.doorstep.verdicts.element(index.into()));
             *place = Some(info);
+            self.note(index, Some(info.doorstep));
             let id =
                 |ticket: LaneTicket| LaneId { index: ticket.index, generation: ticket.generation };
             let standing = Standing { priority: info.priority, after: info.predecessor.map(id) };

@@ -8,8 +8,8 @@ use crate::lane::claim::LaneReader;
 use crate::lane::layout::Claim;
 use crate::lane::memory::{Payload, RingMemory};
 use crate::lane::position::Position;
-use crate::lane::ring::Storage;
-use crate::link::{Link, Neighbours, map_roster};
+use crate::lane::ring::{RecordHeader, Storage};
+use crate::link::{Link, NOT_OPENED, Neighbours, map_roster};
 use crate::protocol::{DeadLetter, Identity, LaneInfo, Opened, OpenedRole};
 use crate::regions::{Cursors, Roster};
 use crate::session::{Session, Wait};
@@ -51,7 +51,7 @@ impl Observer {
         let (OpenedRole::Observe, Some(roster), Some(cursors)) =
             (&opened.role, descriptors.next(), descriptors.next())
         else {
-            return Err(Fault::new(step, "ipcd opened it for something else").into());
+            return Err(Fault::new(step, NOT_OPENED).into());
         };
         let (limits, roster) = map_roster(step, &opened, roster)?;
         let cursors = Cursors::map(cursors, limits, Access::ReadOnly)
@@ -118,7 +118,9 @@ impl Observer {
             std::sync::atomic::fence(Acquire);
             if claim().since(at) <= 0 && !lane.is_withdrawn(at, header) {
                 let LaneInfo { sender, dead_letter, .. } = *info;
-                peeked.push(Peeked { sender, bytes: payload.take(), dead_letter });
+                let mut bytes = payload.take();
+                bytes.truncate(RecordHeader::message_len(header.kind, bytes.len()));
+                peeked.push(Peeked { sender, bytes, dead_letter });
             }
             at = at.advance(header.granules());
             left -= header.granules();

@@ -27,7 +27,7 @@ use crate::lane::park::{self, Lull, SpinBudget, Woke};
 use crate::lane::ring::RecordHeader;
 use crate::lane::run::Reach;
 use crate::lifeline::Lifeline;
-use crate::link::{Link, Neighbours, map_roster};
+use crate::link::{Link, NOT_OPENED, Neighbours, map_roster};
 use crate::protocol::{
     Identity, LaneInfo, LaneTicket, MailboxAttributes, OnDeath, Opened, OpenedRole, Order,
     SlowGroup,
@@ -78,6 +78,8 @@ pub struct Receiver {
     skipped: bool,
     /// The daemon has not told of new lanes: ask again before sleeping.
     stale: bool,
+    /// Why some of them could not be had, to be said once.
+    unreported: Option<Fault>,
     /// Looks for messages while that is so.
     looks_while_stale: u32,
     /// When the operation in hand is to end, whoever it waits for.
@@ -132,7 +134,7 @@ impl Receiver {
         let (OpenedRole::Receive { slot, group, generation }, Some(roster), Some(cursors)) =
             (opened.role.clone(), descriptors.next(), descriptors.next())
         else {
-            return Err(Fault::new(step, "ipcd opened it for something else").into());
+            return Err(Fault::new(step, NOT_OPENED).into());
         };
         let attributes = opened.attributes;
         let (limits, roster) = map_roster(step, &opened, roster)?;
@@ -156,6 +158,7 @@ impl Receiver {
             traffic: Traffic::Open,
             skipped: false,
             stale: false,
+            unreported: None,
             looks_while_stale: 0,
             until: None,
             sender_elsewhere: true,
@@ -391,6 +394,9 @@ impl Receiver {
         if self.stale {
             self.ask_again();
         }
+        if let Some(fault) = self.unreported.take() {
+            return Err(fault.into());
+        }
         if let Some(pid) = self.wanted {
             return self.take_from(pid);
         }
@@ -426,11 +432,11 @@ impl Receiver {
         }
         self.patrol();
         // Each uid's senders in turn.
-        let count = self.neighbours.doorsteps().count().max(1);
+        let count = self.neighbours.entrances().count().max(1);
         let first = self.claims as usize % count;
-        let doorsteps = self.neighbours.doorsteps();
-        for (_, doorstep) in doorsteps.clone().skip(first).chain(doorsteps.take(first)) {
-            if self.claimant.claim_hinted(&doorstep.hints)? {
+        let entrances = self.neighbours.entrances();
+        for entrance in entrances.clone().skip(first).chain(entrances.take(first)) {
+            if self.claimant.claim_hinted(entrance.hints())? {
                 return Ok(true);
             }
         }
@@ -521,6 +527,9 @@ impl Receiver {
             let updated = self.neighbours.update(&self.link, wait, attach);
             // The daemon is away: what is mapped flows on; ask again when nothing else is to do.
             self.stale = !matches!(updated, Ok(true));
+            if let Err(RequestError::Fault(fault)) = updated {
+                self.unreported = Some(fault);
+            }
             // A sender may be gone before its lane is known here.
             self.look_for_gone_senders();
         }

@@ -11,8 +11,8 @@ use crate::lane::park::{self, Rung, SpinBudget, Woke};
 use crate::lane::position::record_granules;
 use crate::lane::ring::NoRoom;
 use crate::lifeline::Lifeline;
-use crate::link::{Link, map_roster};
-use crate::protocol::{Buffering, Group, MailboxAttributes, Opened, OpenedRole};
+use crate::link::{Link, NOT_OPENED, map_roster};
+use crate::protocol::{Buffering, Group, LaneTicket, MailboxAttributes, Opened, OpenedRole};
 use crate::regions::{Cursors, Doorstep, Roster};
 use crate::session::{Session, Wait};
 use crate::sync::Ordering::{Acquire, Relaxed};
@@ -83,6 +83,8 @@ pub struct Sender {
     guard: ForkGuard,
     /// What the daemon was asked, and has not answered.
     owed: Option<lanes::Owed>,
+    /// Lanes of other priorities that it has given and that could not be mapped.
+    given: Vec<(u8, LaneTicket)>,
     /// What its calls need.
     calls: call::WayBack,
     link: Link,
@@ -97,7 +99,7 @@ impl Sender {
         let link = Link::new(session, opened.link);
         let fault = |why: &'static str| Fault::new("open a mailbox to send", why);
         let OpenedRole::Send { lane } = opened.role else {
-            return Err(fault("ipcd opened it for something else").into());
+            return Err(fault(NOT_OPENED).into());
         };
         let attributes = opened.attributes;
         let groups = attributes.limits(opened.groups.len()).groups.into();
@@ -106,7 +108,7 @@ impl Sender {
         let (cursors, rest): (Vec<_>, Vec<_>) = (cursors, descriptors.collect());
         let (Some(roster), Ok([lane_fd, doorstep])) = (roster, <[OwnedFd; 2]>::try_from(rest))
         else {
-            return Err(fault("ipcd sent another number of descriptors").into());
+            return Err(fault(NOT_OPENED).into());
         };
         let step = "map a mailbox to send";
         let (limits, roster) = map_roster(step, &opened, roster)?;
@@ -140,6 +142,7 @@ impl Sender {
             guard: ForkGuard::get(),
             roster,
             owed: None,
+            given: Vec::new(),
             calls: call::WayBack::default(),
             link,
         };

@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::lane::layout::{Claim, LaneHeader, RosterHeader};
 use crate::lane::park;
 use crate::lane::position::Position;
+use crate::lane::takeover::offers_something;
 use crate::lifeline::LOOK_EVERY;
 use crate::regions::{Cursors, Doorstep, Roster};
 use crate::session::Session;
@@ -110,9 +111,13 @@ impl BellSleeper {
             // PAIR(publish): Acquire here, Release in `ring::LaneWriter::publish`.
             Position::new(header.tail.load(Acquire)) != Claim::from_word(claim).position
         };
-        // Relaxed: only a reason for the handle to look.
+        // Relaxed: only a reason to look closer.
         let offered = &self.cursors.header.offered;
-        park::any_bit(offered, offered.len()) || self.lanes.iter().any(published)
+        let offers = || {
+            let mut slots = 0..self.cursors.slots.len() as u16;
+            slots.any(|slot| offers_something(&self.cursors, &self.roster, slot))
+        };
+        park::any_bit(offered, offered.len()) && offers() || self.lanes.iter().any(published)
     }
 
     fn news(&self) -> News {

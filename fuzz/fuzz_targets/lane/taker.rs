@@ -2,6 +2,7 @@
 
 use arbitrary::Arbitrary;
 use libipc::lane::claim::{Claimant, Malformed, Next};
+use libipc::lane::hints::Hints;
 use libipc::lane::memory::{Payload, RingMemory};
 use libipc::lane::park;
 use libipc::lane::position::Position;
@@ -114,10 +115,10 @@ impl Taker {
         let claimed = match *what {
             Do::Claim => self.claimant.claim_next(),
             Do::Hinted { doorstep } => {
-                self.claimant.claim_hinted(&doorsteps[usize::from(doorstep)].hints)
+                self.claimant.claim_hinted(Hints::of_any(&doorsteps[usize::from(doorstep)].hints))
             }
             Do::Highest { floor, full } => {
-                let hints = doorsteps.iter().map(|doorstep| &*doorstep.hints);
+                let hints = doorsteps.iter().map(|doorstep| Hints::of_any(&doorstep.hints));
                 self.claimant.claim_highest(floor % 3, hints, full)
             }
             Do::OneOf { lanes } => {
@@ -188,7 +189,12 @@ impl Taker {
                 self.claimant.put_aside();
             }
             if let Some(offer) = self.claimant.highest_offer() {
-                let hints = world.regions.seen.doorsteps.iter().map(|doorstep| &*doorstep.hints);
+                let hints = world
+                    .regions
+                    .seen
+                    .doorsteps
+                    .iter()
+                    .map(|doorstep| Hints::of_any(&doorstep.hints));
                 let claimed = self.claimant.claim_highest(offer.saturating_add(1), hints, true);
                 if self.after_claim(world, claimed) {
                     return self.next_of_run(world);
@@ -200,7 +206,8 @@ impl Taker {
                 }
             }
         }
-        let hints = world.regions.seen.doorsteps.iter().map(|doorstep| &*doorstep.hints);
+        let hints =
+            world.regions.seen.doorsteps.iter().map(|doorstep| Hints::of_any(&doorstep.hints));
         let claimed = self.claimant.claim_highest(0, hints, true);
         self.after_claim(world, claimed) && {
             self.next_of_run(world);

@@ -548,7 +548,7 @@ impl<S: Storage> Claimant<S> {
         if !self.has_in_hand() {
             return None;
         }
-        self.received += 1;
+        self.received = self.received.wrapping_add(1);
         // Relaxed: a counter for people.
         self.mine.received.store(self.received, Relaxed);
         Some(self.free_in_hand())
@@ -580,7 +580,7 @@ impl<S: Storage> Claimant<S> {
             return None;
         }
         run.next = end;
-        self.received += count;
+        self.received = self.received.wrapping_add(count);
         // Relaxed: a counter for people.
         self.mine.received.store(self.received, Relaxed);
         let lane = self.free();
@@ -619,7 +619,7 @@ impl<S: Storage> Claimant<S> {
 
     /// Counts messages that were let go.
     pub fn count_received(&mut self, count: u64) {
-        self.received += count;
+        self.received = self.received.wrapping_add(count);
         // Relaxed: a counter for people.
         self.mine.received.store(self.received, Relaxed);
     }

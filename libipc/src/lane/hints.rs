@@ -7,6 +7,44 @@
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Relaxed, Release};
 
+/// The hints of one doorstep, as a receiver reads them.
+#[derive(Clone, Copy, Debug)]
+pub struct Hints<'a> {
+    /// One bit a lane.
+    words: &'a [AtomicU64],
+    /// The lanes of that doorstep's senders, one bit a lane: what is said of others is not asked for. `None` is any lane.
+    lanes: Option<&'a [u64]>,
+}
+
+impl<'a> Hints<'a> {
+    /// The hints of senders that have these lanes.
+    #[must_use]
+    pub fn of(words: &'a [AtomicU64], lanes: &'a [u64]) -> Self {
+        Self { words, lanes: Some(lanes) }
+    }
+
+    /// Hints of any lane.
+    #[must_use]
+    pub fn of_any(words: &'a [AtomicU64]) -> Self {
+        Self { words, lanes: None }
+    }
+
+    /// Says again that a lane has something.
+    pub(super) fn give_again(self, lane: u16) {
+        give_surely(self.words, lane);
+    }
+
+    fn bits(self, index: usize) -> u64 {
+        let lanes = self.lanes.map_or(u64::MAX, |lanes| lanes.get(index).copied().unwrap_or(0));
+        // Relaxed: a hint may be wrong.
+        self.words[index].load(Relaxed) & lanes
+    }
+}
+
+/// Lanes of one doorstep that have nothing in spite of their hints, and that are looked at before the others have their
+/// turn: whoever gives hints to no purpose holds itself up.
+const VAIN_LOOKS_MAX: u32 = 64;
+
 /// A sender says that its lane may have something. Costs a load where the bit is set already.
 #[inline]
 pub fn give(hints: &[AtomicU64], lane: u16) {
@@ -30,12 +68,12 @@ pub fn give_surely(hints: &[AtomicU64], lane: u16) {
 }
 
 /// Tries the lanes whose bits are set and are in the mask (given word by word), those behind `after` first, until `take` has taken something from
-/// one. The bit of a lane that has nothing is cleared, and the lane looked at once more.
+/// one, or so many had nothing. The bit of a lane that has nothing is cleared, and the lane looked at once more.
 ///
 /// # Errors
 /// What `take` says.
 pub fn scan<E>(
-    hints: &[AtomicU64],
+    hints: Hints<'_>,
     mask: impl Fn(usize) -> u64,
     after: u16,
     mut take: impl FnMut(u16) -> Result<bool, E>,
@@ -43,13 +81,15 @@ pub fn scan<E>(
     let first = usize::from(after) / 64;
     let behind = u64::MAX.checked_shl(u32::from(after % 64) + 1).unwrap_or(0);
     // The word of `after` comes twice: its bits behind `after` at the beginning, the others at the end.
-    for step in 0..=hints.len() {
-        let index = (first + step) % hints.len();
-        let word = &hints[index];
-        let mut bits = word.load(Relaxed) & mask(index);
+    let count = hints.words.len();
+    let mut vain = 0;
+    for step in 0..=count {
+        let index = (first + step) % count;
+        let word = &hints.words[index];
+        let mut bits = hints.bits(index) & mask(index);
         bits &= match step {
             0 => behind,
-            _ if step == hints.len() => !behind,
+            _ if step == count => !behind,
             _ => u64::MAX,
         };
         while bits != 0 {
@@ -65,6 +105,10 @@ pub fn scan<E>(
                 word.fetch_or(bit, Release);
                 return Ok(true);
             }
+            vain += 1;
+            if vain == VAIN_LOOKS_MAX {
+                return Ok(false);
+            }
         }
     }
     Ok(false)
@@ -78,7 +122,7 @@ mod tests {
     fn lanes(hints: &[AtomicU64], after: u16) -> Vec<u16> {
         let mut seen = Vec::new();
         let found = scan(
-            hints,
+            Hints::of_any(hints),
             |_| u64::MAX,
             after,
             |lane| {
@@ -111,7 +155,29 @@ mod tests {
     fn the_bit_of_a_lane_with_something_stays() {
         let hints = [AtomicU64::new(0)];
         give(&hints, 5);
-        assert_eq!(scan(&hints, |_| u64::MAX, 0, |_| Ok::<_, ()>(true)), Ok(true));
+        let any = Hints::of_any(&hints);
+        assert_eq!(scan(any, |_| u64::MAX, 0, |_| Ok::<_, ()>(true)), Ok(true));
         assert_eq!(hints[0].load(Relaxed), 1 << 5);
+    }
+
+    #[test]
+    fn hints_at_the_lanes_of_others_and_hints_without_end_cost_little() {
+        let hints: Vec<_> = (0..500).map(|_| AtomicU64::new(u64::MAX)).collect();
+        let mut lanes = vec![0; 500];
+        lanes[7] = 1 << 3;
+        let mut asked = Vec::new();
+        let mut ask = |lane| {
+            asked.push(lane);
+            Ok::<_, ()>(false)
+        };
+        assert_eq!(scan(Hints::of(&hints, &lanes), |_| u64::MAX, 0, &mut ask), Ok(false));
+        assert_eq!(asked, [7 * 64 + 3, 7 * 64 + 3], "twice, and no other");
+        let mut asked = 0;
+        let ask = |_| {
+            asked += 1;
+            Ok::<_, ()>(false)
+        };
+        assert_eq!(scan(Hints::of_any(&hints), |_| u64::MAX, 0, ask), Ok(false));
+        assert_eq!(asked, 2 * VAIN_LOOKS_MAX);
     }
 }

@@ -32,6 +32,6 @@ pub mod position;
 pub mod repair;
 pub mod ring;
 pub mod run;
-mod takeover;
+pub(crate) mod takeover;
 pub mod turn;
 pub mod withdraw;

@@ -9,6 +9,7 @@ mod arrival;
 mod choice;
 mod growth;
 mod letters;
+mod takeover;
 mod withdraw;
 
 use std::io;

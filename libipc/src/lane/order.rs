@@ -10,14 +10,13 @@
 use std::cmp::Reverse;
 
 use crate::lane::claim::{Claimant, LaneReader, Malformed, TURN_RECORDS};
-use crate::lane::hints;
+use crate::lane::hints::{self, Hints};
 use crate::lane::layout::{Hold, LaneStatus, SlotState};
 use crate::lane::position::Position;
 use crate::lane::repair::is_offered;
 use crate::lane::ring::Storage;
 use crate::lane::run::Reach;
-use crate::sync::AtomicU64;
-use crate::sync::Ordering::Acquire;
+use crate::sync::Ordering::{Acquire, Relaxed};
 
 /// With so many lanes of one priority it is as quick to look at each.
 pub const LANES_WITHOUT_HINTS: usize = 8;
@@ -223,8 +222,11 @@ impl<S: Storage> Claimant<S> {
             is_offered(&self.cursors, slot)
                 && (slot == self.slot || !occupied)
                 && cell.taker.load(Acquire) == 0
-                && Hold::from_word(cell.hold.load(Acquire))
-                    .is_some_and(|hold| self.lane(hold.lane).is_some() && lanes(hold.lane))
+                && Hold::from_word(cell.hold.load(Acquire)).is_some_and(|hold| {
+                    // What cannot be true nobody takes over.
+                    let end = Position::new(cell.end.load(Relaxed));
+                    lanes(hold.lane) && self.plausible(hold, end)
+                })
         })
     }
 
@@ -232,7 +234,7 @@ impl<S: Storage> Claimant<S> {
     ///
     /// # Errors
     /// [`Malformed`]: that lane is left alone from now on.
-    pub fn claim_hinted(&mut self, hints: &[AtomicU64]) -> Result<bool, Malformed> {
+    pub fn claim_hinted(&mut self, hints: Hints<'_>) -> Result<bool, Malformed> {
         if self.returned || self.unreported.is_some() {
             return self.claim_next();
         }
@@ -255,7 +257,7 @@ impl<S: Storage> Claimant<S> {
 
     /// Claims of a lane whose hint was found. Where it has something, but another is to be emptied before, it keeps
     /// the hint: its sender may have nothing more to send that would give it anew.
-    fn claim_as_hinted(&mut self, lane: u16, hints: &[AtomicU64]) -> Result<bool, Malformed> {
+    fn claim_as_hinted(&mut self, lane: u16, hints: Hints<'_>) -> Result<bool, Malformed> {
         // A hint of a lane that is not attached (yet) is as good as none.
         if usize::from(lane) >= self.lanes.len() {
             return Ok(false);
@@ -264,7 +266,7 @@ impl<S: Storage> Claimant<S> {
         let waits =
             |reader: &LaneReader<S>| !reader.open && !reader.corrupt && self.has_some(lane, reader);
         if !claimed && self.lane(lane).is_some_and(waits) {
-            hints::give_surely(hints, lane);
+            hints.give_again(lane);
         }
         Ok(claimed)
     }
@@ -299,7 +301,7 @@ impl<S: Storage> Claimant<S> {
     pub fn claim_highest<'a>(
         &mut self,
         floor: u8,
-        hints: impl Iterator<Item = &'a [AtomicU64]> + Clone,
+        hints: impl Iterator<Item = Hints<'a>> + Clone,
         full: bool,
     ) -> Result<bool, Malformed> {
         if let Some(malformed) = self.unreported.take() {
@@ -326,7 +328,7 @@ impl<S: Storage> Claimant<S> {
     fn claim_of_class<'a>(
         &mut self,
         class: &mut Class,
-        mut hints: impl Iterator<Item = &'a [AtomicU64]>,
+        mut hints: impl Iterator<Item = Hints<'a>>,
         full: bool,
     ) -> Result<bool, Malformed> {
         if class.records >= TURN_RECORDS {

@@ -195,10 +195,12 @@ fn finish_takeovers_of(cursors: &Cursors, slot: u16) {
         if theirs.taker.load(Acquire) != me {
             continue;
         }
-        let (word, bit) = slot_bit(index);
-        let held = Hold::from_word(theirs.hold.load(Acquire));
+        // The mark before the hold. Behind a takeover that has come to clear the mark the slot's owner goes on: it may have
+        // claimed, and returned, something else since, and that offer is none of ours to end.
         let offered = is_offered(cursors, index);
-        if held.is_none() {
+        let held = Hold::from_word(theirs.hold.load(Acquire));
+        if offered && held.is_none() {
+            let (word, bit) = slot_bit(index);
             cursors.header.offered[word].fetch_and(!bit, AcqRel);
         } else if offered && index != slot {
             // The offer stands where it was; the copy of it goes.

@@ -16,12 +16,13 @@
 //! time, so nothing is left over.
 
 use crate::lane::claim::Claimant;
-use crate::lane::layout::{Hold, Marked};
+use crate::lane::layout::{Claim, Hold, Marked};
 use crate::lane::park::slot_bit;
-use crate::lane::position::Position;
+use crate::lane::position::{Position, granules_of};
 use crate::lane::repair::{is_offered, slot_is_idle};
 use crate::lane::ring::Storage;
 use crate::lane::run::Run;
+use crate::regions::{Cursors, Roster};
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::overwrite;
 
@@ -30,6 +31,28 @@ use crate::sync::overwrite;
 enum Share {
     All,
     First,
+}
+
+/// Whether an offered run can be true: inside what its lane of so many granules has room for, before its claim.
+fn is_plausible(cursors: &Cursors, hold: Hold, end: Position, capacity: u64) -> bool {
+    let len = end.since(hold.position);
+    let claim = cursors.claims.get(usize::from(hold.lane)).map(|cell| cell.claim.load(Acquire));
+    let claimed = |word| Claim::from_word(word).position.since(end) >= 0;
+    len > 0 && len as u64 <= capacity && claim.is_some_and(claimed)
+}
+
+/// Whether a slot offers what can be true, and nobody is about to take it, as far as can be seen without having the lane:
+/// what a receiver would not take over is no reason to wake it.
+pub(crate) fn offers_something(cursors: &Cursors, roster: &Roster, slot: u16) -> bool {
+    let Some(cell) = cursors.slots.get(usize::from(slot)) else { return false };
+    let free = is_offered(cursors, slot) && cell.taker.load(Acquire) == 0;
+    let Some(hold) = free.then(|| Hold::from_word(cell.hold.load(Acquire))).flatten() else {
+        return false;
+    };
+    let entry = roster.lanes.get(usize::from(hold.lane));
+    // Relaxed: written before the lane's status, and the slot's next lane may be as long as it likes.
+    let capacity = entry.map_or(0, |entry| granules_of(entry.capacity_bytes.load(Relaxed)));
+    is_plausible(cursors, hold, Position::new(cell.end.load(Relaxed)), capacity)
 }
 
 impl<S: Storage> Claimant<S> {
@@ -260,10 +283,12 @@ impl<S: Storage> Claimant<S> {
             let ours = Hold { confirmed: true, ..hold };
             // PAIR(hold): as in `claim_from`; the record is never without a hold.
             overwrite(&mine.hold, ours.to_word());
+            self.checkpoint(hold.lane);
             // PAIR(takeover): whoever saw neither hold sees this word changed.
             self.cursors.header.takeovers.fetch_add(1, AcqRel);
             let left = rest.map_or(Hold::IDLE, |position| Hold { position, ..ours }.to_word());
             overwrite(&theirs.hold, left);
+            self.checkpoint(hold.lane);
         }
         if let Some(rest) = rest {
             if rest.since(marked_end) >= 0 {
@@ -274,16 +299,16 @@ impl<S: Storage> Claimant<S> {
         } else {
             self.cursors.header.offered[word].fetch_and(!bit, AcqRel);
         }
+        self.checkpoint(hold.lane);
         overwrite(&theirs.taker, 0);
         self.run = Run { attempts, marked_end, ..Run::new(hold.lane, hold.position, end) };
         true
     }
 
-    /// Whether an offered run can be true: inside what its lane has room for, before its claim.
-    fn plausible(&self, hold: Hold, end: Position) -> bool {
-        let len = end.since(hold.position);
+    /// Whether an offered run of a lane that this receiver has can be true.
+    pub(super) fn plausible(&self, hold: Hold, end: Position) -> bool {
         let capacity = self.lane(hold.lane).map_or(0, |lane| lane.storage().capacity());
-        len > 0 && len as u64 <= capacity && self.claim_position(hold.lane).since(end) >= 0
+        is_plausible(&self.cursors, hold, end, capacity)
     }
 
     /// Behind the first record of what is offered, if there are more.

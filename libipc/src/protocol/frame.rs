@@ -121,6 +121,15 @@ pub fn decode<T: DeserializeOwned>(
     Ok((frame, body))
 }
 
+/// Takes a message out of one datagram whose descriptors, or some of them, were lost on the way.
+///
+/// # Errors
+/// As for [`decode`], whatever the number of descriptors.
+pub fn decode_alone<T: DeserializeOwned>(bytes: &[u8]) -> Result<(Frame, T), FrameError> {
+    let announced = bytes.get(6..8).map_or(0, |count| u16::from_le_bytes([count[0], count[1]]));
+    decode(bytes, announced.into())
+}
+
 /// The request number in a header that is otherwise unchecked: for an answer that says what is wrong.
 #[must_use]
 pub fn request_number(bytes: &[u8]) -> u64 {

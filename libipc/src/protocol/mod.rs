@@ -13,7 +13,7 @@ pub use attributes::{
     Buffering, DEAD_LETTER_BYTES_MAX, DeadLetter, Group, GroupName, MailboxAttributes, OnDeath,
     Order, Owner, Queued, Reason, Receivers, SlowGroup,
 };
-pub use frame::{Frame, FrameError, decode, encode};
+pub use frame::{Frame, FrameError, decode, decode_alone, encode};
 pub use message::{
     Answer, DirectAddress, Fetched, GroupReport, Identity, LaneInfo, LaneTicket, MailboxDetail,
     MailboxName, MailboxSummary, MemberInfo, Opened, OpenedRole, Refresh, Request, Role,

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use crate::error::{ReceiveError, TryReceiveError};
+use crate::error::{ReceiveError, RequestError, TryReceiveError};
 use crate::lane::position::{GRANULE_BYTES, Position};
 use crate::lane::run::Reach;
-use crate::protocol::Identity;
+use crate::protocol::{Identity, Reason, Refusal};
 use crate::receiver::Receiver;
 
 /// The messages of the batch in hand. Kept by the receiver, so that its memory serves the next.
@@ -116,6 +116,36 @@ impl Receiver {
         }
     }
 
+    /// Gives back what of the batch is not acknowledged; what was handed out as often as it may be, and that comes first, away.
+    fn give_batch_back(&mut self) {
+        while self.may_settle() && self.first_is_worn_out() && self.bury_first().is_ok() {}
+        if self.batch.acknowledged < self.batch.entries.len() {
+            self.return_to_queue();
+        }
+    }
+
+    fn first_is_worn_out(&self) -> bool {
+        let first = self.batch.entries.get(self.batch.acknowledged);
+        first.is_some_and(|entry| self.is_worn_out(entry.attempts))
+    }
+
+    /// Has the daemon make a dead letter of the first message that is left, and goes on to the next.
+    fn bury_first(&mut self) -> Result<(), RequestError> {
+        let lane = self.claimant.in_hand().and_then(|taken| self.neighbours.lane(taken.lane));
+        let (Some(lane), Some(at)) = (lane, self.claimant.position_in_hand()) else {
+            return Err(Refusal::NotInHand.into());
+        };
+        self.link.reject(lane.ticket, at, Reason::Attempts)?;
+        let index = &mut self.batch;
+        index.acknowledged += 1;
+        let next = index.entries.get(index.acknowledged).map(|entry| index.at(*entry));
+        // It is not received: it does not count.
+        if let Some(lane) = self.claimant.acknowledge_some(0, next) {
+            self.has_freed(lane);
+        }
+        Ok(())
+    }
+
     fn acknowledge_some(&mut self, count: usize) {
         let may_settle = self.may_settle();
         let index = &mut self.batch;
@@ -194,14 +224,15 @@ impl Batch<'_> {
 
     fn message(&self, entry: Entry) -> BatchMessage<'_> {
         let begin = entry.offset as usize;
-        let bytes = &self.receiver.payload()[begin..begin + entry.len as usize];
+        // All that was copied, or is seen: a call's number is left out by the entry's length.
+        let bytes = &self.receiver.payload.bytes()[begin..begin + entry.len as usize];
         BatchMessage { bytes, attempts: entry.attempts }
     }
 }
 
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
-        self.receiver.return_to_queue();
+        self.receiver.give_batch_back();
     }
 }
 

@@ -25,13 +25,18 @@ impl Receiver {
 
     /// Gives the message in hand back; or, if it was handed out as often as that may be, away.
     pub(crate) fn give_back(&mut self) {
-        let limit = self.attributes.max_attempts;
-        let hand_outs = self.claimant.in_hand().map_or(0, |taken| taken.attempts + 1);
-        let last = limit != 0 && hand_outs >= limit && !self.lossy && self.dead_letter().is_none();
+        let last = self.claimant.in_hand().is_some_and(|taken| self.is_worn_out(taken.attempts));
         // Without the daemon, or without room for it, it is offered once more: nothing is lost.
         if !last || self.reject(Reason::Attempts).is_err() {
             self.return_to_queue();
         }
+    }
+
+    /// Whether a message that was handed out so often before is not to be handed out again.
+    pub(super) fn is_worn_out(&self, attempts: u32) -> bool {
+        let limit = self.attributes.max_attempts;
+        let hand_outs = attempts.saturating_add(1);
+        limit != 0 && hand_outs >= limit && !self.lossy && self.dead_letter().is_none()
     }
 
     /// What is known of the dead letter in hand.

@@ -2,6 +2,7 @@
 
 use super::Receiver;
 use crate::error::TryReceiveError;
+use crate::link::Entrance;
 use crate::sync::Ordering::Acquire;
 
 /// Times that the earliest message is looked for again when others take it first.
@@ -36,10 +37,10 @@ impl Receiver {
     fn claim_highest(&mut self, floor: u8, thorough: bool) -> Result<bool, TryReceiveError> {
         self.claims = self.claims.wrapping_add(1);
         self.patrol();
-        let doorsteps = || self.neighbours.doorsteps().map(|(_, doorstep)| &*doorstep.hints);
+        let entrances = || self.neighbours.entrances().map(Entrance::hints);
         // Each uid's senders in turn.
-        let first = self.claims as usize % doorsteps().count().max(1);
-        let hints = || doorsteps().skip(first).chain(doorsteps().take(first));
+        let first = self.claims as usize % entrances().count().max(1);
+        let hints = || entrances().skip(first).chain(entrances().take(first));
         let claimed = match self.claimant.claim_highest(floor, hints(), false) {
             Ok(false) if thorough => self.claimant.claim_highest(floor, hints(), true),
             other => other,

@@ -171,6 +171,7 @@ impl Receiver {
     pub(crate) fn has_news(&mut self) -> bool {
         self.ask_for_daemon();
         self.check().is_err()
+            || self.unreported.is_some()
             || self.ending().is_some()
             || self.claimant.has_run()
             || self.claimant.anything_to_take()

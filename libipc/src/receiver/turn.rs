@@ -75,9 +75,9 @@ impl Receiver {
     /// The words on which this receiver sleeps in line: its own, and the bell that `ipcd` rings when the
     /// mailbox changes. No sender maps either.
     fn words_in_line(&self) -> Vec<&AtomicU32> {
-        let home = self.neighbours.doorsteps().find(|(uid, _)| *uid == u32::MAX);
         let place = self.place_in_line(self.claimant.slot());
-        let words = home.map(|(_, home)| [home.freed.get(place), Some(self.bell(home))]);
+        let words =
+            self.neighbours.home().map(|home| [home.freed.get(place), Some(self.bell(home))]);
         words.into_iter().flatten().flatten().collect()
     }
 
@@ -88,8 +88,7 @@ impl Receiver {
 
     fn wake_in_line(&self, slot: Option<u16>) {
         let place = slot.map(|slot| self.place_in_line(slot));
-        let home = self.neighbours.doorsteps().find(|(uid, _)| *uid == u32::MAX);
-        if let (Some(place), Some((_, home))) = (place, home)
+        if let (Some(place), Some(home)) = (place, self.neighbours.home())
             && let Some(word) = home.freed.get(place)
         {
             park::ring(word, 1, &Futex);

@@ -41,13 +41,10 @@ impl Receiver {
     /// The doorsteps whose bells wake this receiver.
     pub(super) fn doorsteps_to_listen_at(&self) -> impl Iterator<Item = &Doorstep> {
         // Where every sender is of our own uid, their bell is as safe as one of our own.
-        let ours = |&(uid, _): &&(u32, _)| *uid == self.uid;
-        let senders = || self.neighbours.doorsteps().filter(|(uid, _)| *uid != u32::MAX);
-        let all_ours = senders().next().is_some() && senders().all(|doorstep| ours(&doorstep));
-        let doorsteps = self.neighbours.doorsteps();
-        doorsteps
-            .filter(move |(uid, _)| !(all_ours && *uid == u32::MAX))
-            .map(|(_, doorstep)| doorstep)
+        let senders = || self.neighbours.entrances().filter(|it| !it.is_home());
+        let all_ours = senders().next().is_some() && senders().all(|it| it.uid == self.uid);
+        let entrances = self.neighbours.entrances();
+        entrances.filter(move |it| !(all_ours && it.is_home())).map(|it| &it.doorstep)
     }
 
     /// Wakes another sleeper, if there is one and something to take for it.

@@ -15,6 +15,7 @@ use crate::lane::position::{GRANULE_BYTES, Position};
 use crate::lane::ring::{LaneWriter, NoRoom};
 use crate::lane::withdraw::Record;
 use crate::lifeline::LOOK_EVERY;
+use crate::link::NOT_HANDED_OVER;
 use crate::protocol::{
     Answer, Buffering, DirectAddress, LaneInfo, LaneTicket, Order, Refusal, Request, SlowGroup,
 };
@@ -47,6 +48,8 @@ pub(super) struct Owed {
     /// **Invariant:** in that one nothing is published any more. Nobody knows when the daemon comes to the request; from
     /// then on it frees that lane as soon as it finds it empty.
     replaces: Option<(LaneTicket, u64)>,
+    /// The lane that the daemon has given for it, and that could not be mapped: another is to go on from that.
+    given: Option<LaneTicket>,
 }
 
 /// A lane as its sender has it.
@@ -131,6 +134,14 @@ impl SendLane {
     }
 }
 
+/// Which lane the daemon has given, if that is what it has answered.
+fn lane_given((answer, _): &Answered) -> Option<LaneTicket> {
+    match answer {
+        Answer::LaneAdded { lane } => Some(lane.ticket),
+        _ => None,
+    }
+}
+
 impl Sender {
     /// Messages that are sent from now on have this priority: 0, the lowest and what a sender begins with, to
     /// 31. Receivers take the highest first; messages of one sender and one priority stay in order. The first
@@ -159,10 +170,16 @@ impl Sender {
             None => {
                 self.take_up(Wait::until(None))?;
                 let capacity = self.attributes.capacity_bytes;
-                let request = self.link.add_lane(priority, capacity, None);
-                let session = self.link.session();
-                let added = session.request(&request)?;
-                self.map_added(added, capacity)?
+                let given = self.given.iter().find(|(of, _)| *of == priority);
+                let request = self.link.add_lane(priority, capacity, given.map(|(_, lane)| *lane));
+                let added = self.link.session().request(&request)?;
+                let ticket = lane_given(&added);
+                let mapped = self.map_added(added, capacity);
+                self.given.retain(|(of, _)| *of != priority);
+                if mapped.is_err() {
+                    self.given.extend(ticket.map(|lane| (priority, lane)));
+                }
+                mapped?
             }
         };
         self.others.push(std::mem::replace(&mut self.lane, lane));
@@ -268,7 +285,7 @@ impl Sender {
                 self.refresh();
                 Ok(false)
             }
-            Err(error) => Err(self.stop((ticket, capacity_bytes), error)),
+            Err(error) => Err(self.stop((ticket, capacity_bytes), None, error)),
         }
     }
 
@@ -279,9 +296,10 @@ impl Sender {
         added: Answered,
     ) -> Result<(), RequestError> {
         let (replaced, capacity_bytes) = replaces;
+        let given = lane_given(&added);
         let mut lane = match self.map_added(added, capacity_bytes) {
             Ok(lane) => lane,
-            Err(error) => return Err(self.stop(replaces, error)),
+            Err(error) => return Err(self.stop(replaces, given, error)),
         };
         if capacity_bytes > self.attributes.capacity_bytes {
             lane.writer.look_every(GROWN_LOOKS_EVERY);
@@ -298,12 +316,18 @@ impl Sender {
         Ok(())
     }
 
-    /// There is no lane to go on in. If the daemon has come to the request nothing is sent any more: this lane is its to
-    /// free.
-    fn stop(&mut self, replaces: (LaneTicket, u64), error: RequestError) -> RequestError {
+    /// There is no lane to go on in. If the daemon has come to the request nothing is sent before there is: this lane is its
+    /// to free.
+    fn stop(
+        &mut self,
+        replaces: (LaneTicket, u64),
+        given: Option<LaneTicket>,
+        error: RequestError,
+    ) -> RequestError {
         let may_be_done = self.link.session().is_broken() || !self.still_has(replaces.0);
-        if !matches!(error, RequestError::Refused(_)) && may_be_done {
-            self.owed = Some(Owed { errand: Errand::default(), replaces: Some(replaces) });
+        if given.is_some() || (!matches!(error, RequestError::Refused(_)) && may_be_done) {
+            let (errand, replaces) = (Errand::default(), Some(replaces));
+            self.owed = Some(Owed { errand, replaces, given });
         }
         self.refresh();
         error
@@ -317,7 +341,7 @@ impl Sender {
     ) -> Result<SendLane, RequestError> {
         let Answer::LaneAdded { lane } = answer else { return Err(unexpected(&answer)) };
         let [fd] = <[OwnedFd; 1]>::try_from(descriptors)
-            .map_err(|_| Fault::new("add a lane", "ipcd sent no descriptor"))?;
+            .map_err(|_| Fault::new("add a lane", NOT_HANDED_OVER))?;
         if lane.doorstep != self.lane.info.doorstep || lane.capacity_bytes != capacity_bytes {
             return Err(Fault::new("add a lane", "ipcd gave another one").into());
         }
@@ -360,7 +384,7 @@ impl Sender {
     ) -> Result<Option<Answered>, RequestError> {
         let mut errand = Errand::default();
         let answer = errand.run(self.link.session(), request, wait)?;
-        self.owed = errand.is_under_way().then_some(Owed { errand, replaces });
+        self.owed = errand.is_under_way().then_some(Owed { errand, replaces, given: None });
         Ok(answer)
     }
 
@@ -371,6 +395,8 @@ impl Sender {
             owed.errand.take_up(wait)
         } else if self.link.session().is_away() {
             Err(RequestError::DaemonAway)
+        } else if let Some(request) = self.instead_of(&owed) {
+            owed.errand.run(self.link.session(), &request, wait)
         } else {
             Err(Fault::new("go on in another lane", "it could not be mapped").into())
         };
@@ -381,7 +407,7 @@ impl Sender {
             }
             (Ok(Some(added)), Some(replaces)) => self.replace(replaces, added)?,
             (Err(error), Some(replaces)) => {
-                let error = self.stop(replaces, error);
+                let error = self.stop(replaces, owed.given, error);
                 if self.owed.is_some() {
                     return Err(error);
                 }
@@ -391,6 +417,14 @@ impl Sender {
         }
         self.refresh();
         Ok(true)
+    }
+
+    /// What the daemon is asked instead of a lane that it has given and that could not be mapped: one that goes on from it.
+    fn instead_of(&self, owed: &Owed) -> Option<Request> {
+        let (given, (replaced, capacity_bytes)) = (owed.given?, owed.replaces?);
+        let mut lanes = std::iter::once(&self.lane).chain(&self.others);
+        let lane = lanes.find(|lane| lane.info.ticket == replaced)?;
+        Some(self.link.add_lane(lane.info.priority, capacity_bytes, Some(given)))
     }
 
     /// Whether a lane is this sender's, as the daemon has it.

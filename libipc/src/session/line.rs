@@ -8,7 +8,9 @@ use std::os::fd::BorrowedFd;
 
 use super::Answered;
 use crate::error::{Fault, RequestError};
-use crate::protocol::{Answer, FrameError, MESSAGE_BYTES_MAX, Refusal, Request, decode, encode};
+use crate::protocol::{
+    Answer, FrameError, MESSAGE_BYTES_MAX, Refusal, Request, decode, decode_alone, encode,
+};
 use crate::sys::socket::{self, Received};
 
 /// The requests that are under way.
@@ -200,13 +202,15 @@ fn understand(buffer: &[u8], received: Received) -> Result<(u64, Answered), Requ
     if received.len == 0 {
         return Err(RequestError::DaemonAway);
     }
-    if received.truncated {
-        let why = "it was cut off (has this process descriptors left?)";
-        return Err(Fault::new("read ipcd's answer", why).into());
-    }
-    let (frame, answer) = decode::<Answer>(&buffer[..received.len], received.descriptors.len())
-        .map_err(|error| Fault::new("read ipcd's answer", error))?;
-    Ok((frame.request, (answer, received.descriptors)))
+    let (bytes, descriptors) = (&buffer[..received.len], received.descriptors);
+    let decoded = if received.truncated {
+        // This process has no descriptor left for what came with it: whoever asked misses them, and nobody else.
+        decode_alone::<Answer>(bytes).map(|(frame, answer)| (frame, (answer, Vec::new())))
+    } else {
+        decode::<Answer>(bytes, descriptors.len()).map(|(frame, it)| (frame, (it, descriptors)))
+    };
+    let (frame, answered) = decoded.map_err(|error| Fault::new("read ipcd's answer", error))?;
+    Ok((frame.request, answered))
 }
 
 fn unless_it_would_block<T>(result: io::Result<T>) -> io::Result<Option<T>> {

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64 as Clock;
 
 use super::growth::{Chain, Taker};
 use super::{LaneWriter, Mailbox, Relaxed, explore, thread};
-use crate::lane::hints;
+use crate::lane::hints::{self, Hints};
 use crate::lane::order::{LANES_WITHOUT_HINTS, Standing};
 use crate::sync::AtomicU64;
 
@@ -119,7 +119,7 @@ fn loom_what_comes_while_its_hint_is_cleared_is_not_overlooked() {
         let mut got = Vec::new();
         let mut take = |taker: &mut Taker| {
             let claimant = &mut taker.claimant;
-            if claimant.claim_highest(0, [&hints[..]].into_iter(), false).unwrap() {
+            if claimant.claim_highest(0, [Hints::of_any(&hints[..])].into_iter(), false).unwrap() {
                 got.extend(chain.mailbox().take(claimant));
                 chain.mailbox().acknowledge(claimant);
             }

@@ -13,7 +13,7 @@ use super::{
     Mailbox, Mended, Model, Relaxed, Release, SlotState, explore, lane_is_drained, mend_slot,
     shared, shared_slice, slot_is_idle, thread,
 };
-use crate::lane::hints;
+use crate::lane::hints::{self, Hints};
 use crate::lane::layout::{Claim, ClaimCell, LaneStatus};
 use crate::lane::order::{LANES_WITHOUT_HINTS, LaneId, Standing};
 use crate::lane::position::Position;
@@ -357,7 +357,7 @@ fn loom_a_lane_that_waits_keeps_its_hint() {
         let Taker { mut claimant, .. } = chain.taker(0);
         // Lane 1 is looked at first, and has to wait.
         let mut got = Vec::new();
-        while claimant.claim_highest(0, [&hints[..]].into_iter(), false).unwrap() {
+        while claimant.claim_highest(0, [Hints::of_any(&hints[..])].into_iter(), false).unwrap() {
             got.extend(chain.mailbox().take(&mut claimant));
             chain.mailbox().acknowledge(&mut claimant);
         }
