@@ -20,7 +20,7 @@ use libipc::lane::layout::{
 };
 use libipc::lane::position::{GRANULE_BYTES, Position, granules_of};
 use libipc::lane::repair::leave_line;
-use libipc::lane::ring::RecordHeader;
+use libipc::lane::ring::{RecordHeader, RecordWord};
 use libipc::protocol::{Identity, LaneInfo, LaneTicket, Receivers};
 use libipc::regions::{Cursors, Doorstep, Roster};
 use libipc::sync::{AtomicU32, AtomicU64, Ordering};
@@ -204,17 +204,17 @@ impl LaneRegion {
         self.region.get(self.offset_of(at), &mut words)?;
         let (first, second) = words.split_at(8);
         let word = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_ne_bytes);
-        Ok(RecordHeader::from_words([word(first), word(second)]))
+        Ok(RecordHeader::from_words(RecordWord::new(word(first)), || word(second)))
     }
 
-    /// The first `len` bytes of the payload of the record at a position; it is no longer than the lane.
+    /// The first `len` bytes of the payload of the record at a position that has this first word; it is no longer than
+    /// the lane.
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn payload(&self, at: Position, len: usize) -> io::Result<Vec<u8>> {
+    pub fn payload(&self, at: Position, word: RecordWord, len: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; len];
-        let begin = self.offset_of(at.advance(1));
-        let to_end = self.end().saturating_sub(begin) as usize;
+        let (begin, to_end) = self.payload_place(at, word);
         let (front, back) = bytes.split_at_mut(len.min(to_end));
         self.region.get(begin, front)?;
         self.region.get(lane_data_offset(self.capacity_bytes), back)?;
@@ -227,17 +227,18 @@ impl LaneRegion {
     /// What the kernel said.
     pub fn write_only(&self, first: Position, stamp: u64, message: &[u8]) -> io::Result<()> {
         let header = RecordHeader { len: message.len() as u32, stamp, ..RecordHeader::default() };
-        let [word, stamp] = header.to_words().map(u64::to_ne_bytes);
+        let word = header.word();
         let begin = self.offset_of(first) as usize;
-        self.region.set(begin, &word)?;
-        self.region.set(begin + word.len(), &stamp)?;
-        let begin = self.offset_of(first.advance(1));
-        let to_end = self.end().saturating_sub(begin) as usize;
+        self.region.set(begin, &word.get().to_ne_bytes())?;
+        if word.is_stamped() {
+            self.region.set(begin + size_of::<u64>(), &stamp.to_ne_bytes())?;
+        }
+        let (begin, to_end) = self.payload_place(first, word);
         let (front, back) = message.split_at(message.len().min(to_end));
         self.region.set(begin as usize, front)?;
         self.region.set(lane_data_offset(self.capacity_bytes) as usize, back)?;
         self.region.set(std::mem::offset_of!(LaneHeader, sent), &1u64.to_ne_bytes())?;
-        let tail = first.advance(header.granules()).get();
+        let tail = first.advance(word.granules()).get();
         self.region.set(std::mem::offset_of!(LaneHeader, tail), &tail.to_ne_bytes())
     }
 
@@ -245,6 +246,15 @@ impl LaneRegion {
     fn offset_of(&self, at: Position) -> u64 {
         let index = at.get() & (granules_of(self.capacity_bytes) - 1);
         lane_data_offset(self.capacity_bytes) + index * GRANULE_BYTES as u64
+    }
+
+    /// Where the payload of a record begins in the file, and how many bytes there are up to the data's end: it goes on at
+    /// the data's beginning.
+    fn payload_place(&self, at: Position, word: RecordWord) -> (u64, usize) {
+        let (granules, bytes) =
+            (word.payload_offset() / GRANULE_BYTES, word.payload_offset() % GRANULE_BYTES);
+        let begin = self.offset_of(at.advance(granules as u64)) + bytes as u64;
+        (begin, self.end().saturating_sub(begin) as usize)
     }
 
     /// Behind the last byte.

@@ -8,7 +8,7 @@ use crate::lane::claim::LaneReader;
 use crate::lane::layout::Claim;
 use crate::lane::memory::{Payload, RingMemory};
 use crate::lane::position::Position;
-use crate::lane::ring::{RecordHeader, Storage};
+use crate::lane::ring::Storage;
 use crate::link::{Link, NOT_OPENED, Neighbours, map_roster};
 use crate::protocol::{DeadLetter, Identity, LaneInfo, Opened, OpenedRole};
 use crate::regions::{Cursors, Roster};
@@ -111,19 +111,19 @@ impl Observer {
         let Some(mut left) = lane.published(at) else { return };
         let mut payload = Payload::default();
         while left > 0 && peeked.len() < count {
-            let Some(header) = lane.record(at, left) else { return };
-            lane.storage().copy_out(at, header.len as usize, &mut payload);
+            let Some(word) = lane.record(at, left) else { return };
+            lane.storage().copy_out(at, word, &mut payload);
             // The copy is whole if nobody had claimed the record when it was done: only then may its
             // sender write there again.
             std::sync::atomic::fence(Acquire);
-            if claim().since(at) <= 0 && !lane.is_withdrawn(at, header) {
+            if claim().since(at) <= 0 && !lane.is_withdrawn(at, word) {
                 let LaneInfo { sender, dead_letter, .. } = *info;
                 let mut bytes = payload.take();
-                bytes.truncate(RecordHeader::message_len(header.kind, bytes.len()));
+                bytes.truncate(word.message_len());
                 peeked.push(Peeked { sender, bytes, dead_letter });
             }
-            at = at.advance(header.granules());
-            left -= header.granules();
+            at = at.advance(word.granules());
+            left -= word.granules();
         }
     }
 }

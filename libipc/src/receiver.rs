@@ -24,7 +24,6 @@ use crate::lane::layout::{SlotState, Traffic};
 use crate::lane::memory::{Payload, RingMemory, TrustedSenders};
 use crate::lane::order::LANES_WITHOUT_HINTS;
 use crate::lane::park::{self, Lull, SpinBudget, Woke};
-use crate::lane::ring::RecordHeader;
 use crate::lane::run::Reach;
 use crate::lifeline::Lifeline;
 use crate::link::{Link, NOT_OPENED, Neighbours, map_roster};
@@ -268,12 +267,12 @@ impl Receiver {
     #[inline]
     pub(crate) fn payload(&self) -> &[u8] {
         let bytes = self.payload.bytes();
-        &bytes[..RecordHeader::message_len(self.claimant.kind(), bytes.len())]
+        &bytes[..self.claimant.word().message_len()]
     }
 
     pub(crate) fn take_payload(&mut self) -> Vec<u8> {
         let mut bytes = self.payload.take();
-        bytes.truncate(RecordHeader::message_len(self.claimant.kind(), bytes.len()));
+        bytes.truncate(self.claimant.word().message_len());
         bytes
     }
 

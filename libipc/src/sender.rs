@@ -8,7 +8,6 @@ use crate::error::{Corrupt, Fault, RequestError, SendError, TrySendError};
 use crate::lane::hints;
 use crate::lane::layout::{Limits, RosterHeader, SlotState, Traffic};
 use crate::lane::park::{self, Rung, SpinBudget, Woke};
-use crate::lane::position::record_granules;
 use crate::lane::ring::NoRoom;
 use crate::lifeline::Lifeline;
 use crate::link::{Link, NOT_OPENED, map_roster};
@@ -229,7 +228,7 @@ impl Sender {
     /// Whether a message may be so long, and there is room for it, as far as is known.
     #[inline]
     fn fits(&self, len: usize) -> bool {
-        len <= self.message_bytes_max && self.lane.writer.has_room(record_granules(len))
+        len <= self.message_bytes_max && self.lane.writer.has_room(self.lane.writer.granules(len))
     }
 
     /// Sees to it that a message of this length can be written, if that can be without waiting for receivers.
@@ -239,7 +238,7 @@ impl Sender {
         if len > self.message_bytes_max {
             return Err(TrySendError::TooLong { len, max: self.message_bytes_max });
         }
-        let granules = record_granules(len);
+        let granules = self.lane.writer.granules(len);
         if !self.is_moving() && self.lane.writer.has_room(granules) {
             return Ok(());
         }
@@ -325,7 +324,7 @@ impl Sender {
     /// Waits until a message of this length can be written.
     #[cold]
     fn wait_for_room(&mut self, len: usize, deadline: Option<Instant>) -> Result<(), SendError> {
-        let granules = record_granules(len);
+        let granules = self.lane.writer.granules(len);
         let (mut last_look, mut first) = (false, true);
         loop {
             match self.make_room(len, Wait::until(deadline)) {

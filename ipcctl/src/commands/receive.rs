@@ -3,7 +3,8 @@
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::{Duration, Instant};
 
-use libipc::{Client, Delivery, DirectAddress, GroupName, MailboxDetail, MailboxName};
+use libipc::lane::position::{GRANULE_BYTES, RECORD_HEADER_BYTES, record_granules};
+use libipc::{Client, Delivery, DirectAddress, GroupName, MailboxDetail, MailboxName, Order};
 use libipc::{ReceiveError, Receiver, TryReceiveError};
 
 use crate::cli::{Peek, Purge, Receive};
@@ -198,12 +199,14 @@ fn queued(detail: &MailboxDetail, group: Option<&GroupName>) -> (u64, fn(u64) ->
     let report = detail.groups.iter().find(|report| Some(&report.group.name) == group);
     match report {
         Some(report) => (report.queued_messages, |_| 1),
+        None if detail.summary.attributes.order == Order::Arrival => {
+            (detail.summary.queued_bytes, |len| record_bytes(len + RECORD_HEADER_BYTES as u64))
+        }
         None => (detail.summary.queued_bytes, record_bytes),
     }
 }
 
-/// Bytes that a message takes in its lane: a header of one granule, and whole granules.
+/// Bytes that a message takes in its lane; a stamp counts as part of it.
 fn record_bytes(len: u64) -> u64 {
-    const GRANULE_BYTES: u64 = 16;
-    GRANULE_BYTES + len.next_multiple_of(GRANULE_BYTES)
+    record_granules(len as usize) * GRANULE_BYTES as u64
 }

@@ -8,7 +8,7 @@
 
 use libipc::lane::fate::Fate;
 use libipc::lane::layout::{LANE_CAPACITY_BYTES_MIN, SlotState, lane_file_bytes};
-use libipc::lane::position::{GRANULE_BYTES, record_granules};
+use libipc::lane::position::{GRANULE_BYTES, RECORD_HEADER_BYTES, record_granules};
 use libipc::protocol::{
     Buffering, DEAD_LETTER_BYTES_MAX, DeadLetter, Identity, LaneInfo, MailboxAttributes,
     MailboxName, Reason, Refusal, Role, Usage,
@@ -60,7 +60,8 @@ impl Message {
     /// The lane for it alone.
     fn letter(self, dead_letter: Option<DeadLetter>, only_for: Option<u8>) -> Letter {
         let Self { sender, priority, len } = self;
-        let bytes = record_granules(len as usize) * GRANULE_BYTES as u64;
+        // With a stamp, where it had one.
+        let bytes = record_granules(len as usize + RECORD_HEADER_BYTES) * GRANULE_BYTES as u64;
         let capacity_bytes = bytes.next_power_of_two().max(LANE_CAPACITY_BYTES_MIN);
         Letter { sender, priority, capacity_bytes, dead_letter, only_for }
     }

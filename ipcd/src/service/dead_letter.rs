@@ -117,22 +117,21 @@ impl Service {
         let file = regions.lane(held.lane).ok_or(Refusal::NotInHand)?;
         let at = held.from;
         let header = file.header(at).map_err(io("read a message"))?;
-        let next = at.advance(header.granules());
+        let word = header.word();
+        let next = at.advance(word.granules());
         let room = granules_of(lane.info.capacity_bytes);
         // What the receiver alleges to hold may be no record at all.
-        if header.granules() > room || held.end.since(next) < 0 {
+        if word.granules() > room || held.end.since(next) < 0 {
             return Err(Refusal::NotInHand);
         }
-        let word = header.to_words()[0];
-        let again = || file.header(at).map_or(word, |header| header.to_words()[0]);
+        let again = || file.header(at).map_or(word, RecordHeader::word);
         // A receiver that died may not have got so far as to ask.
-        let withdrawn = RecordHeader::is_marked(word)
-            && !is_to_be_handed_out(regions.verdict(held.lane), at, word, again);
+        let withdrawn =
+            word.is_marked() && !is_to_be_handed_out(regions.verdict(held.lane), at, word, again);
         if let (false, End::Bury(reason)) = (withdrawn, end) {
-            let len = RecordHeader::message_len(header.kind, header.len as usize);
             let LaneInfo { sender, priority, .. } = lane.info;
-            let message = Message { sender, priority, len: len as u64 };
-            self.bury(in_hand, message, header.stamp, reason)?;
+            let message = Message { sender, priority, len: word.message_len() as u64 };
+            self.bury(in_hand, message, header, reason)?;
         }
         let fate = match end {
             _ if withdrawn => None,
@@ -174,7 +173,7 @@ impl Service {
         &mut self,
         in_hand: InHand,
         message: Message,
-        stamp: u64,
+        header: RecordHeader,
         reason: Reason,
     ) -> Result<(), Refusal> {
         let InHand { mailbox: id, group, held, .. } = in_hand;
@@ -183,9 +182,10 @@ impl Service {
         let lane = self.registry.add_dead_letter(dead, message, reason, attempts, group)?;
         let file = self.regions.get(&id).and_then(|regions| regions.lane(held.lane));
         let read = file.ok_or_else(missing).and_then(|file| {
-            file.payload(held.from, message.len as usize).map_err(io("read a message"))
+            let payload = file.payload(held.from, header.word(), message.len as usize);
+            payload.map_err(io("read a message"))
         });
-        let made = read.and_then(|bytes| self.write_letter(dead, &lane, stamp, &bytes));
+        let made = read.and_then(|bytes| self.write_letter(dead, &lane, header.stamp, &bytes));
         if let Err(refusal) = made {
             self.withdraw_letter(dead, &lane);
             return Err(refusal);
@@ -308,7 +308,8 @@ impl Service {
         let file = file.ok_or_else(missing)?;
         let at = Position::new(letter.first_position);
         let header = file.header(at).map_err(io("read a dead letter"))?;
-        let bytes = file.payload(at, header.len as usize).map_err(io("read a dead letter"))?;
+        let bytes = file.payload(at, header.word(), header.len as usize);
+        let bytes = bytes.map_err(io("read a dead letter"))?;
         let LaneInfo { sender, priority, .. } = *letter;
         let message = Message { sender, priority, len: bytes.len() as u64 };
         let lane = self.registry.add_requeued(id, message, group)?;

@@ -21,8 +21,8 @@ use crate::lane::order::{Choice, Standing};
 use crate::lane::park::{self, slot_bit};
 use crate::lane::position::Position;
 use crate::lane::repair::slot_is_idle;
-use crate::lane::ring::{RecordHeader, Storage};
-use crate::lane::run::{self, NotHandedOut, Reach, Run};
+use crate::lane::ring::{RecordWord, Storage};
+use crate::lane::run::{NotHandedOut, Reach, Run};
 use crate::lane::withdraw::is_withdrawn;
 use crate::regions::{Cursors, Roster};
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -118,14 +118,16 @@ impl<S: Storage> LaneReader<S> {
         u64::try_from(tail.since(claim)).ok().filter(|&n| n <= self.storage.capacity())
     }
 
-    /// The checked header of a record at `at` with at most `available` granules behind it.
-    pub fn record(&self, at: Position, available: u64) -> Option<RecordHeader> {
-        run::record(&self.storage, at, available)
+    /// The checked first word of a record at `at` with at most `available` granules behind it.
+    #[inline]
+    pub fn record(&self, at: Position, available: u64) -> Option<RecordWord> {
+        let word = self.storage.word(at);
+        (word.granules() <= available).then_some(word)
     }
 
     /// Whether the sender of a record at `at` has it back.
-    pub fn is_withdrawn(&self, at: Position, header: RecordHeader) -> bool {
-        is_withdrawn(self.verdict.as_deref(), at, header.flags)
+    pub fn is_withdrawn(&self, at: Position, word: RecordWord) -> bool {
+        is_withdrawn(self.verdict.as_deref(), at, word.flags())
     }
 
     /// Where the records are.
@@ -278,13 +280,13 @@ impl<S: Storage> Claimant<S> {
     /// Whether a message is in hand.
     #[inline]
     pub fn has_in_hand(&self) -> bool {
-        self.run.in_hand != self.run.next
+        self.run.has_in_hand()
     }
 
-    /// What the record handed out last is: see [`RecordHeader`].
+    /// The first word of the record handed out last.
     #[inline]
-    pub fn kind(&self) -> u8 {
-        self.run.kind
+    pub fn word(&self) -> RecordWord {
+        self.run.word
     }
 
     /// Whether records are claimed that have not been acknowledged.
@@ -302,15 +304,15 @@ impl<S: Storage> Claimant<S> {
         }
         match self.copy_next(into) {
             Ok(()) => Ok(Next::Message),
-            Err(NotHandedOut::Withdrawn(end)) => Ok(Next::Skipped(self.skip(end))),
+            Err(NotHandedOut::Withdrawn(word)) => Ok(Next::Skipped(self.skip(word))),
             Err(NotHandedOut::Malformed) => Err(self.give_up_run()),
         }
     }
 
     /// Passes over a withdrawn record, with nothing in hand: as acknowledged, but not counted.
     #[cold]
-    fn skip(&mut self, end: Position) -> u16 {
-        self.run.in_hand = end;
+    fn skip(&mut self, word: RecordWord) -> u16 {
+        self.run.step_over(word);
         self.free_in_hand()
     }
 
@@ -320,33 +322,38 @@ impl<S: Storage> Claimant<S> {
         let Some(Some(lane)) = self.lanes.get(usize::from(self.run.lane)) else {
             return Err(NotHandedOut::Malformed);
         };
-        let at = self.run.in_hand;
-        let len = self.run.hand_out(&lane.storage, lane.verdict.as_deref())?;
-        lane.storage.copy_out(at, len, into);
+        let at = self.run.next_to_hand_out();
+        let word = self.run.hand_out(&lane.storage, lane.verdict.as_deref())?;
+        lane.storage.copy_out(at, word, into);
         Ok(())
     }
 
     /// Hands out what is left of the run behind the message in hand, up to so many records with that one:
-    /// then all of them are in hand together. `each` is told where every one of them lies, how long its
-    /// payload is, and how often it was handed out before.
+    /// then all of them are in hand together. `each` is told where every one of them lies, its first word, and how often it
+    /// was handed out before.
     ///
     /// A record that is not as it should be, or that its sender has back, is left for its turn.
-    pub fn take_more(&mut self, records_max: usize, mut each: impl FnMut(Position, usize, u32)) {
+    pub fn take_more(
+        &mut self,
+        records_max: usize,
+        mut each: impl FnMut(Position, RecordWord, u32),
+    ) {
         let run = &mut self.run;
         let Some(Some(lane)) = self.lanes.get(usize::from(run.lane)) else { return };
-        if run.in_hand == run.next {
+        if !run.has_in_hand() {
             return;
         }
-        run.in_hand = run.next;
+        run.take_back();
         let mut records = 0;
-        while records < records_max && run.in_hand != run.end {
-            let at = run.in_hand;
-            let Ok(len) = run.hand_out(&lane.storage, lane.verdict.as_deref()) else { break };
-            each(at, RecordHeader::message_len(run.kind, len), run.attempts_at(at));
+        while records < records_max && !run.is_handed_out() {
+            let at = run.next_to_hand_out();
+            let Ok(word) = run.hand_out(&lane.storage, lane.verdict.as_deref()) else { break };
+            each(at, word, run.attempts_at(at));
             records += 1;
         }
-        if run.attempts == 0 || run.in_hand.since(run.marked_end) > 0 {
-            run.marked_end = run.in_hand;
+        let behind = run.next_to_hand_out();
+        if run.attempts == 0 || behind.since(run.marked_end) > 0 {
+            run.marked_end = behind;
         }
         if records > 1 {
             // Relaxed: whoever reads it comes after our death, or by way of the offer.
@@ -366,9 +373,9 @@ impl<S: Storage> Claimant<S> {
     #[inline]
     fn copy_unmarked(&mut self, into: &mut S::Payload) -> bool {
         let Some(Some(lane)) = self.lanes.get(usize::from(self.run.lane)) else { return false };
-        let at = self.run.in_hand;
-        let Some(len) = self.run.hand_out_unmarked(&lane.storage) else { return false };
-        lane.storage.copy_out(at, len, into);
+        let at = self.run.next_to_hand_out();
+        let Some(word) = self.run.hand_out_unmarked(&lane.storage) else { return false };
+        lane.storage.copy_out(at, word, into);
         true
     }
 
@@ -388,19 +395,19 @@ impl<S: Storage> Claimant<S> {
     /// Granules that were seen published behind the message in hand, in its lane.
     pub fn backlog(&self) -> u64 {
         let lane = self.lane(self.run.lane).filter(|_| !self.run.is_over());
-        lane.map_or(0, |lane| lane.tail.since(self.run.in_hand)).max(0) as u64
+        lane.map_or(0, |lane| lane.tail.since(self.run.next_to_hand_out())).max(0) as u64
     }
 
     /// What is known of the message in hand; `None` if there is none.
     pub fn in_hand(&self) -> Option<Taken> {
-        let Run { lane, next, .. } = self.run;
-        let attempts = self.run.attempts_at(next);
+        let Run { lane, .. } = self.run;
+        let attempts = self.run.attempts_at(self.run.next());
         self.has_in_hand().then_some(Taken { lane, attempts })
     }
 
     /// Where the message in hand lies; the first, if there are several.
     pub fn position_in_hand(&self) -> Option<Position> {
-        self.has_in_hand().then_some(self.run.next)
+        self.has_in_hand().then(|| self.run.next())
     }
 
     /// Whether anything is offered that could be taken over.
@@ -489,9 +496,9 @@ impl<S: Storage> Claimant<S> {
                 }
             }
             let possible = available > 0 && available as u64 <= lane.storage.capacity();
-            let header =
+            let record =
                 if possible { lane.record(claim.position, available as u64) } else { None };
-            let Some(header) = header else {
+            let Some(record) = record else {
                 // Stale, or impossible: if nobody has moved the claim, it is what it seems.
                 fence(Acquire);
                 if cell.load(Acquire) != word {
@@ -507,7 +514,7 @@ impl<S: Storage> Claimant<S> {
                 let by_sender = self.blames_sender() && (possible || self.single);
                 return Err(Malformed { what, lane: index, by_sender });
             };
-            let end = claim.position.advance(header.granules());
+            let end = claim.position.advance(record.granules());
             let (end, records) = self.reach.extend(&lane.storage, lane.tail, claim.position, end);
             if !self.single {
                 confirm_winner(&self.cursors, self.slot, index, claim);
@@ -557,10 +564,10 @@ impl<S: Storage> Claimant<S> {
     /// Is done with what is in hand; returns its lane.
     #[inline]
     fn free_in_hand(&mut self) -> u16 {
-        self.run.next = self.run.in_hand;
+        self.run.acknowledge();
         let lane = self.free();
         let (mine, run) = (&self.mine, &mut self.run);
-        if run.attempts != 0 && run.next.since(run.marked_end) >= 0 {
+        if run.attempts != 0 && run.next().since(run.marked_end) >= 0 {
             // The records behind had never been in another's hand. Not before the hold has moved on: until then
             // what is in hand comes again after a death, and has been handed out so often.
             run.attempts = 0;
@@ -574,17 +581,16 @@ impl<S: Storage> Claimant<S> {
     /// with one store; `None` is all of them. Returns the lane; the caller looks whether its sender waits.
     pub fn acknowledge_some(&mut self, count: u64, first_left: Option<Position>) -> Option<u16> {
         let run = &mut self.run;
-        let end = first_left.unwrap_or(run.in_hand);
-        let left = run.in_hand.since(end);
-        if !(0..run.in_hand.since(run.next)).contains(&left) {
+        let first_left = first_left.unwrap_or(run.next_to_hand_out());
+        if !run.acknowledge_before(first_left) {
             return None;
         }
-        run.next = end;
         self.received = self.received.wrapping_add(count);
         // Relaxed: a counter for people.
         self.mine.received.store(self.received, Relaxed);
         let lane = self.free();
-        if left == 0 && self.run.next.since(self.run.marked_end) >= 0 {
+        let all = !self.run.has_in_hand();
+        if all && self.run.next().since(self.run.marked_end) >= 0 {
             // Behind the hold: until that has moved on the whole batch counts as handed out.
             self.run.attempts = 0;
             self.mine.attempts.store(0, Relaxed);
@@ -600,7 +606,7 @@ impl<S: Storage> Claimant<S> {
         let hold = if run.is_over() {
             Hold::IDLE
         } else {
-            Hold { confirmed: true, lane: run.lane, position: run.next }.to_word()
+            Hold { confirmed: true, lane: run.lane, position: run.next() }.to_word()
         };
         // PAIR(free): Release here, Acquire in `ring::LaneWriter::refresh_limit`; our reads of the record
         // come before the sender's overwriting it.

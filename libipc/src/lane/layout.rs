@@ -35,7 +35,7 @@ use crate::lane::position::{Position, granules_of};
 use crate::sync::{AtomicU32, AtomicU64, Padding};
 
 /// Version of everything in this file; a member of another version is refused by `ipcd`.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// First word of every region: "ipcd" and a letter for the kind.
 pub const ROSTER_MAGIC: u64 = u64::from_le_bytes(*b"ipcdROST");

@@ -13,8 +13,8 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use crate::lane::layout::lane_data_offset;
-use crate::lane::position::{GRANULE_BYTES, Position, record_granules};
-use crate::lane::ring::{Marks, RecordHeader, Storage};
+use crate::lane::position::{GRANULE_BYTES, Position, RECORD_HEADER_BYTES, record_granules};
+use crate::lane::ring::{LaneWriter, Marks, RecordHeader, RecordWord, Storage};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{Relaxed, Release};
 use crate::sys::mapping::Mapping;
@@ -68,16 +68,25 @@ impl RingMemory {
         RecordMarks { data: *data, capacity: *capacity, _keeper: keeper.clone() }
     }
 
-    /// The payload of the record that is about to be written at a position: whatever lay there before.
+    /// Bytes of the whole lane.
+    fn capacity_bytes(&self) -> usize {
+        self.capacity as usize * GRANULE_BYTES
+    }
+
+    /// The payload of the record that is about to be written at a position, so many bytes behind its beginning: whatever
+    /// lay there before.
     ///
     /// # Panics
     /// If it is longer than the lane: our own bug.
     #[inline]
-    pub fn reserved(&mut self, at: Position, len: usize) -> &mut [u8] {
-        assert!(record_granules(len) <= self.capacity, "a record longer than its lane");
-        let pointer = self.granule(at).as_ptr().wrapping_add(GRANULE_BYTES);
-        // SAFETY: header and payload take at most a capacity (asserted), mapped behind the granule, and any
-        // byte is a value. Nobody else writes there: only this mapping of the lane is writable (its descriptor
+    fn reserved(&mut self, at: Position, offset: usize, len: usize) -> &mut [u8] {
+        assert!(
+            offset.saturating_add(len) <= self.capacity_bytes(),
+            "a record longer than its lane"
+        );
+        let pointer = self.granule(at).as_ptr().wrapping_add(offset);
+        // SAFETY: what stands in front and the payload take at most a capacity (asserted), mapped behind the granule, and
+        // any byte is a value. Nobody else writes there: only this mapping of the lane is writable (its descriptor
         // is closed, receivers get read-only ones, `ipcd` maps none and writes there only before it hands the lane to
         // anybody), this storage alone reaches into it, the
         // second showing of the same bytes included, and it is borrowed as long as the slice. Nobody here reads
@@ -87,11 +96,15 @@ impl RingMemory {
     }
 
     #[inline]
-    fn header_words(&self, at: Position) -> [&AtomicU64; 2] {
-        let first = self.granule(at).cast::<AtomicU64>();
+    fn first(&self, at: Position) -> &AtomicU64 {
+        word(self, self.granule(at).cast())
+    }
+
+    #[inline]
+    fn second(&self, at: Position) -> &AtomicU64 {
         // SAFETY: `granule` gives 16 mapped bytes, aligned to 16 since the data begins on a page.
-        let second = unsafe { first.add(1) };
-        [word(self, first), word(self, second)]
+        let second = unsafe { self.granule(at).cast::<AtomicU64>().add(1) };
+        word(self, second)
     }
 }
 
@@ -112,48 +125,65 @@ impl Storage for RingMemory {
 
     #[inline]
     fn write_header(&self, at: Position, header: RecordHeader) {
-        let [first, second] = self.header_words(at);
-        let words = header.to_words();
+        let word = header.word();
         // Relaxed: published by the tail.
-        first.store(words[0], Relaxed);
-        second.store(words[1], Relaxed);
+        self.first(at).store(word.get(), Relaxed);
+        if word.is_stamped() {
+            self.second(at).store(header.stamp, Relaxed);
+        }
     }
 
     #[inline]
     fn write(&self, at: Position, header: RecordHeader, payload: &[u8]) {
-        assert!(header.granules() <= self.capacity, "a record longer than its lane");
+        let word = header.word();
+        assert_eq!(word.payload_len(), payload.len(), "a header of another record");
+        assert!(word.granules() <= self.capacity, "a record longer than its lane");
         self.write_header(at, header);
-        let target = self.granule(at).as_ptr().wrapping_add(GRANULE_BYTES);
+        let target = self.granule(at).as_ptr().wrapping_add(word.payload_offset());
         // SAFETY: `payload` is readable and is not in the ring (no reference into it exists); header and
         // payload take at most a capacity (asserted), which is mapped behind the granule.
         unsafe { copy_in(payload.as_ptr(), target, payload.len()) };
     }
 
     #[inline]
+    fn write_message(&self, at: Position, payload: &[u8]) {
+        let word = RecordWord::message(payload.len());
+        assert!(record_granules(payload.len()) <= self.capacity, "a record longer than its lane");
+        // Relaxed: published by the tail.
+        self.first(at).store(word.get(), Relaxed);
+        let target = self.granule(at).as_ptr().wrapping_add(RECORD_HEADER_BYTES);
+        // SAFETY: as in `write`.
+        unsafe { copy_in(payload.as_ptr(), target, payload.len()) };
+    }
+
+    #[inline]
     fn header(&self, at: Position) -> RecordHeader {
-        let [first, second] = self.header_words(at);
         // Relaxed: ordered by the tail that was read before; a stale header is told by the claim.
-        RecordHeader::from_words([first.load(Relaxed), second.load(Relaxed)])
+        RecordHeader::from_words(self.word(at), || self.second(at).load(Relaxed))
     }
 
     #[inline]
-    fn first_word(&self, at: Position) -> u64 {
+    fn word(&self, at: Position) -> RecordWord {
         // Relaxed: as in `header`.
-        word(self, self.granule(at).cast()).load(Relaxed)
+        RecordWord::new(self.first(at).load(Relaxed))
     }
 
     #[inline]
-    fn copy_out(&self, at: Position, len: usize, into: &mut Payload) {
-        assert!(record_granules(len) <= self.capacity, "a record longer than its lane");
-        let source = self.granule(at).as_ptr().wrapping_add(GRANULE_BYTES);
+    fn copy_out(&self, at: Position, word: RecordWord, into: &mut Payload) {
+        let granules = word.granules();
+        assert!(granules <= self.capacity, "a record longer than its lane");
+        let (offset, len) = (word.payload_offset(), word.payload_len());
+        let source = self.granule(at).as_ptr().wrapping_add(offset);
         if into.views {
             into.view(source, len);
             return;
         }
         let target = into.room(len);
-        // SAFETY: header and padded payload take at most a capacity (asserted), mapped behind the
-        // granule; `room` gives space for the padded length, and is not in the ring.
-        unsafe { copy_granules(source, target, len) };
+        let padded = granules as usize * GRANULE_BYTES - offset;
+        // SAFETY: the record takes at most a capacity (asserted), mapped behind the granule, and its payload with what
+        // pads it the `padded` bytes from `source` on; `room` gives space for a granule more than `len`, and is not in the
+        // ring.
+        unsafe { copy_padded(source, target, padded, len) };
         into.len = len;
     }
 
@@ -174,6 +204,17 @@ impl Storage for RingMemory {
     }
 }
 
+impl LaneWriter<RingMemory> {
+    /// The payload of the record that is written next, of so many bytes: whatever lay there before. There must be room
+    /// ([`Self::has_room`]).
+    #[inline]
+    pub fn reserved(&mut self, len: usize) -> &mut [u8] {
+        let offset = self.payload_offset();
+        let (memory, at) = self.next_record();
+        memory.reserved(at, offset, len)
+    }
+}
+
 /// The headers of a lane's records, to be marked by whoever sent them, from any thread.
 #[derive(Debug)]
 pub struct RecordMarks {
@@ -189,7 +230,7 @@ unsafe impl Send for RecordMarks {}
 unsafe impl Sync for RecordMarks {}
 
 impl Marks for RecordMarks {
-    fn mark(&self, at: Position, header: RecordHeader) {
+    fn mark(&self, at: Position, word: RecordWord) {
         let index = (at.get() & (self.capacity - 1)) as usize;
         // SAFETY: index < capacity, and two capacities are mapped behind `data` (invariant of `RingMemory`,
         // whose pointer this is).
@@ -199,7 +240,7 @@ impl Marks for RecordMarks {
         // `withdraw` sees to that), so no slice of `RingMemory::reserved` covers it.
         let first = unsafe { first.as_ref() };
         // PAIR(mark): Release here, Acquire in `withdraw::is_to_be_handed_out`; the verdict is seen.
-        first.store(header.to_words()[0], Release);
+        first.store(word.get(), Release);
     }
 }
 
@@ -255,6 +296,7 @@ impl TrustedSenders {
 ///
 /// **Invariant:** `at` has `len` bytes: of `buffer`, or of the lane that holds the record in hand, whose
 /// mapping `claim::Claimant` keeps until that is given up. The bytes are asked for only while it is held.
+/// **Invariant:** while what comes next is copied (not `views`), `at` is the buffer's beginning.
 #[derive(Debug)]
 pub struct Payload {
     at: NonNull<u8>,
@@ -269,8 +311,9 @@ pub struct Payload {
 
 impl Default for Payload {
     fn default() -> Self {
-        let at = NonNull::dangling();
-        Self { at, len: 0, buffer: Vec::new(), views: false, trusted: false }
+        let mut buffer = Vec::new();
+        let at = beginning(&mut buffer);
+        Self { at, len: 0, buffer, views: false, trusted: false }
     }
 }
 
@@ -299,7 +342,7 @@ impl Payload {
         let mut bytes = std::mem::take(&mut self.buffer);
         // SAFETY: without views `at` is the buffer, `len` bytes of which have been written (invariant).
         unsafe { bytes.set_len(self.len) };
-        (self.at, self.len) = (NonNull::dangling(), 0);
+        self.forget();
         bytes
     }
 
@@ -319,20 +362,25 @@ impl Payload {
         self.views = true;
     }
 
-    /// The first message of a batch is seen: with it come the bytes up to `len` from its beginning on, which lie
-    /// in its lane and are held with it. Without trust they are copied now, in one piece.
+    /// The first message of a batch is seen: with it come the bytes up to `len` from the beginning of its payload on, which
+    /// lies `offset` bytes behind that of its record, in its lane, and are held with it. Without trust they are copied now,
+    /// in one piece.
     ///
     /// # Panics
     /// If that is not what was claimed: our own bug.
-    pub fn end_batch(&mut self, memory: &RingMemory, first: Position, len: usize) {
+    pub fn end_batch(&mut self, memory: &RingMemory, first: Position, offset: usize, len: usize) {
         self.views = self.trusted;
+        if !self.views {
+            self.forget();
+        }
         if len == 0 {
             // Nothing came, or nothing is in it.
             self.len = 0;
             return;
         }
-        assert!(record_granules(len) <= memory.capacity, "a batch longer than its lane");
-        let source = memory.granule(first).as_ptr().wrapping_add(GRANULE_BYTES);
+        let end = offset.saturating_add(len);
+        assert!(end <= memory.capacity_bytes(), "a batch longer than its lane");
+        let source = memory.granule(first).as_ptr().wrapping_add(offset);
         if self.trusted {
             self.view(source, len);
             return;
@@ -347,8 +395,12 @@ impl Payload {
     /// No batch came after all.
     pub fn abandon_batch(&mut self) {
         self.views = self.trusted;
-        self.len = 0;
-        self.at = NonNull::dangling();
+        self.forget();
+    }
+
+    /// There are no bytes.
+    fn forget(&mut self) {
+        (self.at, self.len) = (beginning(&mut self.buffer), 0);
     }
 
     #[inline]
@@ -358,25 +410,26 @@ impl Payload {
         }
     }
 
-    /// Space for `len` bytes, rounded up to granules. The bytes before are gone.
+    /// Space for `len` bytes and a granule. The bytes before are gone.
     #[inline]
     fn room(&mut self, len: usize) -> *mut u8 {
         // No overflow: no allocation is as long as that, and no lane.
         if self.buffer.capacity() < len + GRANULE_BYTES {
             self.grow(len);
         }
-        let target = self.buffer.as_mut_ptr();
-        if let Some(at) = NonNull::new(target) {
-            self.at = at;
-        }
-        target
+        self.at.as_ptr()
     }
 
     #[cold]
     fn grow(&mut self, len: usize) {
         // Nothing of it counts: not a byte is to be moved.
         self.buffer = Vec::with_capacity((len + GRANULE_BYTES).next_power_of_two());
+        self.forget();
     }
+}
+
+fn beginning(buffer: &mut Vec<u8>) -> NonNull<u8> {
+    NonNull::new(buffer.as_mut_ptr()).unwrap_or(NonNull::dangling())
 }
 
 /// Payloads up to this many bytes are copied in place, without a call.
@@ -407,36 +460,39 @@ unsafe fn both_ends<T>(source: *const u8, target: *mut u8, len: usize) {
 #[inline]
 unsafe fn copy_in(source: *const u8, target: *mut u8, len: usize) {
     match len {
-        0 => {}
-        // SAFETY: len is 1.
-        1 => unsafe { both_ends::<u8>(source, target, len) },
-        // SAFETY: 2 <= len <= 4.
-        2..=3 => unsafe { both_ends::<u16>(source, target, len) },
-        // SAFETY: 4 <= len <= 8.
-        4..=7 => unsafe { both_ends::<u32>(source, target, len) },
         // SAFETY: 8 <= len <= 16.
         8..=16 => unsafe { both_ends::<u64>(source, target, len) },
         // SAFETY: the contract.
-        _ => unsafe { copy_longer(source, target, len) },
+        17.. => unsafe { copy_longer(source, target, len) },
+        // SAFETY: 4 <= len <= 8.
+        4..=7 => unsafe { both_ends::<u32>(source, target, len) },
+        // SAFETY: 2 <= len <= 4.
+        2..=3 => unsafe { both_ends::<u16>(source, target, len) },
+        // SAFETY: len is 1.
+        1 => unsafe { both_ends::<u8>(source, target, len) },
+        0 => {}
     }
 }
 
-/// Copies `len` bytes, short ones with what pads them to a granule.
+/// Copies `len` bytes, short ones with what pads them to a record's end.
 ///
 /// # Safety
-/// `source` is readable and `target` writable for `len` rounded up to granules, and they do not overlap.
+/// `source` is readable and `target` writable for `padded` bytes, and they do not overlap; `len <= padded`, which is a
+/// multiple of 8.
 #[inline]
-unsafe fn copy_granules(source: *const u8, target: *mut u8, len: usize) {
-    match len {
+unsafe fn copy_padded(source: *const u8, target: *mut u8, padded: usize, len: usize) {
+    match padded {
+        // SAFETY: 8 bytes.
+        8 => unsafe { both_ends::<u64>(source, target, 8) },
+        // SAFETY: the contract.
+        16..=SHORT_BYTES => unsafe { copy_longer(source, target, padded) },
         0 => {}
-        // SAFETY: one granule, rounded up.
-        1..=16 => unsafe { both_ends::<u128>(source, target, GRANULE_BYTES) },
         // SAFETY: the contract.
         _ => unsafe { copy_longer(source, target, len) },
     }
 }
 
-/// Copies `len` bytes, as quickly as may be if they are more than 16.
+/// Copies `len` bytes, as quickly as may be if they are 16 or more.
 ///
 /// # Safety
 /// `source` is readable and `target` writable for `len` bytes, and they do not overlap.
@@ -444,7 +500,7 @@ unsafe fn copy_granules(source: *const u8, target: *mut u8, len: usize) {
 unsafe fn copy_longer(source: *const u8, target: *mut u8, len: usize) {
     match len {
         // SAFETY: 16 <= len <= 32.
-        17..=32 => unsafe { both_ends::<u128>(source, target, len) },
+        16..=32 => unsafe { both_ends::<u128>(source, target, len) },
         // SAFETY: 32 <= len <= 64.
         33..=64 => unsafe { both_ends::<[u128; 2]>(source, target, len) },
         // SAFETY: 64 <= len <= 128.
@@ -468,15 +524,19 @@ mod tests {
             assert_eq!(target[..len], source[..]);
             assert_eq!(target[len], 0xee, "wrote behind {len} bytes");
 
-            let padded: Vec<u8> = (0..len.next_multiple_of(16)).map(|i| i as u8).collect();
-            let mut payload = Payload::default();
-            let room = payload.room(len);
-            payload.len = len;
-            // SAFETY: both have `len` rounded up to granules.
-            unsafe { copy_granules(padded.as_ptr(), room, len) };
-            assert_eq!(payload.bytes(), &padded[..len]);
-            assert_eq!(payload.take(), &padded[..len]);
-            assert_eq!(payload.bytes(), b"");
+            // A record's payload and what pads it, without a stamp and with one.
+            for header in [8, 16] {
+                let end = (header + len).next_multiple_of(16) - header;
+                let padded: Vec<u8> = (0..end).map(|i| i as u8).collect();
+                let mut payload = Payload::default();
+                let room = payload.room(len);
+                payload.len = len;
+                // SAFETY: the one has `end` bytes, the other room for a granule more than `len`.
+                unsafe { copy_padded(padded.as_ptr(), room, end, len) };
+                assert_eq!(payload.bytes(), &padded[..len]);
+                assert_eq!(payload.take(), &padded[..len]);
+                assert_eq!(payload.bytes(), b"");
+            }
         }
     }
 }

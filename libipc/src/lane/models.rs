@@ -24,7 +24,7 @@ use crate::lane::layout::{
 use crate::lane::park::{self, Park, Rung, Woke};
 use crate::lane::position::{Position, record_granules};
 use crate::lane::repair::{Mended, lane_is_drained, mend_slot, slot_is_idle};
-use crate::lane::ring::{LaneWriter, Marks, NoRoom, RecordHeader, Storage};
+use crate::lane::ring::{LaneWriter, Marks, NoRoom, RecordHeader, RecordWord, Storage};
 use crate::lane::run::Reach;
 use crate::regions::{Cursors, Roster};
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
@@ -71,6 +71,9 @@ fn get_cell(cell: &UnsafeCell<u64>) -> u64 {
     return *cell.0.lock().unwrap();
 }
 
+/// Bytes of a message: with its header it takes two granules, in the second of which its payload's cell is.
+const MESSAGE_BYTES: usize = 16;
+
 /// A lane's data: a header and a payload cell a granule.
 struct Cells {
     headers: Vec<[AtomicU64; 2]>,
@@ -116,9 +119,10 @@ impl Storage for Model {
 
     fn write_header(&self, at: Position, header: RecordHeader) {
         let [first, second] = &self.cells.headers[self.index(at)];
-        let words = header.to_words();
-        first.store(words[0], Relaxed);
-        second.store(words[1], Relaxed);
+        first.store(header.word().get(), Relaxed);
+        if header.word().is_stamped() {
+            second.store(header.stamp, Relaxed);
+        }
     }
 
     fn write(&self, at: Position, header: RecordHeader, payload: &[u8]) {
@@ -127,11 +131,16 @@ impl Storage for Model {
     }
 
     fn header(&self, at: Position) -> RecordHeader {
-        let [first, second] = &self.cells.headers[self.index(at)];
-        RecordHeader::from_words([first.load(Relaxed), second.load(Relaxed)])
+        let [_, second] = &self.cells.headers[self.index(at)];
+        RecordHeader::from_words(self.word(at), || second.load(Relaxed))
     }
 
-    fn copy_out(&self, at: Position, _len: usize, into: &mut u64) {
+    fn word(&self, at: Position) -> RecordWord {
+        let [first, _] = &self.cells.headers[self.index(at)];
+        RecordWord::new(first.load(Relaxed))
+    }
+
+    fn copy_out(&self, at: Position, _word: RecordWord, into: &mut u64) {
         *into = get_cell(&self.cells.payloads[self.index(at.advance(1))]);
     }
 
@@ -149,8 +158,8 @@ impl Storage for Model {
 }
 
 impl Marks for Model {
-    fn mark(&self, at: Position, header: RecordHeader) {
-        self.cells.headers[self.index(at)][0].store(header.to_words()[0], Release);
+    fn mark(&self, at: Position, word: RecordWord) {
+        self.cells.headers[self.index(at)][0].store(word.get(), Release);
     }
 }
 
@@ -282,7 +291,7 @@ impl Mailbox {
 
     /// Sends, sleeping for room as a sender does.
     fn send(&self, (writer, rung): &mut Writer, message: u8) {
-        let granules = record_granules(1);
+        let granules = record_granules(MESSAGE_BYTES);
         while !writer.has_room(granules) {
             match writer.find_room(granules) {
                 Ok(()) => break,
@@ -295,7 +304,7 @@ impl Mailbox {
             let (roster, freed) = (&self.roster.header, &self.freed);
             park::sleep_for_room(roster, &header, freed, wanted, (None, None), &self.park, look);
         }
-        writer.publish(&[message]);
+        writer.publish(&[message; MESSAGE_BYTES]);
         let (roster, cursors) = (&self.roster.header, &self.cursors.header);
         park::announce(roster, cursors, 1, rung, &self.bell, &self.park);
     }
@@ -334,9 +343,9 @@ impl Mailbox {
         claimant.set_reach(Reach::batch(2, false));
         let mut got = Vec::new();
         if self.take(claimant).is_some() {
-            claimant.take_more(2, |at, len, _| {
+            claimant.take_more(2, |at, word, _| {
                 let mut payload = 0;
-                self.model.copy_out(at, len, &mut payload);
+                self.model.copy_out(at, word, &mut payload);
                 got.push(payload);
             });
         }
@@ -640,7 +649,7 @@ fn loom_competing_batches_get_each_message_once_and_never_overwritten_in_hand() 
     explore(2, || {
         let mailbox = Mailbox::new(2, 4);
         let mut writer = mailbox.writer();
-        writer.0.find_room(record_granules(1)).unwrap();
+        writer.0.find_room(record_granules(MESSAGE_BYTES)).unwrap();
         writer.0.append(&[1]);
         mailbox.send(&mut writer, 2);
         let threads = [0, 1].map(|slot| {

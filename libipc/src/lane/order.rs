@@ -407,8 +407,8 @@ impl<S: Storage> Claimant<S> {
             return None;
         }
         // What is impossible comes first: claiming it tells why.
-        let header = available.and_then(|available| reader.record(position, available));
-        let stamp = header.map_or(0, |header| header.stamp);
+        let record = available.and_then(|available| reader.record(position, available));
+        let stamp = record.map_or(0, |_| reader.storage().header(position).stamp);
         Some(Head { lane, position, key: (Reverse(reader.standing.priority), stamp) })
     }
 

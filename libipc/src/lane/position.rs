@@ -60,13 +60,17 @@ pub const fn granules_of(capacity_bytes: u64) -> u64 {
     capacity_bytes / GRANULE_BYTES as u64
 }
 
-/// Granules that a record with a payload of `len` bytes takes: one for the header, the rest padded.
+/// Bytes in front of a record's payload.
+pub const RECORD_HEADER_BYTES: usize = 8;
+
+/// Granules that a record with a payload of `len` bytes takes, padded; a stamp counts as payload here.
 #[inline]
 #[must_use]
 pub const fn record_granules(len: usize) -> u64 {
     // A shift, for `div_ceil` costs three steps more on a path where they count. No payload is so long that the
     // sum overflows: it is a slice, or its length has 32 bits.
-    1 + ((len as u64 + GRANULE_BYTES as u64 - 1) >> GRANULE_BYTES.trailing_zeros())
+    (len as u64 + (RECORD_HEADER_BYTES + GRANULE_BYTES - 1) as u64)
+        >> GRANULE_BYTES.trailing_zeros()
 }
 
 #[cfg(test)]
@@ -87,8 +91,9 @@ mod tests {
     #[test]
     fn a_record_is_its_header_and_its_padded_payload() {
         assert_eq!(record_granules(0), 1);
-        assert_eq!(record_granules(1), 2);
-        assert_eq!(record_granules(16), 2);
-        assert_eq!(record_granules(17), 3);
+        assert_eq!(record_granules(8), 1);
+        assert_eq!(record_granules(9), 2);
+        assert_eq!(record_granules(24), 2);
+        assert_eq!(record_granules(25), 3);
     }
 }

@@ -1,11 +1,11 @@
 //! One lane from its sender's side: records, where they go, and where there is room.
 //!
-//! A record is a header of one granule and a payload padded to granules. The sender writes it behind
-//! its tail, where no receiver looks, and then publishes it by moving the tail. Whenever the sender
+//! A record is a header of one word, or of two where messages are stamped, and a payload, padded to granules. The
+//! sender writes it behind its tail, where no receiver looks, and then publishes it by moving the tail. Whenever the sender
 //! dies, the record was published or it never existed.
 
 use crate::lane::layout::{Claim, GroupEntry, LaneHeader};
-use crate::lane::position::{Position, record_granules};
+use crate::lane::position::{Position, RECORD_HEADER_BYTES, record_granules};
 use crate::lane::repair::owned_holds;
 use crate::lane::withdraw::{self, Progress, Record};
 use crate::regions::{Cursors, Roster};
@@ -15,12 +15,107 @@ use crate::sys::mapping::Shared;
 /// Bytes of the number behind a call or a reply.
 pub const CALL_NUMBER_BYTES: usize = 8;
 
-/// What stands in front of a payload.
+/// The first word of a record: how long it is, and what.
 ///
 /// ```text
-/// word 0   len u32 | kind u8 | flags u8 | 0 u16
-/// word 1   stamp u64
+/// len u32 | kind u7 | stamped u1 | flags u8 | 0 u16
 /// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecordWord(u64);
+
+impl RecordWord {
+    const STAMPED: u64 = 1 << 39;
+
+    /// The word of a message of so many bytes, without a stamp.
+    #[inline]
+    #[must_use]
+    pub fn message(len: usize) -> Self {
+        Self(len as u32 as u64)
+    }
+
+    /// The word that was read: any number may stand there.
+    #[inline]
+    #[must_use]
+    pub fn new(word: u64) -> Self {
+        Self(word)
+    }
+
+    /// The word as it is written.
+    #[inline]
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
+    /// Bytes of the payload.
+    #[inline]
+    #[must_use]
+    pub fn payload_len(self) -> usize {
+        self.0 as u32 as usize
+    }
+
+    /// What the record is: see [`RecordHeader`].
+    #[inline]
+    #[must_use]
+    pub fn kind(self) -> u8 {
+        (self.0 >> 32) as u8 & 0x7f
+    }
+
+    /// Whether its sender wants it back: see [`RecordHeader`].
+    #[inline]
+    #[must_use]
+    pub fn flags(self) -> u8 {
+        (self.0 >> 40) as u8
+    }
+
+    /// The word with these flags instead of its own.
+    #[inline]
+    #[must_use]
+    pub fn with_flags(self, flags: u8) -> Self {
+        Self(self.0 & !(0xff << 40) | u64::from(flags) << 40)
+    }
+
+    /// Whether its sender has asked for it back.
+    #[inline]
+    #[must_use]
+    pub fn is_marked(self) -> bool {
+        self.0 >> 40 != 0
+    }
+
+    /// Whether a stamp stands between this word and the payload.
+    #[inline]
+    #[must_use]
+    pub fn is_stamped(self) -> bool {
+        self.0 & Self::STAMPED != 0
+    }
+
+    /// Bytes in front of the payload.
+    #[inline]
+    #[must_use]
+    pub fn payload_offset(self) -> usize {
+        // The bit, shifted to be the 8 bytes of the stamp.
+        RECORD_HEADER_BYTES + ((self.0 & Self::STAMPED) >> 36) as usize
+    }
+
+    /// Granules of the whole record.
+    #[inline]
+    #[must_use]
+    pub fn granules(self) -> u64 {
+        record_granules(self.payload_len() + self.payload_offset() - RECORD_HEADER_BYTES)
+    }
+
+    /// Bytes of the message in the payload.
+    #[inline]
+    #[must_use]
+    pub fn message_len(self) -> usize {
+        match self.kind() {
+            RecordHeader::MESSAGE => self.payload_len(),
+            _ => self.payload_len().saturating_sub(CALL_NUMBER_BYTES),
+        }
+    }
+}
+
+/// What stands in front of a payload: the first word, and a stamp where there is one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RecordHeader {
     /// Bytes of the payload.
@@ -30,7 +125,7 @@ pub struct RecordHeader {
     /// Whether its sender wants it back; written once more after it is published.
     pub flags: u8,
     /// Where messages are received in the order of their arrival: nanoseconds on the monotonic clock, read
-    /// before the record was published; else 0.
+    /// before the record was published. 0 is none.
     pub stamp: u64,
 }
 
@@ -47,40 +142,29 @@ impl RecordHeader {
     /// Flag: its sender has it back; it is to be skipped.
     pub const WITHDRAWN: u8 = 2;
 
-    /// Takes two words apart.
+    /// Takes the words apart; `second` is looked at where the first says that it is a stamp.
     #[inline]
     #[must_use]
-    pub fn from_words(words: [u64; 2]) -> Self {
-        let [first, stamp] = words;
-        Self { len: first as u32, kind: (first >> 32) as u8, flags: (first >> 40) as u8, stamp }
+    pub fn from_words(first: RecordWord, second: impl FnOnce() -> u64) -> Self {
+        let stamp = if first.is_stamped() { second() } else { 0 };
+        let len = first.payload_len() as u32;
+        Self { len, kind: first.kind(), flags: first.flags(), stamp }
     }
 
-    /// Puts two words together.
+    /// The first word.
     #[inline]
     #[must_use]
-    pub fn to_words(self) -> [u64; 2] {
-        [u64::from(self.len) | u64::from(self.kind) << 32 | u64::from(self.flags) << 40, self.stamp]
-    }
-
-    /// Whether the first word of a record says that its sender has asked for it back.
-    #[inline]
-    #[must_use]
-    pub fn is_marked(first_word: u64) -> bool {
-        first_word >> 40 != 0
-    }
-
-    /// Bytes of the message in a payload of this length.
-    #[inline]
-    #[must_use]
-    pub fn message_len(kind: u8, len: usize) -> usize {
-        if kind == Self::MESSAGE { len } else { len.saturating_sub(CALL_NUMBER_BYTES) }
+    pub fn word(self) -> RecordWord {
+        let stamped = if self.stamp == 0 { 0 } else { RecordWord::STAMPED };
+        let (kind, flags) = (u64::from(self.kind & 0x7f) << 32, u64::from(self.flags) << 40);
+        RecordWord(u64::from(self.len) | kind | flags | stamped)
     }
 
     /// Granules of the whole record.
     #[inline]
     #[must_use]
     pub fn granules(self) -> u64 {
-        record_granules(self.len as usize)
+        self.word().granules()
     }
 }
 
@@ -98,18 +182,21 @@ pub trait Storage {
     /// Writes a record. It must fit, and no receiver may look there.
     fn write(&self, at: Position, header: RecordHeader, payload: &[u8]);
 
+    /// Writes a message without a stamp. It must fit, and no receiver may look there.
+    #[inline]
+    fn write_message(&self, at: Position, payload: &[u8]) {
+        let len = payload.len() as u32;
+        self.write(at, RecordHeader { len, ..RecordHeader::default() }, payload);
+    }
+
     /// Reads the header at a position; it may be of a record that is being overwritten.
     fn header(&self, at: Position) -> RecordHeader;
 
     /// The first word of the header at a position.
-    #[inline]
-    fn first_word(&self, at: Position) -> u64 {
-        self.header(at).to_words()[0]
-    }
+    fn word(&self, at: Position) -> RecordWord;
 
-    /// Copies out the payload of the record at a position, which the reader holds. `len` bytes lie
-    /// inside the storage: the caller has checked.
-    fn copy_out(&self, at: Position, len: usize, into: &mut Self::Payload);
+    /// Copies out the payload of the record at a position, which the reader holds and whose first word it has read.
+    fn copy_out(&self, at: Position, word: RecordWord, into: &mut Self::Payload);
 
     /// Has memory allocated for `granules` from `at` on, so that writing there cannot fail.
     ///
@@ -133,8 +220,8 @@ pub trait Storage {
 
 /// The headers of a lane's records, once they are published.
 pub trait Marks {
-    /// Writes the first word of a record's header anew: only its flags differ.
-    fn mark(&self, at: Position, header: RecordHeader);
+    /// Writes the first word of a record anew: only its flags differ.
+    fn mark(&self, at: Position, word: RecordWord);
 }
 
 /// So many records ahead whoever deals with long ones in place says where the next will begin: each begins in
@@ -179,8 +266,8 @@ pub struct LaneWriter<S> {
     tail: Position,
     /// Everything before it is free again: every group has done with it.
     limit: Position,
-    /// Records may be written up to here: the end of the free room, or of the allocated memory.
-    writable_end: Position,
+    /// Granules that may be written: up to the end of the free room, or of the allocated memory.
+    writable: u64,
     /// Where the lane began; means nothing any more once the first lap is over.
     first: Position,
     /// Granules from `first` on for which memory is allocated; at the capacity the first lap is over.
@@ -229,7 +316,7 @@ impl<S: Storage> LaneWriter<S> {
             lane,
             tail: first,
             limit: first,
-            writable_end: first,
+            writable: 0,
             first,
             prepared: 0,
             look_every: None,
@@ -296,7 +383,7 @@ impl<S: Storage> LaneWriter<S> {
     /// full, only [`Self::find_room`] can tell.
     #[inline]
     pub fn has_room(&self, granules: u64) -> bool {
-        self.writable_end.since(self.tail) >= granules as i64
+        self.writable >= granules
     }
 
     /// Looks whether there is room for a record of so many granules: reads the receivers' words, so a
@@ -309,17 +396,14 @@ impl<S: Storage> LaneWriter<S> {
         if self.free_granules() < granules as i64 {
             self.refresh_limit()?;
             if self.free_granules() < granules as i64 {
-                self.settle_writable_end();
+                self.settle_writable();
                 return Err(NoRoom::Full);
             }
         }
         self.prepare(granules)?;
-        self.settle_writable_end();
+        self.settle_writable();
         if let Some(every) = self.look_every {
-            let next_look = self.tail.advance(every.max(granules));
-            if self.writable_end.since(next_look) > 0 {
-                self.writable_end = next_look;
-            }
+            self.writable = self.writable.min(every.max(granules));
         }
         Ok(())
     }
@@ -327,7 +411,7 @@ impl<S: Storage> LaneWriter<S> {
     /// Has the receivers' words looked at every so many granules even if there is room.
     pub fn look_every(&mut self, granules: u64) {
         self.look_every = Some(granules);
-        self.writable_end = self.tail;
+        self.writable = 0;
     }
 
     /// Granules in use, after a look at the receivers' words.
@@ -351,12 +435,12 @@ impl<S: Storage> LaneWriter<S> {
         let (mut through, mut messages) = (from, 0);
         // Our own records: whatever the group's claim says, this ends at our tail.
         while through.since(plenty) < 0 && through != self.tail {
-            let header = self.storage.header(through);
-            if self.tail.since(through.advance(header.granules())) < 0 {
+            let word = self.storage.word(through);
+            if self.tail.since(through.advance(word.granules())) < 0 {
                 return None;
             }
-            through = through.advance(header.granules());
-            messages += u64::from(header.flags & RecordHeader::WITHDRAWN == 0);
+            through = through.advance(word.granules());
+            messages += u64::from(word.flags() & RecordHeader::WITHDRAWN == 0);
         }
         Some(Oldest { from, through, messages })
     }
@@ -390,11 +474,39 @@ impl<S: Storage> LaneWriter<S> {
     #[inline]
     pub fn publish_plainly(&mut self, payload: &[u8]) {
         debug_assert!(self.plain, "what is not plain is published with all that belongs to it");
-        let header = RecordHeader { len: payload.len() as u32, ..RecordHeader::default() };
-        self.write(header, payload);
+        self.append_plainly(payload);
         // Relaxed: a counter for people.
         self.header.sent.store(self.sent, Relaxed);
         self.store_tail();
+    }
+
+    /// Does what [`Self::append`] does, and less, if [`Self::is_plain`].
+    #[inline]
+    pub fn append_plainly(&mut self, payload: &[u8]) {
+        self.storage.write_message(self.tail, payload);
+        self.step_over(RecordWord::message(payload.len()));
+    }
+
+    /// Granules of a record with a payload of so many bytes.
+    #[inline]
+    #[must_use]
+    pub fn granules(&self, len: usize) -> u64 {
+        record_granules(len + self.payload_offset() - RECORD_HEADER_BYTES)
+    }
+
+    /// Bytes in front of a payload.
+    #[inline]
+    #[must_use]
+    pub fn payload_offset(&self) -> usize {
+        if self.clock.is_some() { 2 * RECORD_HEADER_BYTES } else { RECORD_HEADER_BYTES }
+    }
+
+    /// The record that begins at the tail, to be remembered: of this kind, with a payload of so many bytes.
+    #[must_use]
+    pub fn record_to_come(&self, kind: u8, len: usize) -> Record {
+        let stamp = u64::from(self.clock.is_some());
+        let header = RecordHeader { len: len as u32, kind, stamp, ..RecordHeader::default() };
+        Record { at: self.tail, word: header.word() }
     }
 
     /// Writes a message and publishes it. There must be room ([`Self::has_room`]).
@@ -413,14 +525,16 @@ impl<S: Storage> LaneWriter<S> {
     #[inline]
     fn write(&mut self, header: RecordHeader, payload: &[u8]) {
         self.storage.write(self.tail, header, payload);
-        self.step_over(header);
+        self.step_over(header.word());
     }
 
     /// A record was written: the next lies behind it.
     #[inline]
-    fn step_over(&mut self, header: RecordHeader) {
-        self.tail = self.tail.advance(header.granules());
-        self.sent += 1;
+    fn step_over(&mut self, word: RecordWord) {
+        let granules = word.granules();
+        self.tail = self.tail.advance(granules);
+        self.writable = self.writable.saturating_sub(granules);
+        self.sent = self.sent.wrapping_add(1);
     }
 
     /// Makes a message, to be published later, of what was written in place. There must be room
@@ -429,12 +543,13 @@ impl<S: Storage> LaneWriter<S> {
     pub fn append_written(&mut self, kind: u8, len: usize) {
         let header = RecordHeader { kind, ..self.header_of(len) };
         self.storage.write_header(self.tail, header);
-        self.step_over(header);
+        self.step_over(header.word());
     }
 
     #[inline]
     fn header_of(&self, len: usize) -> RecordHeader {
-        let stamp = self.clock.map_or(0, |now| now());
+        // 0 is none.
+        let stamp = self.clock.map_or(0, |now| now().max(1));
         RecordHeader { len: len as u32, stamp, ..RecordHeader::default() }
     }
 
@@ -484,14 +599,12 @@ impl<S: Storage> LaneWriter<S> {
         self.limit.advance(self.capacity()).since(self.tail)
     }
 
-    fn settle_writable_end(&mut self) {
-        self.writable_end = self.limit.advance(self.capacity());
+    fn settle_writable(&mut self) {
+        self.writable = self.room();
         if self.prepared < self.capacity() {
             // In the first lap: no further than memory is allocated.
-            let prepared_end = self.first.advance(self.prepared);
-            if self.writable_end.since(prepared_end) > 0 {
-                self.writable_end = prepared_end;
-            }
+            let prepared = self.first.advance(self.prepared).since(self.tail).max(0) as u64;
+            self.writable = self.writable.min(prepared);
         }
     }
 

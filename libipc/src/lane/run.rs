@@ -1,8 +1,8 @@
 //! A run: records of one lane that a receiver has claimed in one step, and how they are handed out of it,
 //! one after the other, or several at once.
 
-use crate::lane::position::{Position, record_granules};
-use crate::lane::ring::{RECORDS_AHEAD, RecordHeader, Storage};
+use crate::lane::position::Position;
+use crate::lane::ring::{RECORDS_AHEAD, RecordWord, Storage};
 use crate::lane::withdraw::is_to_be_handed_out;
 use crate::sync::AtomicU64;
 
@@ -67,48 +67,58 @@ impl Reach {
         begin: Position,
         first_end: Position,
     ) -> (Position, u32) {
-        let (mut end, mut records) = (first_end, 1);
         let granules_max = self.granules.min((storage.capacity() / 4).max(Self::ALONE_GRANULES));
+        let first = first_end.since(begin) as u64;
+        // What is published, and how much of it the run may take.
+        let mut published = tail.since(first_end) as u64;
+        let mut left = published.min(granules_max.saturating_sub(first));
         if self.in_place {
-            let granules = first_end.since(begin) as u64;
-            (1..RECORDS_AHEAD).for_each(|n| expect(storage, tail, begin.advance(granules * n)));
+            (1..RECORDS_AHEAD).for_each(|n| expect(storage, tail, begin.advance(first * n)));
         }
-        while records < self.records {
-            let left = tail.since(end);
-            if left <= 0 {
+        let (mut end, mut records) = (first_end, 1);
+        while records < self.records && left > 0 {
+            // A malformed word ends the run before it: it is found out when its turn comes.
+            let granules = storage.word(end).granules();
+            if self.in_place && granules <= published {
+                expect(storage, tail, end.advance(granules * RECORDS_AHEAD));
+            }
+            if granules > left {
                 break;
             }
-            // A malformed header ends the run before it: it is found out when its turn comes.
-            let Some(header) = record(storage, end, left as u64) else { break };
-            let next = end.advance(header.granules());
-            if self.in_place {
-                expect(storage, tail, end.advance(header.granules() * RECORDS_AHEAD));
-            }
-            if next.since(begin) as u64 > granules_max {
-                break;
-            }
-            end = next;
+            end = end.advance(granules);
+            left -= granules;
+            published -= granules;
             records += 1;
         }
         (end, records)
     }
 }
 
-/// Records of one lane that this receiver owns and has not acknowledged: those from `next` to `end`.
+/// Records of one lane that this receiver owns and has not acknowledged.
+///
+/// ```text
+/// next           in hand            not handed out     end
+///  |---------------------------------|------------------|
+///  |<-------------------- held ------------------------>|
+///                                    |<----- ahead ---->|
+/// ```
+///
+/// Two lengths rather than two positions: what is asked for each record is how they compare.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Run {
-    pub(super) next: Position,
-    /// Behind the last record in hand; `next` if none is.
-    pub(super) in_hand: Position,
-    /// `next` if there is no run.
-    pub(super) end: Position,
+    /// Behind the last record.
+    end: Position,
+    /// Granules that are not acknowledged; 0 if there is no run.
+    held: u64,
+    /// Granules that are not handed out.
+    ahead: u64,
     pub(super) lane: u16,
     /// How often the records before `marked_end` have been handed out before; the others never were.
     pub(super) attempts: u32,
     /// Means something only where `attempts` is not 0.
     pub(super) marked_end: Position,
-    /// What the record handed out last is: see [`RecordHeader`].
-    pub(super) kind: u8,
+    /// The first word of the record handed out last.
+    pub(super) word: RecordWord,
 }
 
 /// Why a record is not handed out.
@@ -116,26 +126,74 @@ pub(super) struct Run {
 pub(super) enum NotHandedOut {
     /// It is none.
     Malformed,
-    /// Its sender has it back; it ends there.
-    Withdrawn(Position),
+    /// Its sender has it back.
+    Withdrawn(RecordWord),
 }
 
 impl Run {
     /// Records that were just claimed: nobody had them before.
     pub(super) fn new(lane: u16, next: Position, end: Position) -> Self {
-        let kind = RecordHeader::MESSAGE;
-        Self { next, in_hand: next, end, lane, attempts: 0, marked_end: next, kind }
+        let held = end.since(next) as u64;
+        let word = RecordWord::default();
+        Self { end, held, ahead: held, lane, attempts: 0, marked_end: next, word }
+    }
+
+    /// Records that others had before.
+    pub(super) fn taken_over(self, attempts: u32, marked_end: Position) -> Self {
+        Self { attempts, marked_end, ..self }
     }
 
     #[inline]
     pub(super) fn is_over(&self) -> bool {
-        self.next == self.end
+        self.held == 0
+    }
+
+    /// The first record that is not acknowledged.
+    #[inline]
+    pub(super) fn next(&self) -> Position {
+        self.end.back(self.held)
+    }
+
+    /// The first record that is not handed out.
+    #[inline]
+    pub(super) fn next_to_hand_out(&self) -> Position {
+        self.end.back(self.ahead)
+    }
+
+    #[inline]
+    pub(super) fn has_in_hand(&self) -> bool {
+        self.held != self.ahead
+    }
+
+    /// Whether every record has been handed out.
+    pub(super) fn is_handed_out(&self) -> bool {
+        self.ahead == 0
+    }
+
+    /// What is in hand is acknowledged.
+    #[inline]
+    pub(super) fn acknowledge(&mut self) {
+        self.held = self.ahead;
+    }
+
+    /// What is in hand before `first_left` is acknowledged; false if that is no record in hand.
+    pub(super) fn acknowledge_before(&mut self, first_left: Position) -> bool {
+        let left = self.end.since(first_left);
+        let inside = left >= self.ahead as i64 && left < self.held as i64;
+        if inside {
+            self.held = left as u64;
+        }
+        inside
+    }
+
+    /// What is in hand is to be handed out anew.
+    pub(super) fn take_back(&mut self) {
+        self.ahead = self.held;
     }
 
     /// Gives up what is left: nothing in hand, nothing to come.
     pub(super) fn finish(&mut self) {
-        self.next = self.end;
-        self.in_hand = self.end;
+        (self.held, self.ahead) = (0, 0);
     }
 
     /// How often the record at `at` has been handed out before.
@@ -143,49 +201,40 @@ impl Run {
         if self.marked_end.since(at) > 0 { self.attempts } else { 0 }
     }
 
-    /// Hands out the record at `in_hand`, if it is what a record can be and its sender has not taken it back:
-    /// returns the length of its payload, and `in_hand` is behind it. Every record that any receiver gets is
-    /// handed out here, or in [`Self::hand_out_unmarked`].
+    /// Hands out the next record, if it is what a record can be and its sender has not taken it back: it is in hand then. Every record that any receiver gets is handed out here, or in
+    /// [`Self::hand_out_unmarked`].
     pub(super) fn hand_out(
         &mut self,
         storage: &impl Storage,
         verdict: Option<&AtomicU64>,
-    ) -> Result<usize, NotHandedOut> {
-        let (word, end) = self.look(storage).ok_or(NotHandedOut::Malformed)?;
+    ) -> Result<RecordWord, NotHandedOut> {
         // PAIR(withdraw): the word was read behind the claim and its barrier.
-        let at = self.in_hand;
-        if RecordHeader::is_marked(word)
-            && !is_to_be_handed_out(verdict, at, word, || storage.first_word(at))
-        {
-            return Err(NotHandedOut::Withdrawn(end));
+        let at = self.next_to_hand_out();
+        let word = storage.word(at);
+        if word.granules() > self.ahead {
+            return Err(NotHandedOut::Malformed);
         }
-        Ok(self.step_over(word, end))
+        if word.is_marked() && !is_to_be_handed_out(verdict, at, word, || storage.word(at)) {
+            return Err(NotHandedOut::Withdrawn(word));
+        }
+        Ok(self.step_over(word))
     }
 
     /// The same for a record that its sender has not marked; does nothing with any other.
     #[inline]
-    pub(super) fn hand_out_unmarked(&mut self, storage: &impl Storage) -> Option<usize> {
+    pub(super) fn hand_out_unmarked(&mut self, storage: &impl Storage) -> Option<RecordWord> {
         // PAIR(withdraw): as above.
-        let (word, end) = self.look(storage)?;
-        (!RecordHeader::is_marked(word)).then(|| self.step_over(word, end))
+        let word = storage.word(self.next_to_hand_out());
+        let plain = word.granules() <= self.ahead && !word.is_marked();
+        plain.then(|| self.step_over(word))
     }
 
-    /// The first word of the record at `in_hand`, and where it ends, if that is in the run.
+    /// A record is in hand.
     #[inline]
-    fn look(&self, storage: &impl Storage) -> Option<(u64, Position)> {
-        // The fields one by one: the run as a whole would be loaded in pieces larger than those in which it
-        // was just stored, and wait for them.
-        let word = storage.first_word(self.in_hand);
-        let granules = record_granules(word as u32 as usize);
-        let possible = granules <= self.end.since(self.in_hand) as u64;
-        possible.then(|| (word, self.in_hand.advance(granules)))
-    }
-
-    #[inline]
-    fn step_over(&mut self, word: u64, end: Position) -> usize {
-        self.kind = (word >> 32) as u8;
-        self.in_hand = end;
-        word as u32 as usize
+    pub(super) fn step_over(&mut self, word: RecordWord) -> RecordWord {
+        self.ahead -= word.granules();
+        self.word = word;
+        word
     }
 }
 
@@ -195,11 +244,4 @@ fn expect(storage: &impl Storage, tail: Position, at: Position) {
     if tail.since(at) > 0 {
         storage.expect_read(at);
     }
-}
-
-/// The checked header of a record at `at` with at most `available` granules behind it.
-#[inline]
-pub(super) fn record(storage: &impl Storage, at: Position, available: u64) -> Option<RecordHeader> {
-    let header = storage.header(at);
-    (header.granules() <= available).then_some(header)
 }

@@ -301,7 +301,8 @@ impl<S: Storage> Claimant<S> {
         }
         self.checkpoint(hold.lane);
         overwrite(&theirs.taker, 0);
-        self.run = Run { attempts, marked_end, ..Run::new(hold.lane, hold.position, end) };
+        let run = Run::new(hold.lane, hold.position, end);
+        self.run = run.taken_over(attempts, marked_end);
         true
     }
 
@@ -314,7 +315,7 @@ impl<S: Storage> Claimant<S> {
     /// Behind the first record of what is offered, if there are more.
     fn end_of_first(&self, hold: Hold, end: Position) -> Option<Position> {
         let available = u64::try_from(end.since(hold.position)).ok()?;
-        let header = self.lane(hold.lane)?.record(hold.position, available)?;
-        Some(hold.position.advance(header.granules())).filter(|&first| first != end)
+        let record = self.lane(hold.lane)?.record(hold.position, available)?;
+        Some(hold.position.advance(record.granules())).filter(|&first| first != end)
     }
 }

@@ -31,9 +31,9 @@
 
 use crate::lane::layout::{Claim, GroupEntry, Hold, RosterHeader, SlotCell, Verdict, VerdictState};
 use crate::lane::park::{Park, heavy_barrier};
-use crate::lane::position::{Position, record_granules};
+use crate::lane::position::Position;
 use crate::lane::repair::owned_holds;
-use crate::lane::ring::{Marks, RecordHeader};
+use crate::lane::ring::{Marks, RecordHeader, RecordWord};
 use crate::regions::Cursors;
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire};
@@ -44,27 +44,21 @@ use crate::sync::fence;
 pub struct Record {
     /// Where it begins.
     pub at: Position,
-    /// Its header, without marks.
-    pub header: RecordHeader,
+    /// Its first word, without marks.
+    pub word: RecordWord,
 }
 
 impl Record {
-    /// A message of so many bytes.
+    /// A message of so many bytes without a stamp.
     #[must_use]
     pub fn message(at: Position, len: usize) -> Self {
-        Self::of_kind(RecordHeader::MESSAGE, at, len)
-    }
-
-    /// A record of another kind, with a payload of so many bytes.
-    #[must_use]
-    pub fn of_kind(kind: u8, at: Position, len: usize) -> Self {
-        Self { at, header: RecordHeader { len: len as u32, kind, ..RecordHeader::default() } }
+        Self { at, word: RecordWord::message(len) }
     }
 
     /// Behind it.
     #[must_use]
     pub fn end(self) -> Position {
-        self.at.advance(record_granules(self.header.len as usize))
+        self.at.advance(self.word.granules())
     }
 }
 
@@ -92,7 +86,7 @@ pub fn withdraw(
     claimed: impl Fn() -> bool,
 ) -> Withdrawal {
     let word = |state| Verdict { position: record.at, state }.to_word();
-    let mark = |flags| records.mark(record.at, RecordHeader { flags, ..record.header });
+    let mark = |flags| records.mark(record.at, record.word.with_flags(flags));
     let mut before = verdict.load(Acquire);
     loop {
         // Behind the load: if the lane's slot is another's by now, so is what stands in the word, or soon.
@@ -127,12 +121,12 @@ pub fn withdraw(
 pub fn is_to_be_handed_out(
     verdict: Option<&AtomicU64>,
     at: Position,
-    word: u64,
-    again: impl Fn() -> u64,
+    word: RecordWord,
+    again: impl Fn() -> RecordWord,
 ) -> bool {
     // PAIR(mark): Acquire, behind the load of the word; the verdict is seen.
     fence(Acquire);
-    let flags = RecordHeader::from_words([word, 0]).flags;
+    let flags = word.flags();
     if flags & RecordHeader::WITHDRAWN != 0 {
         return false;
     }
@@ -149,8 +143,7 @@ pub fn is_to_be_handed_out(
             if now.position == at {
                 now.state != VerdictState::Withdrawn
             } else {
-                let header = RecordHeader::from_words([again(), 0]);
-                header.flags & RecordHeader::WITHDRAWN == 0
+                again().flags() & RecordHeader::WITHDRAWN == 0
             }
         }
     }

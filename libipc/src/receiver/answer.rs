@@ -68,13 +68,12 @@ impl Receiver {
 
     /// What the message in hand is.
     pub(crate) fn kind(&self) -> u8 {
-        self.claimant.kind()
+        self.claimant.word().kind()
     }
 
     /// The number behind the message in hand.
     pub(crate) fn number(&self) -> Option<u64> {
-        let (kind, bytes) = (self.claimant.kind(), self.payload.bytes());
-        let number = bytes.get(RecordHeader::message_len(kind, bytes.len())..);
+        let number = self.payload.bytes().get(self.claimant.word().message_len()..);
         number.and_then(|number| Some(u64::from_le_bytes(number.try_into().ok()?)))
     }
 

@@ -14,13 +14,16 @@ pub(super) struct BatchIndex {
     entries: Vec<Entry>,
     /// Entries acknowledged already.
     acknowledged: usize,
-    /// Where the first record lies.
+    /// Where the first record lies, and its payload behind its beginning, in bytes.
     first: Position,
+    first_offset: usize,
 }
 
 /// One message of a batch.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
+    /// Granules from the beginning of the first record.
+    granules: u32,
     /// Bytes from the beginning of the first payload.
     offset: u32,
     len: u32,
@@ -29,7 +32,7 @@ struct Entry {
 
 impl BatchIndex {
     fn at(&self, entry: Entry) -> Position {
-        self.first.advance(u64::from(entry.offset) / GRANULE_BYTES as u64)
+        self.first.advance(entry.granules.into())
     }
 }
 
@@ -97,17 +100,25 @@ impl Receiver {
         index.acknowledged = 0;
         let max = max.clamp(1, Reach::BATCH_RECORDS_MAX);
         let mut bytes = 0;
-        self.claimant.take_more(max, |at, len, attempts| {
+        self.claimant.take_more(max, |at, word, attempts| {
             if index.entries.is_empty() {
-                index.first = at;
+                (index.first, index.first_offset) = (at, word.payload_offset());
             }
-            let offset = at.since(index.first) as usize * GRANULE_BYTES;
+            let granules = at.since(index.first) as u32;
+            // The first is no longer in front of its payload than what stands in front of the others.
+            let offset = granules as usize * GRANULE_BYTES + word.payload_offset();
+            let offset = offset.saturating_sub(index.first_offset);
+            let len = word.message_len();
             bytes = offset + len;
-            index.entries.push(Entry { offset: offset as u32, len: len as u32, attempts });
+            let (offset, len) = (offset as u32, len as u32);
+            index.entries.push(Entry { granules, offset, len, attempts });
         });
         let lane = self.claimant.in_hand().filter(|_| taken).map(|taken| taken.lane);
         match lane.and_then(|lane| self.claimant.lane(lane)) {
-            Some(lane) => self.payload.end_batch(lane.storage(), index.first, bytes),
+            Some(lane) => {
+                let memory = lane.storage();
+                self.payload.end_batch(memory, index.first, index.first_offset, bytes);
+            }
             None => self.payload.abandon_batch(),
         }
         self.batching = false;

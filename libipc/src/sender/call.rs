@@ -247,14 +247,14 @@ impl Sender {
     fn write_numbered(&mut self, kind: u8, number: u64, message: &[u8]) -> Record {
         let len = message.len() + CALL_NUMBER_BYTES;
         self.lane.expect_fate();
-        let (memory, at) = self.lane.writer.next_record();
-        let (front, back) = memory.reserved(at, len).split_at_mut(message.len());
+        let record = self.lane.writer.record_to_come(kind, len);
+        let (front, back) = self.lane.writer.reserved(len).split_at_mut(message.len());
         front.copy_from_slice(message);
         back.copy_from_slice(&number.to_le_bytes());
         self.lane.writer.append_written(kind, len);
         self.lane.writer.publish_appended();
         self.announce();
-        Record::of_kind(kind, at, len)
+        record
     }
 
     /// Opens the mailbox for the answers to this sender's calls. `None`: the daemon has not done so yet.

@@ -7,7 +7,6 @@
 use super::Sender;
 use super::rendezvous::Offer;
 use crate::error::SendError;
-use crate::lane::position::record_granules;
 use crate::session::Wait;
 use crate::ticket::{Ticket, TicketState};
 
@@ -32,7 +31,7 @@ impl Sender {
             Err(error) => match error.lasting() {
                 Some(error) => Err(error),
                 None => {
-                    self.spin_for_room(record_granules(message.len()), None);
+                    self.spin_for_room(self.lane.writer.granules(message.len()), None);
                     match self.send_or_arm(message) {
                         Ok(()) => Ok(()),
                         Err(error) => Err(error.lasting()?),
@@ -74,7 +73,7 @@ impl Sender {
                 Err(error) => match error.lasting() {
                     Some(error) => return Err(error),
                     None if std::mem::take(&mut may_spin) => {
-                        self.spin_for_room(record_granules(len), None);
+                        self.spin_for_room(self.lane.writer.granules(len), None);
                     }
                     None if self.arm(len)? => return Ok(false),
                     None => {}

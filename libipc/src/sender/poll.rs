@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Sender;
 use crate::error::{Fault, TrySendError};
-use crate::lane::position::{Position, record_granules};
+use crate::lane::position::Position;
 #[cfg(feature = "tokio")]
 use crate::lane::withdraw::{Progress, Record};
 use crate::session::Wait;
@@ -80,7 +80,7 @@ impl Sender {
 
     /// Notes that there is no room for a message of so many bytes. False if there is after all.
     pub(super) fn arm(&mut self, len: usize) -> Result<bool, Fault> {
-        let granules = record_granules(len);
+        let granules = self.lane.writer.granules(len);
         let first = self.elsewhere.missing != Some((granules, self.lane.writer.tail()));
         self.elsewhere.missing = Some((granules, self.lane.writer.tail()));
         let Some(watch) = &self.elsewhere.watch else { return Ok(true) };
@@ -136,7 +136,9 @@ impl Sender {
 
     /// The message that a [`crate::WaitSet`] waits with: the one that last found no room, or any.
     fn waits_with(&self) -> u64 {
-        self.elsewhere.missing.map_or(record_granules(0), |(granules, _)| granules)
+        self.elsewhere
+            .missing
+            .map_or_else(|| self.lane.writer.granules(0), |(granules, _)| granules)
     }
 
     /// For a [`crate::WaitSet`]: whether `try_send` would have another answer than that the lane is full.

@@ -3,9 +3,7 @@
 use std::time::Instant;
 
 use crate::error::{CommitError, SendError, TrySendError};
-use crate::lane::position::record_granules;
 use crate::lane::ring::RecordHeader;
-use crate::lane::withdraw::Record;
 use crate::sender::Sender;
 use crate::session::Wait;
 
@@ -79,8 +77,7 @@ impl Reservation<'_> {
         if !self.sender.guard.is_original() {
             return &mut [];
         }
-        let (memory, at) = self.sender.lane.writer.next_record();
-        memory.reserved(at, self.len)
+        self.sender.lane.writer.reserved(self.len)
     }
 
     /// Bytes of the message to be.
@@ -111,7 +108,7 @@ impl Reservation<'_> {
         if !sender.is_undisturbed() {
             sender.check_again()?;
         }
-        let record = Record::message(sender.lane.writer.tail(), len);
+        let record = sender.lane.writer.record_to_come(RecordHeader::MESSAGE, len);
         if sender.rendezvous {
             sender.lane.expect_fate();
         }
@@ -131,7 +128,8 @@ impl Reservation<'_> {
                 _ => CommitError::Deleted,
             });
         }
-        sender.lane.writer.expect_more(record_granules(len));
+        let granules = sender.lane.writer.granules(len);
+        sender.lane.writer.expect_more(granules);
         Ok(())
     }
 }

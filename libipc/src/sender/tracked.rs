@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::Sender;
 use crate::error::{SendError, TrySendError};
+use crate::lane::ring::RecordHeader;
 use crate::lane::withdraw::Record;
 use crate::session::Wait;
 use crate::ticket::{LaneView, SentLane, Ticket};
@@ -79,7 +80,7 @@ impl Sender {
     /// Publishes a message, and says where it lies.
     pub(super) fn publish_record(&mut self, message: &[u8]) -> Record {
         self.lane.expect_fate();
-        let record = Record::message(self.lane.writer.tail(), message.len());
+        let record = self.lane.writer.record_to_come(RecordHeader::MESSAGE, message.len());
         self.publish(message);
         record
     }

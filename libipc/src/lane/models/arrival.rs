@@ -4,7 +4,7 @@
 use std::sync::atomic::AtomicU64 as Clock;
 
 use super::growth::{Chain, Taker};
-use super::{LaneWriter, Mailbox, Relaxed, explore, thread};
+use super::{LaneWriter, MESSAGE_BYTES, Mailbox, Relaxed, explore, thread};
 use crate::lane::hints::{self, Hints};
 use crate::lane::order::{LANES_WITHOUT_HINTS, Standing};
 use crate::sync::AtomicU64;
@@ -22,7 +22,7 @@ fn send_stamped(chain: &Chain, lane: u16, message: u8) {
     let mut writer = LaneWriter::new(model, header, roster, [cursors], lane, first);
     writer.stamp_with(now);
     writer.find_room(2).unwrap();
-    writer.publish(&[message]);
+    writer.publish(&[message; MESSAGE_BYTES]);
 }
 
 /// Takes the earliest as a receiver does, looking twice, and acknowledges it.

@@ -10,8 +10,8 @@
 
 use super::{
     Acquire, CheckpointsLeft, Claimant, Killed, LaneEntry, LaneHeader, LaneReader, LaneWriter,
-    Mailbox, Mended, Model, Relaxed, Release, SlotState, explore, lane_is_drained, mend_slot,
-    shared, shared_slice, slot_is_idle, thread,
+    MESSAGE_BYTES, Mailbox, Mended, Model, Relaxed, Release, SlotState, explore, lane_is_drained,
+    mend_slot, shared, shared_slice, slot_is_idle, thread,
 };
 use crate::lane::hints::{self, Hints};
 use crate::lane::layout::{Claim, ClaimCell, LaneStatus};
@@ -82,7 +82,7 @@ impl Chain {
             self.lanes[usize::from(lane)].clone();
         let mut writer = LaneWriter::new(model, header, roster, [cursors], lane, first);
         writer.find_room(GRANULES as u64).unwrap();
-        writer.publish(&[message]);
+        writer.publish(&[message; MESSAGE_BYTES]);
     }
 
     /// The sender leaves one lane for the next, having published its last in the one before.

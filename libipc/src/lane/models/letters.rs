@@ -3,8 +3,8 @@
 //! What `ipcd` does besides is done here in its place ([`bury`]); all else is the code that ships.
 
 use super::{
-    Arc, Claimant, Mailbox, Mended, Model, Reach, Relaxed, Release, Writer, explore, get_cell,
-    lane_is_drained, mend_slot, slot_is_idle, thread,
+    Arc, Claimant, MESSAGE_BYTES, Mailbox, Mended, Model, Reach, Relaxed, Release, Writer, explore,
+    get_cell, lane_is_drained, mend_slot, slot_is_idle, thread,
 };
 use crate::lane::fate::{self, Fate};
 use crate::lane::park;
@@ -104,7 +104,7 @@ fn loom_a_dead_letter_a_full_sender_and_another_receiver_agree() {
         let (mailbox, mut writer) = with_a_death(8);
         // As long as the two together: the lane is full.
         writer.0.find_room(4).unwrap();
-        writer.0.publish(&[3; 40]);
+        writer.0.publish(&[3; 48]);
         let (daemon, other) = (mailbox.clone(), mailbox.clone());
         let daemon = thread::spawn(move || repair(&daemon));
         let receiver = thread::spawn(move || receive_fresh(&other, &mut other.claimant(0, false)));
@@ -133,7 +133,7 @@ fn loom_the_fate_of_a_dead_letter_is_seen_with_its_end() {
             daemon.roster.lanes[0].fates.fetch_add(1, Release);
             bury(&daemon, &held);
         });
-        mailbox.await_done(Record::message(mailbox.first, 1));
+        mailbox.await_done(Record::message(mailbox.first, MESSAGE_BYTES));
         let fate = fate::read(&mailbox.roster.lanes[0], &fates, mailbox.first);
         assert_eq!(fate, Some(Fate::DeadLettered), "taken for acknowledged, or not seen");
         daemon.join().unwrap();

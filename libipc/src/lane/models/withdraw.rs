@@ -7,7 +7,10 @@
 //! watcher's bit wiped by the sender that gets up, one sleeper woken instead of all, the bit not looked at, and
 //! the watcher's barrier left out (a watcher asleep for ever).
 
-use super::{Arc, Claimant, Mailbox, Mended, Model, Relaxed, drain, explore, mend_slot, thread};
+use super::{
+    Arc, Claimant, MESSAGE_BYTES, Mailbox, Mended, Model, Relaxed, drain, explore, mend_slot,
+    thread,
+};
 use crate::lane::claim::Next;
 use crate::lane::park::{self, Park};
 use crate::lane::position::Position;
@@ -49,7 +52,7 @@ impl Mailbox {
 
 /// The record of the `n`-th message that a model sends.
 fn nth(mailbox: &Mailbox, n: u64) -> Record {
-    Record::message(mailbox.first.advance(2 * n), 1)
+    Record::message(mailbox.first.advance(2 * n), MESSAGE_BYTES)
 }
 
 /// Takes and acknowledges whatever there is, in a slot.
@@ -183,11 +186,7 @@ fn loom_a_withdrawal_that_its_sender_did_not_survive_never_was() {
         };
         mailbox.verdict.store(open.to_word(), Relaxed);
         let flags = crate::lane::ring::RecordHeader::WITHDRAWING;
-        crate::lane::ring::Marks::mark(
-            &mailbox.model,
-            record.at,
-            crate::lane::ring::RecordHeader { flags, ..record.header },
-        );
+        crate::lane::ring::Marks::mark(&mailbox.model, record.at, record.word.with_flags(flags));
         let other = mailbox.clone();
         let thread = thread::spawn(move || receive_all(&other, 1, false));
         let mut got = receive_all(&mailbox, 0, false);

@@ -1,0 +1,177 @@
+//! Goes down one path of the library so many times: for a tool that counts instructions.
+//!
+//! `paths SOCKET PATH COUNT`, with nothing else in the mailbox. What is counted is what [`measured`] does; the lane is
+//! made, filled and drained outside of it.
+
+#![expect(
+    unsafe_code,
+    reason = "stands in for two system calls that the counting tool does not know"
+)]
+
+use std::hint::black_box;
+use std::process::ExitCode;
+
+use libipc::{Client, ClientOptions, MailboxOptions, Receiver, Sender, TryReceiveError};
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+/// Messages at a time: a lane holds as many.
+const ROUND: usize = 1000;
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let [socket, path, count] = &arguments[..] else {
+        eprintln!("usage: paths SOCKET PATH COUNT");
+        return ExitCode::from(2);
+    };
+    match count.parse().map_err(Into::into).and_then(|count| go(socket, path, count)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{path}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What one path is.
+struct Path {
+    /// Bytes of a message.
+    bytes: usize,
+    /// Receivers that the mailbox admits.
+    receivers_max: u16,
+    /// Receivers there are, beside the one that receives.
+    others: usize,
+    measured: Measured,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Measured {
+    Send,
+    Receive,
+    /// A look that finds nothing.
+    Empty,
+}
+
+fn path(name: &str) -> Option<Path> {
+    let plain = Path { bytes: 8, receivers_max: 64, others: 0, measured: Measured::Send };
+    Some(match name {
+        "send-8" => plain,
+        "send-64" => Path { bytes: 64, ..plain },
+        "receive-8" => Path { measured: Measured::Receive, ..plain },
+        "receive-64" => Path { bytes: 64, measured: Measured::Receive, ..plain },
+        "receive-8-single" => Path { receivers_max: 1, measured: Measured::Receive, ..plain },
+        "receive-8-competing" => Path { others: 1, measured: Measured::Receive, ..plain },
+        "try-receive-nothing" => Path { measured: Measured::Empty, ..plain },
+        _ => return None,
+    })
+}
+
+fn go(socket: &str, name: &str, count: usize) -> Outcome {
+    let Path { bytes, receivers_max, others, measured } = path(name).ok_or("no such path")?;
+    let client: Client = ClientOptions::new().socket(socket).connect()?;
+    let mailbox = format!("paths-{}", std::process::id());
+    let options = MailboxOptions::new().capacity_bytes(256 << 10).receivers_max(receivers_max);
+    client.create(&mailbox, &options)?;
+    let mut sender = client.sender(&mailbox)?;
+    let mut receiver = client.receiver(&mailbox)?;
+    let others: Vec<_> =
+        (0..others).map(|_| client.receiver(&mailbox)).collect::<Result<_, _>>()?;
+    let message = vec![7; bytes];
+    // The first lap has memory allocated, and each receives once before it counts.
+    for round in 0..300_usize.div_ceil(bytes / 8) + count.div_ceil(ROUND) {
+        let warm = round >= 300_usize.div_ceil(bytes / 8);
+        send(&mut sender, &message, ROUND, warm && measured == Measured::Send)?;
+        receive(&mut receiver, bytes, ROUND, warm && measured == Measured::Receive)?;
+        if measured == Measured::Empty && warm {
+            measured_empty(&mut receiver, ROUND)?;
+        }
+    }
+    drop((sender, receiver, others));
+    client.delete(&mailbox)?;
+    Ok(())
+}
+
+fn send(sender: &mut Sender, message: &[u8], count: usize, counts: bool) -> Outcome {
+    if counts {
+        return measured_send(sender, message, count);
+    }
+    (0..count).try_for_each(|_| sender.send(message))?;
+    Ok(())
+}
+
+fn receive(receiver: &mut Receiver, bytes: usize, count: usize, counts: bool) -> Outcome {
+    if counts {
+        return measured_receive(receiver, bytes, count);
+    }
+    (0..count).try_for_each(|_| receiver.receive().map(|delivery| delivery.acknowledge()))?;
+    Ok(())
+}
+
+#[inline(never)]
+fn measured_send(sender: &mut Sender, message: &[u8], count: usize) -> Outcome {
+    for _ in 0..count {
+        sender.send(black_box(message))?;
+    }
+    Ok(())
+}
+
+#[inline(never)]
+fn measured_receive(receiver: &mut Receiver, bytes: usize, count: usize) -> Outcome {
+    for _ in 0..count {
+        let delivery = receiver.receive()?;
+        if black_box(delivery.bytes()).len() != bytes {
+            return Err("another message came".into());
+        }
+        delivery.acknowledge();
+    }
+    Ok(())
+}
+
+#[inline(never)]
+fn measured_empty(receiver: &mut Receiver, count: usize) -> Outcome {
+    for _ in 0..count {
+        if !matches!(receiver.try_receive(), Err(TryReceiveError::Empty)) {
+            return Err("something came".into());
+        }
+    }
+    Ok(())
+}
+
+/// The C library's `syscall`, for this program: valgrind knows neither `futex_waitv` nor `membarrier`, and nobody here
+/// sleeps. Anything else goes to the kernel.
+#[cfg(target_arch = "x86_64")]
+// SAFETY: of the same calling convention as the one that it takes the place of, whose arguments are integers and
+// pointers; no other object defines the symbol for this program's own code.
+#[unsafe(no_mangle)]
+extern "C" fn syscall(
+    number: libc::c_long,
+    a: libc::c_long,
+    b: libc::c_long,
+    c: libc::c_long,
+    d: libc::c_long,
+    e: libc::c_long,
+    f: libc::c_long,
+) -> libc::c_long {
+    let fail = |error: i32| {
+        // SAFETY: the address of this thread's own errno.
+        unsafe { *libc::__errno_location() = error };
+        -1
+    };
+    match number {
+        libc::SYS_futex_waitv => return fail(libc::EAGAIN),
+        libc::SYS_membarrier => return 0,
+        _ => {}
+    }
+    let result: libc::c_long;
+    // SAFETY: the caller's own system call, as it is; the kernel changes rcx, r11 and rax, and memory.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            inlateout("rax") number => result,
+            in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d, in("r8") e, in("r9") f,
+            lateout("rcx") _, lateout("r11") _,
+            options(nostack)
+        );
+    }
+    if (-4095..0).contains(&result) { fail(-(result as i32)) } else { result }
+}
