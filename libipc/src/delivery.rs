@@ -53,7 +53,7 @@ impl<'a> Delivery<'a> {
     }
 
     /// The work is done: the message is gone for good, its room is the sender's again.
-    #[inline]
+    #[inline(always)]
     pub fn acknowledge(self) {
         self.receiver.acknowledge();
         std::mem::forget(self);

@@ -72,6 +72,8 @@ pub struct Receiver {
     seen_changes: u32,
     /// The same while there is nothing to see to; else a value that it never has.
     undisturbed_changes: u64,
+    /// The same while nothing is to be seen to behind an acknowledgement.
+    settled_changes: u64,
     traffic: Traffic,
     /// Something withdrawn was skipped since this was last set to false.
     skipped: bool,
@@ -154,6 +156,7 @@ impl Receiver {
             group: group.into(),
             seen_changes: 0,
             undisturbed_changes: u64::MAX,
+            settled_changes: u64::MAX,
             traffic: Traffic::Open,
             skipped: false,
             stale: false,
@@ -222,7 +225,7 @@ impl Receiver {
     ///
     /// # Errors
     /// [`TryReceiveError`].
-    #[inline]
+    #[inline(always)]
     pub fn try_receive(&mut self) -> Result<Delivery<'_>, TryReceiveError> {
         if !self.take_quickly() {
             self.try_slowly(None)?;
@@ -243,7 +246,7 @@ impl Receiver {
     ///
     /// # Errors
     /// [`ReceiveError`], never `TimedOut`.
-    #[inline]
+    #[inline(always)]
     pub fn receive(&mut self) -> Result<Delivery<'_>, ReceiveError> {
         if !self.take_quickly() {
             self.take_slowly(None)?;
@@ -256,7 +259,7 @@ impl Receiver {
     ///
     /// # Errors
     /// [`ReceiveError`].
-    #[inline]
+    #[inline(always)]
     pub fn receive_deadline(&mut self, deadline: Instant) -> Result<Delivery<'_>, ReceiveError> {
         if !self.take_quickly() {
             self.take_slowly(Some(deadline))?;
@@ -292,8 +295,24 @@ impl Receiver {
         self.let_go.map(|let_go| let_go.taken).or_else(|| self.claimant.in_hand())
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn acknowledge(&mut self) {
+        // PAIR(changes): Acquire here, Release in `ipcd` behind every change of the roster.
+        let changes = u64::from(self.roster.header.changes.load(Acquire));
+        if self.guard.is_original()
+            && changes == self.settled_changes
+            && let Some(reader) = self.claimant.acknowledge_quickly()
+        {
+            if park::sender_waits(&self.roster.header, reader.header()) {
+                self.wake_waiting_sender();
+            }
+        } else {
+            self.acknowledge_slowly();
+        }
+    }
+
+    #[cold]
+    fn acknowledge_slowly(&mut self) {
         if !self.may_settle() {
             return;
         }
@@ -303,8 +322,13 @@ impl Receiver {
         }
     }
 
+    /// Somebody waits for what was just acknowledged.
+    #[cold]
+    fn wake_waiting_sender(&mut self) {
+        self.wake_sender(self.claimant.run_lane());
+    }
+
     /// Sees to whoever waits for what was just acknowledged.
-    #[inline]
     fn has_freed(&mut self, lane: u16) {
         let reader = self.claimant.lane(lane);
         if reader.is_some_and(|reader| park::sender_waits(&self.roster.header, reader.header())) {
@@ -363,7 +387,7 @@ impl Receiver {
 
     /// Takes the next message of the run in hand, or of the lane whose turn it is, if nothing else is to
     /// be seen to. Whatever it does not do, [`Self::take`] does.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take_quickly(&mut self) -> bool {
         let undisturbed = self.guard.is_original()
             && !self.claimant.has_in_hand()
@@ -509,7 +533,7 @@ impl Receiver {
         self.seen_changes = header.changes.load(Acquire);
         self.traffic = Traffic::from_word(header.traffic.load(Relaxed));
         let deleted = self.traffic.is_over();
-        self.undisturbed_changes = u64::MAX;
+        (self.undisturbed_changes, self.settled_changes) = (u64::MAX, u64::MAX);
         self.alone = header.groups[self.group].receivers.load(Relaxed) == 1;
         self.has_lost_slot = !deleted && !self.has_slot();
         if deleted || self.has_lost_slot {
@@ -540,6 +564,9 @@ impl Receiver {
         }
         self.settle_reach();
         self.settle_quickness();
+        if !self.reports {
+            self.settled_changes = self.seen_changes.into();
+        }
     }
 
     /// The daemon owes an answer: looks for it from time to time, however much there is to receive from the senders that

@@ -66,6 +66,8 @@ pub struct Sender {
     traffic: Traffic,
     /// Nothing keeps messages from being sent, as far as the roster tells, and nothing is to be done behind it.
     ready: bool,
+    /// `seen_changes` if so and messages are plain; else a value that it never has.
+    plain_changes: u64,
     /// Who must have the mailbox open to receive.
     required: ending::Required,
     /// Who of them has not.
@@ -129,6 +131,7 @@ impl Sender {
             seen_changes: 0,
             traffic: Traffic::Open,
             ready: false,
+            plain_changes: u64::MAX,
             required: ending::Required::default(),
             missing: None,
             has_lost_lane: false,
@@ -165,7 +168,7 @@ impl Sender {
     ///
     /// # Errors
     /// [`TrySendError`]; the message is still the caller's.
-    #[inline]
+    #[inline(always)]
     pub fn try_send(&mut self, message: &[u8]) -> Result<(), TrySendError> {
         if self.send_quickly(message) { Ok(()) } else { self.send_or_arm(message) }
     }
@@ -174,7 +177,7 @@ impl Sender {
     ///
     /// # Errors
     /// [`SendError`], never `TimedOut`; the message is still the caller's.
-    #[inline]
+    #[inline(always)]
     pub fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
         if self.send_quickly(message) { Ok(()) } else { self.send_slowly(message, None) }
     }
@@ -183,18 +186,30 @@ impl Sender {
     ///
     /// # Errors
     /// [`SendError`]; the message is still the caller's.
-    #[inline]
+    #[inline(always)]
     pub fn send_deadline(&mut self, message: &[u8], deadline: Instant) -> Result<(), SendError> {
         if self.send_quickly(message) { Ok(()) } else { self.send_slowly(message, Some(deadline)) }
     }
 
     /// Sends if nothing has to be seen to first. Whatever it does not do, [`Self::send_thoroughly`] does.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn send_quickly(&mut self, message: &[u8]) -> bool {
-        let can = self.is_undisturbed() && self.lane.writer.is_plain() && self.fits(message.len());
+        // PAIR(changes): Acquire here, Release in `ipcd` behind every change of the roster.
+        let plain = self.guard.is_original()
+            && u64::from(self.roster.header.changes.load(Acquire)) == self.plain_changes;
+        if plain && self.lane.writer.publish_plainly(message) {
+            self.announce_plainly();
+            return true;
+        }
+        !plain && self.send_less_quickly(message)
+    }
+
+    /// The same where messages are stamped, counted with others, of a priority, or for several groups.
+    #[inline(never)]
+    fn send_less_quickly(&mut self, message: &[u8]) -> bool {
+        let can = self.is_undisturbed() && self.fits(message.len());
         if can {
-            self.lane.writer.publish_plainly(message);
-            self.announce();
+            self.publish(message);
         }
         can
     }
@@ -254,8 +269,19 @@ impl Sender {
         self.announce();
     }
 
+    /// A plain message was published.
+    #[inline(always)]
+    fn announce_plainly(&mut self) {
+        hints::give(&self.doorstep.hints, self.lane.writer.lane());
+        let [(cursors, _)] = &*self.groups else { return self.announce() };
+        park::light_barrier(&self.roster.header);
+        if park::anyone_sleeps(&cursors.header, self.sleeping_words) {
+            self.announce();
+        }
+    }
+
     /// Something was published.
-    #[inline]
+    #[inline(never)]
     fn announce(&mut self) {
         if self.lane.info.priority == 0 {
             hints::give(&self.doorstep.hints, self.lane.writer.lane());
@@ -303,6 +329,14 @@ impl Sender {
         self.has_lost_lane = !self.is_moving() && !self.still_has(self.lane.info.ticket);
         let open = self.traffic == Traffic::Open && self.missing.is_none() && !self.has_lost_lane;
         self.ready = open && !self.rendezvous && !self.is_moving();
+        self.settle_plainness();
+    }
+
+    /// Whether a message need only be written and announced.
+    fn settle_plainness(&mut self) {
+        let alone = self.groups.len() == 1 && self.lane.info.priority == 0;
+        let plain = self.ready && alone && self.lane.writer.is_plain();
+        self.plain_changes = if plain { self.seen_changes.into() } else { u64::MAX };
     }
 
     #[cold]

@@ -363,14 +363,14 @@ impl<S: Storage> Claimant<S> {
 
     /// Takes the next message of the run in hand, or claims of the lane whose turn it is, if nothing is
     /// offered. False says only that it did not: the thorough calls tell why.
-    #[inline]
+    #[inline(always)]
     pub fn take_quickly(&mut self, into: &mut S::Payload) -> bool {
         (!self.run.is_over() || self.claim_quickly()) && self.copy_unmarked(into)
     }
 
     /// Copies out the record at the run's beginning, if it is what a record can be and nothing is to be
     /// asked about it.
-    #[inline]
+    #[inline(always)]
     fn copy_unmarked(&mut self, into: &mut S::Payload) -> bool {
         let Some(Some(lane)) = self.lanes.get(usize::from(self.run.lane)) else { return false };
         let at = self.run.next_to_hand_out();
@@ -396,6 +396,11 @@ impl<S: Storage> Claimant<S> {
     pub fn backlog(&self) -> u64 {
         let lane = self.lane(self.run.lane).filter(|_| !self.run.is_over());
         lane.map_or(0, |lane| lane.tail.since(self.run.next_to_hand_out())).max(0) as u64
+    }
+
+    /// The lane of the run that is in hand, or was last.
+    pub fn run_lane(&self) -> u16 {
+        self.run.lane
     }
 
     /// What is known of the message in hand; `None` if there is none.
@@ -548,6 +553,19 @@ impl<S: Storage> Claimant<S> {
         Ok(false)
     }
 
+    /// Does what [`Self::acknowledge`] does, and less, for a message that nobody has had in hand before; nothing with any
+    /// other.
+    #[inline(always)]
+    pub fn acknowledge_quickly(&mut self) -> Option<&LaneReader<S>> {
+        if self.run.attempts != 0 || !self.run.has_in_hand() {
+            return None;
+        }
+        self.run.acknowledge();
+        self.count_received(1);
+        let lane = self.free();
+        self.lane(lane)
+    }
+
     /// Acknowledges the message in hand: its room is the sender's again. Returns the lane; the caller
     /// looks whether its sender waits.
     #[inline]
@@ -555,9 +573,7 @@ impl<S: Storage> Claimant<S> {
         if !self.has_in_hand() {
             return None;
         }
-        self.received = self.received.wrapping_add(1);
-        // Relaxed: a counter for people.
-        self.mine.received.store(self.received, Relaxed);
+        self.count_received(1);
         Some(self.free_in_hand())
     }
 
@@ -585,9 +601,7 @@ impl<S: Storage> Claimant<S> {
         if !run.acknowledge_before(first_left) {
             return None;
         }
-        self.received = self.received.wrapping_add(count);
-        // Relaxed: a counter for people.
-        self.mine.received.store(self.received, Relaxed);
+        self.count_received(count);
         let lane = self.free();
         let all = !self.run.has_in_hand();
         if all && self.run.next().since(self.run.marked_end) >= 0 {
@@ -602,16 +616,11 @@ impl<S: Storage> Claimant<S> {
     /// Shows that everything before the run's beginning is free; returns the lane.
     #[inline]
     fn free(&mut self) -> u16 {
-        let run = &self.run;
-        let hold = if run.is_over() {
-            Hold::IDLE
-        } else {
-            Hold { confirmed: true, lane: run.lane, position: run.next() }.to_word()
-        };
+        let hold = self.run.hold_word();
         // PAIR(free): Release here, Acquire in `ring::LaneWriter::refresh_limit`; our reads of the record
         // come before the sender's overwriting it.
         overwrite(&self.mine.hold, hold);
-        run.lane
+        self.run.lane
     }
 
     /// Lets the message in hand go as [`Self::acknowledge`] does, without counting it as received.
@@ -623,7 +632,8 @@ impl<S: Storage> Claimant<S> {
         lane
     }
 
-    /// Counts messages that were let go.
+    /// Counts messages as received.
+    #[inline]
     pub fn count_received(&mut self, count: u64) {
         self.received = self.received.wrapping_add(count);
         // Relaxed: a counter for people.

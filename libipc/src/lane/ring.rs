@@ -5,7 +5,7 @@
 //! dies, the record was published or it never existed.
 
 use crate::lane::layout::{Claim, GroupEntry, LaneHeader};
-use crate::lane::position::{Position, RECORD_HEADER_BYTES, record_granules};
+use crate::lane::position::{GRANULE_BYTES, Position, RECORD_HEADER_BYTES, record_granules};
 use crate::lane::repair::owned_holds;
 use crate::lane::withdraw::{self, Progress, Record};
 use crate::regions::{Cursors, Roster};
@@ -266,6 +266,8 @@ pub struct LaneWriter<S> {
     tail: Position,
     /// Everything before it is free again: every group has done with it.
     limit: Position,
+    /// Bytes of the longest message that is plain.
+    len_max: usize,
     /// Granules that may be written: up to the end of the free room, or of the allocated memory.
     writable: u64,
     /// Where the lane began; means nothing any more once the first lap is over.
@@ -308,8 +310,11 @@ impl<S: Storage> LaneWriter<S> {
     ) -> Self {
         let group = |cursors| GroupLimit { cursors, limit: first, claim: first };
         let groups = groups.into_iter().map(group).collect();
+        // A granule less than the lane has, as it would be with a stamp.
+        let bytes = storage.capacity().saturating_sub(1) * GRANULE_BYTES as u64;
         Self {
             storage,
+            len_max: usize::try_from(bytes).unwrap_or(usize::MAX),
             header,
             roster,
             groups,
@@ -470,21 +475,30 @@ impl<S: Storage> LaneWriter<S> {
         self.plain
     }
 
-    /// Does what [`Self::publish`] does, and less, if [`Self::is_plain`].
-    #[inline]
-    pub fn publish_plainly(&mut self, payload: &[u8]) {
+    /// Does what [`Self::publish`] does, and less, if [`Self::is_plain`] and there is room, as far as is known; false if
+    /// there is none, or the message is too long.
+    #[inline(always)]
+    pub fn publish_plainly(&mut self, payload: &[u8]) -> bool {
         debug_assert!(self.plain, "what is not plain is published with all that belongs to it");
-        self.append_plainly(payload);
-        // Relaxed: a counter for people.
-        self.header.sent.store(self.sent, Relaxed);
-        self.store_tail();
+        let appended = self.append_plainly(payload);
+        if appended {
+            // Relaxed: a counter for people.
+            self.header.sent.store(self.sent, Relaxed);
+            self.store_tail();
+        }
+        appended
     }
 
-    /// Does what [`Self::append`] does, and less, if [`Self::is_plain`].
-    #[inline]
-    pub fn append_plainly(&mut self, payload: &[u8]) {
-        self.storage.write_message(self.tail, payload);
-        self.step_over(RecordWord::message(payload.len()));
+    /// Writes a message to be published later, if [`Self::is_plain`] and there is room, as far as is known.
+    #[inline(always)]
+    pub fn append_plainly(&mut self, payload: &[u8]) -> bool {
+        let word = RecordWord::message(payload.len());
+        let can = payload.len() <= self.len_max && self.has_room(word.granules());
+        if can {
+            self.storage.write_message(self.tail, payload);
+            self.step_over(word);
+        }
+        can
     }
 
     /// Granules of a record with a payload of so many bytes.

@@ -1,6 +1,7 @@
 //! A run: records of one lane that a receiver has claimed in one step, and how they are handed out of it,
 //! one after the other, or several at once.
 
+use crate::lane::layout::Hold;
 use crate::lane::position::Position;
 use crate::lane::ring::{RECORDS_AHEAD, RecordWord, Storage};
 use crate::lane::withdraw::is_to_be_handed_out;
@@ -113,6 +114,8 @@ pub(super) struct Run {
     /// Granules that are not handed out.
     ahead: u64,
     pub(super) lane: u16,
+    /// The word of a hold on that lane, without a position.
+    hold: u64,
     /// How often the records before `marked_end` have been handed out before; the others never were.
     pub(super) attempts: u32,
     /// Means something only where `attempts` is not 0.
@@ -134,8 +137,9 @@ impl Run {
     /// Records that were just claimed: nobody had them before.
     pub(super) fn new(lane: u16, next: Position, end: Position) -> Self {
         let held = end.since(next) as u64;
+        let hold = Hold { confirmed: true, lane, position: Position::new(0) }.to_word();
         let word = RecordWord::default();
-        Self { end, held, ahead: held, lane, attempts: 0, marked_end: next, word }
+        Self { end, held, ahead: held, lane, hold, attempts: 0, marked_end: next, word }
     }
 
     /// Records that others had before.
@@ -168,6 +172,12 @@ impl Run {
     /// Whether every record has been handed out.
     pub(super) fn is_handed_out(&self) -> bool {
         self.ahead == 0
+    }
+
+    /// The word of a hold on what is not acknowledged.
+    #[inline]
+    pub(super) fn hold_word(&self) -> u64 {
+        if self.is_over() { Hold::IDLE } else { self.hold | self.next().get() }
     }
 
     /// What is in hand is acknowledged.

@@ -78,12 +78,19 @@ impl Sender {
             return 0;
         }
         let mut count = 0;
-        for message in messages.iter().map(AsRef::as_ref) {
-            if !self.fits(message.len()) {
-                break;
+        if self.plain_changes == u64::from(self.seen_changes) {
+            let mut messages = messages.iter().map(AsRef::as_ref);
+            while messages.next().is_some_and(|message| self.lane.writer.append_plainly(message)) {
+                count += 1;
             }
-            self.lane.writer.append(message);
-            count += 1;
+        } else {
+            for message in messages.iter().map(AsRef::as_ref) {
+                if !self.fits(message.len()) {
+                    break;
+                }
+                self.lane.writer.append(message);
+                count += 1;
+            }
         }
         if count > 0 {
             self.lane.writer.publish_appended();

@@ -313,6 +313,7 @@ impl Sender {
         {
             *place = lane;
         }
+        self.settle_plainness();
         Ok(())
     }
 

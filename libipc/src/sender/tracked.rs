@@ -107,6 +107,7 @@ impl Sender {
             fates: self.lane.fates.clone(),
         };
         self.lane.writer.expect_withdrawals();
+        self.settle_plainness();
         let marks = self.lane.writer.storage().marks();
         let shared = Arc::new(SentLane::new(words, marks, self.link.watchers().clone()));
         self.lane.shared = Some(shared.clone());
