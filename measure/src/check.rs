@@ -3,16 +3,19 @@
 //! The first word of a message holds the sender (8 bits) and the sequence number (56 bits); the last
 //! byte of a longer one repeats some of it, so that a message that was cut or mixed is seen.
 
-use anyhow::{Result, bail};
+use crate::job::Report;
 
 /// Bits of the first word that hold the sequence number.
 const SEQUENCE_BITS: u32 = 56;
 /// The sequence number that says: this sender sends no more.
-pub(crate) const END: u64 = (1 << SEQUENCE_BITS) - 1;
+pub const END: u64 = (1 << SEQUENCE_BITS) - 1;
 
 /// Writes sender and sequence number into a message; returns its first word.
+///
+/// # Panics
+/// If the message is shorter than 8 bytes.
 #[inline]
-pub(crate) fn stamp(message: &mut [u8], sender: u8, sequence: u64) -> u64 {
+pub fn stamp(message: &mut [u8], sender: u8, sequence: u64) -> u64 {
     let word = u64::from(sender) << SEQUENCE_BITS | sequence;
     message[..8].copy_from_slice(&word.to_le_bytes());
     if let [_, _, _, _, _, _, _, _, .., last] = message {
@@ -29,8 +32,8 @@ fn last_byte(word: u64) -> u8 {
 
 /// What a message says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Seen {
-    /// A message to count.
+pub enum Seen {
+    /// A message, counted, be it whole or not.
     Message,
     /// A sender sends no more.
     End,
@@ -38,48 +41,58 @@ pub(crate) enum Seen {
 
 /// A receiver's memory of what came.
 #[derive(Debug)]
-pub(crate) struct Checker {
+pub struct Checker {
     bytes: usize,
     /// Others take messages too: numbers rise, but not by one.
     competing: bool,
-    next: Vec<u64>,
-    /// Messages that came.
-    pub(crate) messages: u64,
-    /// The sum of their first words, wrapping.
-    pub(crate) sum: u64,
+    next: [u64; SENDERS_MAX],
+    senders: usize,
+    /// What came.
+    pub seen: Report,
 }
+
+/// Most senders of a load.
+const SENDERS_MAX: usize = 8;
 
 impl Checker {
     /// Nothing came yet.
-    pub(crate) fn new(bytes: usize, senders: u8, competing: bool) -> Self {
-        let next = vec![0; usize::from(senders)];
-        Self { bytes, competing, next, messages: 0, sum: 0 }
+    ///
+    /// # Panics
+    /// If there are more than 8 senders.
+    #[must_use]
+    pub fn new(bytes: usize, senders: u8, competing: bool) -> Self {
+        let senders = usize::from(senders);
+        assert!(senders <= SENDERS_MAX, "{senders} senders");
+        Self { bytes, competing, next: [0; SENDERS_MAX], senders, seen: Report::default() }
     }
 
     /// Checks a message: length, sender, order, last byte.
     #[inline]
-    pub(crate) fn check(&mut self, message: &[u8]) -> Result<Seen> {
+    pub fn check(&mut self, message: &[u8]) -> Seen {
         let Some((first, rest)) = message.split_first_chunk::<8>() else {
-            bail!("a message of {} bytes came", message.len());
+            self.seen.corrupt += 1;
+            return Seen::Message;
         };
         let word = u64::from_le_bytes(*first);
         let (sender, sequence) = ((word >> SEQUENCE_BITS) as usize, word & END);
-        if message.len() != self.bytes || rest.last().is_some_and(|last| *last != last_byte(word)) {
-            bail!("a broken message came: {} bytes, first word {word:#x}", message.len());
+        let whole = message.len() == self.bytes
+            && sender < self.senders
+            && rest.last().is_none_or(|last| *last == last_byte(word));
+        if !whole {
+            self.seen.corrupt += 1;
+            return Seen::Message;
         }
         if sequence == END {
-            return Ok(Seen::End);
+            return Seen::End;
         }
-        let Some(next) = self.next.get_mut(sender) else {
-            bail!("a message of sender {sender} came, whom nobody started");
-        };
+        let next = &mut self.next[sender % SENDERS_MAX];
         if sequence != *next && !(self.competing && sequence > *next) {
-            bail!("message {sequence} of sender {sender} came where {next} was expected");
+            self.seen.disordered += 1;
         }
         *next = sequence + 1;
-        self.messages += 1;
-        self.sum = self.sum.wrapping_add(word);
-        Ok(Seen::Message)
+        self.seen.messages += 1;
+        self.seen.sum = self.seen.sum.wrapping_add(word);
+        Seen::Message
     }
 }
 
@@ -102,34 +115,39 @@ mod tests {
                 for sender in 0..2 {
                     let mut message = vec![0; bytes];
                     sum = sum.wrapping_add(stamp(&mut message, sender, sequence));
-                    assert_eq!(checker.check(&message).unwrap(), Seen::Message);
+                    assert_eq!(checker.check(&message), Seen::Message);
                 }
             }
-            assert_eq!(checker.check(&message(bytes, 1, END)).unwrap(), Seen::End);
-            assert_eq!((checker.messages, checker.sum), (20, sum));
+            assert_eq!(checker.check(&message(bytes, 1, END)), Seen::End);
+            let Report { messages, sum: seen, disordered, corrupt, .. } = checker.seen;
+            assert_eq!((messages, seen, disordered, corrupt), (20, sum, 0, 0));
         }
     }
 
     #[test]
     fn lost_doubled_cut_and_mixed_messages_are_seen() {
         let mut checker = Checker::new(64, 1, false);
-        assert!(checker.check(&message(64, 0, 1)).is_err(), "one was lost");
-        assert!(checker.check(&message(64, 0, 0)).is_ok());
-        assert!(checker.check(&message(64, 0, 0)).is_err(), "it came twice");
-        assert!(checker.check(&message(64, 3, 1)).is_err(), "nobody's");
-        assert!(checker.check(&message(64, 0, 1)[..63]).is_err(), "cut");
-        let mut mixed = message(64, 0, 1);
+        let mut check = |message: &[u8]| {
+            checker.check(message);
+            (checker.seen.disordered, checker.seen.corrupt)
+        };
+        assert_eq!(check(&message(64, 0, 0)), (0, 0));
+        assert_eq!(check(&message(64, 0, 2)), (1, 0), "one was lost");
+        assert_eq!(check(&message(64, 0, 2)), (2, 0), "it came twice");
+        assert_eq!(check(&message(64, 3, 3)), (2, 1), "nobody's");
+        assert_eq!(check(&message(64, 0, 3)[..63]), (2, 2), "cut");
+        let mut mixed = message(64, 0, 3);
         mixed[63] ^= 1;
-        assert!(checker.check(&mixed).is_err(), "mixed");
-        assert!(checker.check(b"short").is_err());
+        assert_eq!(check(&mixed), (2, 3), "mixed");
+        assert_eq!(check(b"short"), (2, 4));
     }
 
     #[test]
     fn competing_receivers_see_rising_numbers() {
         let mut checker = Checker::new(8, 1, true);
-        assert!(checker.check(&message(8, 0, 5)).is_ok());
-        assert!(checker.check(&message(8, 0, 9)).is_ok());
-        assert!(checker.check(&message(8, 0, 9)).is_err());
-        assert!(checker.check(&message(8, 0, 7)).is_err());
+        for (sequence, disordered) in [(5, 0), (9, 0), (9, 1), (7, 2)] {
+            checker.check(&message(8, 0, sequence));
+            assert_eq!(checker.seen.disordered, disordered);
+        }
     }
 }
