@@ -24,6 +24,14 @@ pub fn stamp(message: &mut [u8], sender: u8, sequence: u64) -> u64 {
     word
 }
 
+/// Makes a message what its first word says it is: the other half of [`stamp`], for what carries that word alone.
+///
+/// # Panics
+/// If the message is shorter than 8 bytes.
+pub fn restore(message: &mut [u8], word: u64) {
+    stamp(message, (word >> SEQUENCE_BITS) as u8, word & END);
+}
+
 /// What stands in the last byte of a message of more than 8 bytes.
 #[inline]
 fn last_byte(word: u64) -> u8 {
