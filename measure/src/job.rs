@@ -13,8 +13,8 @@ use crate::load::Load;
 pub enum Role {
     /// Sends; the number is the sender's own.
     Send(u8),
-    /// Receives.
-    Receive,
+    /// Receives; the number is the receiver's own.
+    Receive(u8),
     /// Sends, and waits for it to come back.
     Ping,
     /// Sends back.

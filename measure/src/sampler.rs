@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 
 use crate::job::{Channel, Job, Report, Role};
@@ -123,7 +123,7 @@ impl Sampler {
         let mut peers = Vec::new();
         for (number, part) in self.cast(load, system).into_iter().enumerate() {
             let job = Job {
-                system: system.key().to_owned(),
+                system: system.peer_key().to_owned(),
                 load: load.clone(),
                 role: part.role,
                 first: number == 0,
@@ -146,7 +146,9 @@ impl Sampler {
         for peer in peers {
             peer.end();
         }
-        Ok(judge(load, &reports))
+        let measured = judge(load, &reports);
+        ensure!(measured.value > 0.0, "no message came after the warm-up");
+        Ok(measured)
     }
 
     /// Who takes part. Receivers come first: they shall be there when the first message is.
@@ -168,7 +170,7 @@ impl Sampler {
         }
         let receiver = |index: u8| {
             let core = if index.is_multiple_of(2) { other } else { one };
-            part(Role::Receive, core, Some(0), None)
+            part(Role::Receive(index), core, Some(0), None)
         };
         let sender = |index: u8| {
             let core = if index.is_multiple_of(2) { one } else { other };
@@ -233,7 +235,7 @@ mod tests {
     fn what_was_sent_and_what_came_are_compared() {
         let load = Load::new("stream".into(), 8);
         let judged = |sent, received| {
-            let judged = judge(&load, &[(Role::Receive, received), (Role::Send(0), sent)]);
+            let judged = judge(&load, &[(Role::Receive(0), received), (Role::Send(0), sent)]);
             (judged.lost, judged.corrupt)
         };
         assert_eq!(judged(report(5, 9), report(5, 9)), (0, 0));

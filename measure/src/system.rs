@@ -40,10 +40,15 @@ pub struct Prepared {
 /// type that the compiler knows, to [`Stage::run`].
 pub trait System {
     /// Its name in options and in JSON.
-    fn key(&self) -> &'static str;
+    fn key(&self) -> &str;
 
     /// Its name, as we show it.
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
+        self.key()
+    }
+
+    /// The key by which the processes that do the work know it.
+    fn peer_key(&self) -> &str {
         self.key()
     }
 

@@ -23,7 +23,7 @@ where
     let (forth, back) = (channel(), channel());
     let (start, follow) = match job.load.kind {
         Kind::PingPong | Kind::Call => (Role::Ping, Role::Pong),
-        _ => (Role::Send(0), Role::Receive),
+        _ => (Role::Send(0), Role::Receive(0)),
     };
     let starter = Job { role: start, ..job.clone() };
     let follower = Job { role: follow, ..job.clone() };

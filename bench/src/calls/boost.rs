@@ -14,7 +14,7 @@ struct Opaque {
     marker: PhantomData<(*mut u8, PhantomPinned)>,
 }
 
-// SAFETY: these are the functions of queue.cpp, with their very types.
+// The functions of queue.cpp, with their very types.
 unsafe extern "C" {
     fn bench_queue_create(name: *const c_char, messages: usize, bytes: usize) -> *mut Opaque;
     fn bench_queue_open(name: *const c_char) -> *mut Opaque;

@@ -1,5 +1,6 @@
 //! A raw futex: a word that is set, a waker, a sleeper. What it costs to be woken by another process.
 
+use std::hint::spin_loop;
 use std::sync::atomic::Ordering;
 
 use anyhow::Result;
@@ -17,15 +18,17 @@ use crate::calls::shared::{self, Shared};
 #[derive(Debug)]
 pub(crate) struct Futex;
 
-/// Where the message lies, away from the word that tells of it.
-const MESSAGE: usize = 128;
+/// The receiver's count of messages that it took.
+const TAKEN: usize = 128;
+/// Where the message lies, away from the words that tell of it.
+const MESSAGE: usize = 256;
 
 impl System for Futex {
-    fn key(&self) -> &'static str {
+    fn key(&self) -> &str {
         "futex"
     }
 
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "raw futex"
     }
 
@@ -64,6 +67,10 @@ impl SendEnd for End {
     #[inline]
     fn send<T>(&mut self, mut write: impl FnMut(&mut [u8]) -> T) -> Result<T> {
         let written = write(&mut self.message);
+        // There is room for one: who answers has taken it long before the next.
+        while self.shared.half_word(TAKEN).load(Ordering::Acquire) != self.count {
+            spin_loop();
+        }
         self.shared.write(MESSAGE, &self.message);
         self.count = self.count.wrapping_add(1);
         // Release: makes the message visible; pairs with the Acquire in `receive`.
@@ -82,6 +89,8 @@ impl ReceiveEnd for End {
         }
         self.count = self.count.wrapping_add(1);
         self.shared.read(MESSAGE, &mut self.message);
+        // Release: the message was read; pairs with the Acquire in `send`.
+        self.shared.half_word(TAKEN).store(self.count, Ordering::Release);
         Ok(look(&self.message))
     }
 }

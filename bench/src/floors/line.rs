@@ -19,11 +19,11 @@ use crate::calls::shared::{self, Shared};
 pub(crate) struct Line;
 
 impl System for Line {
-    fn key(&self) -> &'static str {
+    fn key(&self) -> &str {
         "line"
     }
 
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "cache line"
     }
 

@@ -26,14 +26,14 @@ const SLOTS: usize = 4096;
 /// Pauses of a full writer between two looks: looking all the time would take the line away from the reader.
 const FULL_PAUSES: u32 = 100;
 /// Pauses of an idle reader of a stream between two looks, for the same reason.
-const EMPTY_PAUSES: u32 = 20;
+const EMPTY_PAUSES: u32 = 100;
 
 impl System for Ring {
-    fn key(&self) -> &'static str {
+    fn key(&self) -> &str {
         "ring"
     }
 
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "bare ring"
     }
 

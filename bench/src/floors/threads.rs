@@ -26,11 +26,11 @@ fn is_carried(load: &Load) -> bool {
 }
 
 impl System for Crossbeam {
-    fn key(&self) -> &'static str {
+    fn key(&self) -> &str {
         "crossbeam"
     }
 
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "crossbeam, threads"
     }
 
@@ -107,11 +107,11 @@ impl<const BYTES: usize> TryReceive for CrossbeamReceiver<BYTES> {
 }
 
 impl System for Rtrb {
-    fn key(&self) -> &'static str {
+    fn key(&self) -> &str {
         "rtrb"
     }
 
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "rtrb, threads"
     }
 

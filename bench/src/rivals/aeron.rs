@@ -18,7 +18,7 @@ use rusteron_client::{Aeron as Client, AeronExclusivePublication, AeronSubscript
 use rusteron_media_driver::bindings::aeron_threading_mode_t::AERON_THREADING_MODE_SHARED;
 use rusteron_media_driver::testing::EmbeddedDriver;
 
-use super::is_copied;
+use super::{copied_out, is_copied};
 
 /// Aeron's IPC.
 #[derive(Debug)]
@@ -26,25 +26,25 @@ pub(crate) struct Aeron;
 
 /// The longest packet: longer messages go in several.
 const PACKET_BYTES: usize = 65_504;
-/// What stands in front of each.
-const HEADER_BYTES: usize = 32;
+/// Bytes of a message that goes in one: a header of 32 stands in front of each.
+const PACKET_BYTES_MAX: usize = PACKET_BYTES - 32;
 /// Packets taken in one look at a stream.
 const FRAGMENTS_MAX: usize = 256;
 /// How long the driver may take for anything.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl System for Aeron {
-    fn key(&self) -> &'static str {
+    fn key(&self) -> &str {
         "aeron"
     }
 
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "Aeron IPC"
     }
 
     fn suits(&self, load: &Load) -> bool {
         let is_carried = match load.kind {
-            Kind::InPlace => load.bytes <= PACKET_BYTES - HEADER_BYTES,
+            Kind::InPlace => load.bytes <= PACKET_BYTES_MAX,
             Kind::Stream | Kind::Call => true,
             Kind::PingPong => load.wait == Wait::Polling,
             _ => false,
@@ -66,7 +66,7 @@ impl System for Aeron {
         let sender = sender.transpose()?;
         let is_stream = matches!(job.load.kind, Kind::Stream | Kind::InPlace);
         let result = match (&mut receiver, job.role, is_stream) {
-            (Some(receiver), Role::Receive, true) => stage.perform(job, || {
+            (Some(receiver), Role::Receive(_), true) => stage.perform(job, || {
                 receive_all(job, |checker, senders| {
                     receiver.take(|message| {
                         if checker.check(message) == Seen::End {
@@ -124,7 +124,9 @@ fn subscribe(client: &Client, job: &Job, channel: &Channel) -> Result<Subscripti
     let subscription =
         client.async_add_subscription(&address, stream, Handlers::NONE, Handlers::NONE)?;
     let subscription = subscription.poll_blocking(PATIENCE)?;
-    Ok(Subscription { subscription, bytes: job.load.bytes, message: Vec::new() })
+    let (bytes, copies) = (job.load.bytes, job.load.kind != Kind::InPlace);
+    let message = if bytes > PACKET_BYTES_MAX { Vec::new() } else { vec![0; bytes] };
+    Ok(Subscription { subscription, bytes, message, copies })
 }
 
 struct Publication {
@@ -186,8 +188,9 @@ impl SendEnd for InPlace {
 struct Subscription {
     subscription: AeronSubscription,
     bytes: usize,
-    /// What has come of a message that is longer than a packet.
+    /// What has come of a message that is longer than a packet; else a copy of one.
     message: Vec<u8>,
+    copies: bool,
 }
 
 impl Subscription {
@@ -199,9 +202,10 @@ impl Subscription {
 
     #[inline]
     fn poll(&mut self, fragments: usize, look: &mut impl FnMut(&[u8])) -> Result<()> {
-        let Self { subscription, bytes, message } = self;
-        if *bytes <= PACKET_BYTES - HEADER_BYTES {
-            subscription.poll_fn(|packet, _header| look(packet), fragments)?;
+        let Self { subscription, bytes, message, copies } = self;
+        if *bytes <= PACKET_BYTES_MAX {
+            subscription
+                .poll_fn(|packet, _header| look(copied_out(packet, message, *copies)), fragments)?;
             return Ok(());
         }
         // All messages are of one length, and of one sender: their packets need no more than to be joined.

@@ -17,11 +17,11 @@ use crate::calls::boost::{self, Queue};
 pub(crate) struct BoostQueue;
 
 impl System for BoostQueue {
-    fn key(&self) -> &'static str {
+    fn key(&self) -> &str {
         "boost"
     }
 
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "Boost message_queue"
     }
 

@@ -17,7 +17,7 @@ use measure::load::{Kind, Load, Wait};
 use measure::stage::Stage;
 use measure::system::System;
 
-use super::is_copied;
+use super::{copied_out, is_copied};
 use crate::calls::iceoryx2::as_it_is;
 
 /// iceoryx2's publish and subscribe.
@@ -43,11 +43,11 @@ impl Iceoryx2 {
 }
 
 impl System for Iceoryx2 {
-    fn key(&self) -> &'static str {
+    fn key(&self) -> &str {
         if self.polls { "iceoryx2-polling" } else { "iceoryx2" }
     }
 
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         if self.polls { "iceoryx2, polling" } else { "iceoryx2" }
     }
 
@@ -63,6 +63,7 @@ impl System for Iceoryx2 {
         let polls = self.polls || job.load.wait == Wait::Polling;
         let node = node(job)?;
         let bytes = job.load.bytes;
+        let copies = job.load.kind != Kind::InPlace;
         let events = |channel| Events::open(&node, channel);
         let event_out = job.channel_out.as_ref().filter(|_| !polls).map(events).transpose()?;
         let event_in = job.channel_in.as_ref().filter(|_| !polls).map(events).transpose()?;
@@ -73,7 +74,7 @@ impl System for Iceoryx2 {
         let ends = Ends { sender: out.transpose()?, receiver: in_.transpose()? };
         let ends = ends.map(
             |publisher| Publishing { publisher, notifier, bytes },
-            |subscriber| Subscribing { subscriber, listener },
+            |subscriber| Subscribing { subscriber, listener, message: vec![0; bytes], copies },
         );
         match (job.load.kind, polls) {
             (Kind::InPlace, true) => stage.run(job, ends.map(|end| end, Polled)),
@@ -217,6 +218,8 @@ impl SendBytes for Publishing {
 struct Subscribing {
     subscriber: Subscriber<ipc::Service, [u8], ()>,
     listener: Option<Listener<ipc::Service>>,
+    message: Vec<u8>,
+    copies: bool,
 }
 
 impl ReceiveEnd for Subscribing {
@@ -238,6 +241,7 @@ impl ReceiveEnd for Subscribing {
 impl TryReceive for Subscribing {
     #[inline]
     fn try_receive<T>(&mut self, look: &mut impl FnMut(&[u8]) -> T) -> Result<Option<T>> {
-        Ok(self.subscriber.receive()?.map(|sample| look(sample.payload())))
+        let Some(sample) = self.subscriber.receive()? else { return Ok(None) };
+        Ok(Some(look(copied_out(sample.payload(), &mut self.message, self.copies))))
     }
 }

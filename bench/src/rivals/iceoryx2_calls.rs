@@ -34,11 +34,11 @@ impl Iceoryx2Calls {
 }
 
 impl System for Iceoryx2Calls {
-    fn key(&self) -> &'static str {
+    fn key(&self) -> &str {
         if self.polls { "iceoryx2-rr-polling" } else { "iceoryx2-rr" }
     }
 
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         if self.polls { "iceoryx2-rr, polling" } else { "iceoryx2-rr" }
     }
 

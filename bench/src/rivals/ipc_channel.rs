@@ -26,7 +26,7 @@ use super::is_copied;
 pub(crate) struct IpcChannel;
 
 impl System for IpcChannel {
-    fn key(&self) -> &'static str {
+    fn key(&self) -> &str {
         "ipc-channel"
     }
 

@@ -11,14 +11,14 @@ use measure::stage::Stage;
 use measure::system::System;
 use serde_bytes::Bytes;
 
-use super::is_copied;
+use super::{copied_out, is_copied};
 
 /// ipmpsc.
 #[derive(Debug)]
 pub(crate) struct Ipmpsc;
 
 impl System for Ipmpsc {
-    fn key(&self) -> &'static str {
+    fn key(&self) -> &str {
         "ipmpsc"
     }
 
@@ -38,7 +38,8 @@ impl System for Ipmpsc {
         };
         let sender = job.channel_out.as_ref().map(ring).transpose()?.map(Sender::new);
         let receiver = job.channel_in.as_ref().map(ring).transpose()?.map(Receiver::new);
-        let ends = Ends { sender, receiver }.map(SendRing, ReceiveRing);
+        let message = vec![0; job.load.bytes];
+        let ends = Ends { sender, receiver }.map(SendRing, |ring| ReceiveRing { ring, message });
         if job.load.wait == Wait::Polling {
             return stage.run(job, ends.polled(job.load.bytes));
         }
@@ -48,7 +49,10 @@ impl System for Ipmpsc {
 
 struct SendRing(Sender);
 
-struct ReceiveRing(Receiver);
+struct ReceiveRing {
+    ring: Receiver,
+    message: Vec<u8>,
+}
 
 impl SendBytes for SendRing {
     #[inline]
@@ -67,18 +71,18 @@ impl TrySendBytes for SendRing {
 impl ReceiveEnd for ReceiveRing {
     #[inline]
     fn receive<T>(&mut self, mut look: impl FnMut(&[u8]) -> T) -> Result<T> {
-        // Its quickest way: the message is looked at where it lies in the ring.
-        let mut context = self.0.zero_copy_context();
+        // Its quickest way: the message is copied from where it lies in the ring.
+        let mut context = self.ring.zero_copy_context();
         let message: &Bytes = context.recv()?;
-        Ok(look(message))
+        Ok(look(copied_out(message, &mut self.message, true)))
     }
 }
 
 impl TryReceive for ReceiveRing {
     #[inline]
     fn try_receive<T>(&mut self, look: &mut impl FnMut(&[u8]) -> T) -> Result<Option<T>> {
-        let mut context = self.0.zero_copy_context();
+        let mut context = self.ring.zero_copy_context();
         let message: Option<&Bytes> = context.try_recv()?;
-        Ok(message.map(|message| look(message)))
+        Ok(message.map(|message| look(copied_out(message, &mut self.message, true))))
     }
 }

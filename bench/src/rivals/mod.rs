@@ -19,6 +19,7 @@ mod shmem_ipc;
 #[cfg(feature = "zeromq")]
 mod zeromq;
 
+use measure::job::{Channel, Job, Role};
 use measure::load::{Kind, Load};
 use measure::system::System;
 
@@ -53,4 +54,40 @@ pub(crate) fn all() -> Vec<Box<dyn System>> {
 /// Whether messages are copied in and out one at a time: what every rival can do.
 fn is_copied(load: &Load) -> bool {
     !matches!(load.kind, Kind::InPlace | Kind::Batches | Kind::Setup)
+}
+
+/// A message in memory of the receiver's own, where it `copies`; where it lies, where not. A rival whose receivers look at
+/// shared memory is measured both ways, as we are: a message that was copied out is what nobody can change any more.
+#[cfg(any(feature = "aeron", feature = "iceoryx2", feature = "ipmpsc"))]
+#[inline]
+fn copied_out<'a>(message: &'a [u8], own: &'a mut [u8], copies: bool) -> &'a [u8] {
+    match own.get_mut(..message.len()) {
+        Some(own) if copies => {
+            own.copy_from_slice(message);
+            own
+        }
+        _ => message,
+    }
+}
+
+/// Where two sockets meet.
+#[cfg(any(feature = "nng", feature = "zeromq"))]
+struct Meeting {
+    address: String,
+    /// This process has it; others come.
+    is_ours: bool,
+}
+
+/// The addresses of a channel, for systems of sockets: who is started first has one, who comes later goes to all.
+#[cfg(any(feature = "nng", feature = "zeromq"))]
+fn meetings(job: &Job, channel: &Channel) -> Vec<Meeting> {
+    let meeting = |number: u8, is_ours| {
+        let file = job.folder.join(format!("{}-{number}", channel.name));
+        Meeting { address: format!("ipc://{}", file.display()), is_ours }
+    };
+    match job.role {
+        Role::Receive(number) => vec![meeting(number, true)],
+        Role::Pong => vec![meeting(0, true)],
+        _ => (0..job.load.receivers).map(|number| meeting(number, false)).collect(),
+    }
 }

@@ -10,7 +10,7 @@ use measure::system::System;
 use nng::options::{Options as _, RecvBufferSize, SendBufferSize};
 use nng::{Error, Message, Protocol, Socket};
 
-use super::is_copied;
+use super::{Meeting, is_copied, meetings};
 
 /// nng.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub(crate) struct Nng;
 const BUFFERED_MAX: usize = 8192;
 
 impl System for Nng {
-    fn key(&self) -> &'static str {
+    fn key(&self) -> &str {
         "nng"
     }
 
@@ -32,11 +32,7 @@ impl System for Nng {
         if job.load.kind == Kind::Call {
             return call(job, stage);
         }
-        // Where several receive, the one sender is whom they all know.
-        let receivers_listen = job.load.receivers == 1;
-        let open = |channel: &Channel, protocol: Protocol| {
-            open(job, channel, protocol, (protocol == Protocol::Pull0) == receivers_listen)
-        };
+        let open = |channel: &Channel, protocol: Protocol| open(job, channel, protocol);
         let out = job.channel_out.as_ref().map(|channel| open(channel, Protocol::Push0));
         let in_ = job.channel_in.as_ref().map(|channel| open(channel, Protocol::Pull0));
         let ends = Ends { sender: out.transpose()?, receiver: in_.transpose()? };
@@ -48,17 +44,17 @@ impl System for Nng {
     }
 }
 
-fn open(job: &Job, channel: &Channel, protocol: Protocol, listens: bool) -> Result<Socket> {
+fn open(job: &Job, channel: &Channel, protocol: Protocol) -> Result<Socket> {
     let socket = Socket::new(protocol)?;
     // Each side has a queue of its own: together they hold what the others hold. Not every protocol has both.
     let messages = (job.load.buffered_messages() / 2).clamp(1, BUFFERED_MAX) as i32;
     let _ = socket.set_opt::<SendBufferSize>(messages);
     let _ = socket.set_opt::<RecvBufferSize>(messages);
-    let address = format!("ipc://{}", job.folder.join(&channel.name).display());
-    match listens {
-        true => socket.listen(&address)?,
-        // Who is to listen may come later.
-        false => socket.dial_async(&address)?,
+    for Meeting { address, is_ours } in meetings(job, channel) {
+        match is_ours {
+            true => socket.listen(&address)?,
+            false => socket.dial(&address)?,
+        }
     }
     Ok(socket)
 }
@@ -68,7 +64,7 @@ fn call(job: &Job, stage: &mut Stage) -> Result<()> {
     let asks = job.role == Role::Ping;
     let channel = if asks { &job.channel_out } else { &job.channel_in };
     let protocol = if asks { Protocol::Req0 } else { Protocol::Rep0 };
-    let socket = open(job, &channel.clone().unwrap_or_default(), protocol, !asks)?;
+    let socket = open(job, &channel.clone().unwrap_or_default(), protocol)?;
     let mut end = Calling { socket, message: vec![0; job.load.bytes] };
     match asks {
         true => stage.perform(job, || loops::ask(job, &mut end)),

@@ -36,7 +36,7 @@ macro_rules! with_bytes {
 }
 
 impl System for ShmemIpc {
-    fn key(&self) -> &'static str {
+    fn key(&self) -> &str {
         "shmem-ipc"
     }
 

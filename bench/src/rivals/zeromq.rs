@@ -9,18 +9,18 @@ use measure::stage::Stage;
 use measure::system::System;
 use zmq::{Context, DONTWAIT, Error, Message, Socket, SocketType};
 
-use super::is_copied;
+use super::{Meeting, is_copied, meetings};
 
 /// ZeroMQ.
 #[derive(Debug)]
 pub(crate) struct ZeroMq;
 
 impl System for ZeroMq {
-    fn key(&self) -> &'static str {
+    fn key(&self) -> &str {
         "zeromq"
     }
 
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "ZeroMQ"
     }
 
@@ -33,12 +33,7 @@ impl System for ZeroMq {
         if job.load.kind == Kind::Call {
             return call(&context, job, stage);
         }
-        // Where several receive, the one sender is whom they all know.
-        let receivers_bind = job.load.receivers == 1;
-        let open = |channel: &Channel, kind: SocketType| {
-            let binds = (kind == SocketType::PULL) == receivers_bind;
-            open(&context, job, channel, kind, binds)
-        };
+        let open = |channel: &Channel, kind: SocketType| open(&context, job, channel, kind);
         let out = job.channel_out.as_ref().map(|channel| open(channel, SocketType::PUSH));
         let in_ = job.channel_in.as_ref().map(|channel| open(channel, SocketType::PULL));
         let bytes = job.load.bytes;
@@ -52,23 +47,18 @@ impl System for ZeroMq {
     }
 }
 
-fn open(
-    context: &Context,
-    job: &Job,
-    channel: &Channel,
-    kind: SocketType,
-    binds: bool,
-) -> Result<Socket> {
+fn open(context: &Context, job: &Job, channel: &Channel, kind: SocketType) -> Result<Socket> {
     let socket = context.socket(kind)?;
     // Each side has a queue of its own: together they hold what the others hold.
     let messages = (job.load.buffered_messages() / 2).clamp(1, i32::MAX as usize) as i32;
     socket.set_sndhwm(messages)?;
     socket.set_rcvhwm(messages)?;
     socket.set_reconnect_ivl(1)?;
-    let address = format!("ipc://{}", job.folder.join(&channel.name).display());
-    match binds {
-        true => socket.bind(&address)?,
-        false => socket.connect(&address)?,
+    for Meeting { address, is_ours } in meetings(job, channel) {
+        match is_ours {
+            true => socket.bind(&address)?,
+            false => socket.connect(&address)?,
+        }
     }
     Ok(socket)
 }
@@ -79,7 +69,7 @@ fn call(context: &Context, job: &Job, stage: &mut Stage) -> Result<()> {
     let channel = if asks { &job.channel_out } else { &job.channel_in };
     let kind = if asks { SocketType::REQ } else { SocketType::REP };
     let channel = channel.clone().unwrap_or_default();
-    let socket = open(context, job, &channel, kind, !asks)?;
+    let socket = open(context, job, &channel, kind)?;
     let buffer = vec![0; job.load.bytes];
     let mut end = Calling { socket, question: buffer.clone(), answer: buffer };
     match asks {

@@ -24,9 +24,9 @@ use crate::load::Kind;
 pub fn run<S: SendEnd, R: ReceiveEnd>(job: &Job, ends: &mut Ends<S, R>) -> Result<Report> {
     match (job.role, job.load.kind) {
         (Role::Send(number), Kind::WakeUp) => nap::send(job, number, ends.sender()?),
-        (Role::Receive, Kind::WakeUp) => nap::receive(job, ends.receiver()?),
+        (Role::Receive(_), Kind::WakeUp) => nap::receive(job, ends.receiver()?),
         (Role::Send(number), _) => stream::send(job, number, ends.sender()?),
-        (Role::Receive, _) => stream::receive(job, ends.receiver()?),
+        (Role::Receive(_), _) => stream::receive(job, ends.receiver()?),
         (Role::Ping, _) => back_and_forth::ping(job, ends),
         (Role::Pong, _) => back_and_forth::pong(job, ends),
         (role @ (Role::Cycle | Role::Both), _) => bail!("{role:?} is no part of this loop"),

@@ -19,11 +19,11 @@ use crate::threads;
 pub struct BareRing;
 
 impl System for BareRing {
-    fn key(&self) -> &'static str {
+    fn key(&self) -> &str {
         "bare-ring"
     }
 
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "bare ring"
     }
 

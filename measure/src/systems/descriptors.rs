@@ -34,7 +34,7 @@ pub struct UnixStream;
 type Pair = [OwnedFd; 2];
 
 impl System for Pipe {
-    fn key(&self) -> &'static str {
+    fn key(&self) -> &str {
         "pipe"
     }
 
@@ -52,11 +52,11 @@ impl System for Pipe {
 }
 
 impl System for Seqpacket {
-    fn key(&self) -> &'static str {
+    fn key(&self) -> &str {
         "seqpacket"
     }
 
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "Unix seqpacket"
     }
 
@@ -74,11 +74,11 @@ impl System for Seqpacket {
 }
 
 impl System for UnixStream {
-    fn key(&self) -> &'static str {
+    fn key(&self) -> &str {
         "unix-stream"
     }
 
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "Unix stream"
     }
 

@@ -22,11 +22,11 @@ use crate::system::{Prepared, System};
 pub struct PosixQueue;
 
 impl System for PosixQueue {
-    fn key(&self) -> &'static str {
+    fn key(&self) -> &str {
         "mq"
     }
 
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "POSIX mq"
     }
 

@@ -19,8 +19,10 @@ use crate::system::{Standing, System};
 /// Our mailboxes.
 #[derive(Clone, Debug)]
 pub struct Ours {
-    key: &'static str,
-    name: &'static str,
+    key: String,
+    name: String,
+    /// The key by which the processes know it.
+    peer_key: &'static str,
     /// Receivers that a mailbox admits, if that is said.
     receivers_max: Option<u16>,
     /// Streams never sleep either.
@@ -33,29 +35,34 @@ impl Ours {
     /// Mailboxes that admit any number of receivers.
     #[must_use]
     pub fn any_receivers(socket: Option<PathBuf>) -> Self {
-        let (key, name) = ("ours", "ours");
-        Self { key, name, receivers_max: None, polls: false, socket, program: None }
+        let peer_key = "ours";
+        let (key, name) = (peer_key.to_owned(), peer_key.to_owned());
+        Self { key, name, peer_key, receivers_max: None, polls: false, socket, program: None }
     }
 
     /// Mailboxes that admit one receiver.
     #[must_use]
     pub fn one_receiver(socket: Option<PathBuf>) -> Self {
-        let (key, name) = ("ours-single", "ours, one receiver");
-        Self { key, name, receivers_max: Some(1), ..Self::any_receivers(socket) }
+        let ours = Self { receivers_max: Some(1), ..Self::any_receivers(socket) };
+        ours.called("ours-single", "ours, one receiver")
     }
 
     /// Mailboxes that admit any number of receivers, used without ever sleeping.
     #[must_use]
     pub fn polling(socket: Option<PathBuf>) -> Self {
-        let (key, name) = ("ours-polling", "ours, polling");
-        Self { key, name, polls: true, ..Self::any_receivers(socket) }
+        let ours = Self { polls: true, ..Self::any_receivers(socket) };
+        ours.called("ours-polling", "ours, polling")
     }
 
-    /// The same mailboxes as another build of ours has them, in its own processes: `program` knows them by
-    /// the same key.
+    fn called(self, key: &'static str, name: &str) -> Self {
+        Self { key: key.to_owned(), name: name.to_owned(), peer_key: key, ..self }
+    }
+
+    /// The same mailboxes as another build of ours has them, in its own processes; `build` tells it from this one.
     #[must_use]
-    pub fn of_program(mut self, name: &'static str, program: PathBuf) -> Self {
-        self.name = name;
+    pub fn of_program(mut self, build: &str, program: PathBuf) -> Self {
+        self.key = format!("{}@{build}", self.key);
+        self.name = format!("{} @{build}", self.name);
         self.program = Some(program);
         self
     }
@@ -124,12 +131,16 @@ impl Ours {
 }
 
 impl System for Ours {
-    fn key(&self) -> &'static str {
-        self.key
+    fn key(&self) -> &str {
+        &self.key
     }
 
-    fn name(&self) -> &'static str {
-        self.name
+    fn peer_key(&self) -> &str {
+        self.peer_key
+    }
+
+    fn name(&self) -> &str {
+        &self.name
     }
 
     fn standing(&self) -> Standing {

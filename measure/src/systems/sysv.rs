@@ -21,11 +21,11 @@ pub struct SysVQueue;
 static QUEUES: Mutex<Vec<(String, i32)>> = Mutex::new(Vec::new());
 
 impl System for SysVQueue {
-    fn key(&self) -> &'static str {
+    fn key(&self) -> &str {
         "sysv"
     }
 
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "SysV mq"
     }
 
