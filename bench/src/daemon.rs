@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::prctl::set_pdeathsig;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, execv};
 use tempfile::TempDir;
@@ -96,6 +97,9 @@ impl Drop for Daemon {
 /// Becomes another program, which ends when the process that started this one does.
 pub(crate) fn become_program(command: &[impl AsRef<OsStr>]) -> Result<()> {
     set_pdeathsig(Signal::SIGKILL)?;
+    // Many mailboxes need many descriptors.
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let words = command.iter().map(|word| CString::new(word.as_ref().as_bytes()));
     let words: Vec<_> = words.collect::<Result<_, _>>()?;
     let Some(program) = words.first() else { bail!("no program is named") };

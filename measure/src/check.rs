@@ -32,6 +32,12 @@ pub fn restore(message: &mut [u8], word: u64) {
     stamp(message, (word >> SEQUENCE_BITS) as u8, word & END);
 }
 
+/// Whether a message says that its sender sends no more.
+#[must_use]
+pub fn is_end(message: &[u8]) -> bool {
+    message.first_chunk().is_some_and(|first| u64::from_le_bytes(*first) & END == END)
+}
+
 /// What stands in the last byte of a message of more than 8 bytes.
 #[inline]
 fn last_byte(word: u64) -> u8 {

@@ -295,3 +295,93 @@ impl Results {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::job::Job;
+    use crate::stage::Stage;
+
+    struct Fake(&'static str, Standing);
+
+    impl System for Fake {
+        fn key(&self) -> &str {
+            self.0
+        }
+
+        fn standing(&self) -> Standing {
+            self.1
+        }
+
+        fn suits(&self, _load: &Load) -> bool {
+            true
+        }
+
+        fn work(&self, _job: &Job, _stage: &mut Stage) -> anyhow::Result<()> {
+            anyhow::bail!("it does no work")
+        }
+    }
+
+    /// Results of one stream: ours, two rivals and a floor.
+    fn results() -> Results {
+        let systems = [
+            Fake("ours", Standing::Ours),
+            Fake("good", Standing::Rival),
+            Fake("lossy", Standing::Rival),
+            Fake("floor", Standing::Floor),
+        ];
+        let systems: Vec<&dyn System> = systems.iter().map(|system| system as _).collect();
+        let settings = Settings::new(2, Duration::from_millis(1), (0, 1));
+        Results::new(settings, vec![Load::new("stream".into(), 8)], &systems)
+    }
+
+    fn add(results: &mut Results, contender: usize, run: u32, value: f64, distance: Distance) {
+        let measured = Measured { value, p99_ns: None, lost: 0, corrupt: 0 };
+        results.add((0, contender, run), measured, (1.0, 1.0), distance);
+    }
+
+    #[test]
+    fn only_samples_of_one_distance_are_compared() {
+        let mut results = results();
+        for run in 1..=2 {
+            add(&mut results, 0, run, 10.0, Distance::Near);
+            add(&mut results, 1, run, 5.0, Distance::Near);
+            add(&mut results, 3, run, 40.0, Distance::Near);
+        }
+        add(&mut results, 0, 3, 1.0, Distance::Far);
+        let comparisons = results.comparisons(0);
+        assert_eq!(comparisons.len(), 1);
+        let ours = comparisons[0].row("ours").unwrap();
+        assert_eq!((comparisons[0].distance, ours.samples), (Distance::Near, 2));
+        assert_eq!((ours.to_best_rival, ours.to_floor), (Some(2.0), Some(0.25)));
+    }
+
+    #[test]
+    fn who_loses_messages_is_not_the_best_rival() {
+        let mut results = results();
+        add(&mut results, 0, 1, 10.0, Distance::Near);
+        add(&mut results, 1, 1, 5.0, Distance::Near);
+        let lossy = Measured { value: 100.0, p99_ns: None, lost: 3, corrupt: 0 };
+        results.add((0, 2, 1), lossy, (1.0, 1.0), Distance::Near);
+        let comparison = results.main_comparison(0);
+        assert_eq!(comparison.best(Standing::Rival).unwrap().contender.key, "good");
+        assert_eq!(comparison.row("lossy").unwrap().lost, 3);
+        assert!(!comparison.row("lossy").unwrap().is_sound());
+    }
+
+    #[test]
+    fn pairs_are_of_one_run_and_one_distance() {
+        let mut results = results();
+        for (run, ours, other, distance) in [
+            (1, 10.0, 5.0, (Distance::Near, Distance::Near)),
+            (2, 9.0, 3.0, (Distance::Near, Distance::Near)),
+            (3, 9.0, 1.0, (Distance::Near, Distance::Far)),
+        ] {
+            add(&mut results, 0, run, ours, distance.0);
+            add(&mut results, 1, run, other, distance.1);
+        }
+        assert_eq!(results.paired(0, "ours", "good"), [2.0, 3.0]);
+    }
+}

@@ -197,3 +197,29 @@ pub fn shown(spread: Spread, scale: f64) -> String {
     let Spread { median, lowest, highest } = spread.in_units(scale);
     format!("{} ({} to {})", figure(median), figure(lowest), figure(highest))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::load::Load;
+    use crate::results::{Miss, Why};
+    use crate::sampler::Settings;
+    use crate::system::System;
+    use crate::systems::{PosixQueue, everywhere};
+
+    #[test]
+    fn what_failed_is_told_in_its_row() {
+        let systems = everywhere(None);
+        let systems: Vec<&dyn System> = systems.iter().map(AsRef::as_ref).collect();
+        let mq = systems.iter().position(|system| system.key() == PosixQueue.key()).unwrap();
+        let settings = Settings::new(1, Duration::from_millis(1), (0, 1));
+        let mut results = Results::new(settings, vec![Load::new("stream".into(), 8)], &systems);
+        let why = Why::Failed("it | broke\ndown".into());
+        results.misses.push(Miss { load: 0, contender: mq, run: 1, why });
+        let text = table(&results.main_comparison(0));
+        assert!(text.contains("failed: it / broke down"), "{text}");
+        assert!(summary(&results).contains("| stream |"), "the load is told all the same");
+    }
+}

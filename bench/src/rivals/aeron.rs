@@ -11,7 +11,7 @@ use measure::job::{Channel, Job, Role};
 use measure::load::{Kind, Load, Wait};
 use measure::loops::receive_all;
 use measure::stage::{Stage, pin};
-use measure::system::System;
+use measure::system::{Prepared, System};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use rusteron_client::{Aeron as Client, AeronExclusivePublication, AeronSubscription, Handlers};
@@ -30,6 +30,9 @@ const PACKET_BYTES: usize = 65_504;
 const PACKET_BYTES_MAX: usize = PACKET_BYTES - 32;
 /// Packets taken in one look at a stream.
 const FRAGMENTS_MAX: usize = 256;
+/// Its default. A publisher may be ahead by half of it; with as little as the others buffer it would mostly wait for the
+/// driver, which only now and then looks how far it may go.
+const TERM_BYTES: usize = 64 << 20;
 /// How long the driver may take for anything.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -50,6 +53,11 @@ impl System for Aeron {
             _ => false,
         };
         is_carried && (is_copied(load) || load.kind == Kind::InPlace) && load.receivers == 1
+    }
+
+    fn prepare(&self, _load: &Load, _name: &str) -> Result<Prepared> {
+        let note = "Aeron buffered more than the others, its default log of 64 MiB: with less it mostly waits for its driver.";
+        Ok(Prepared { note: Some(note.to_owned()), ..Prepared::default() })
     }
 
     fn work(&self, job: &Job, stage: &mut Stage) -> Result<()> {
@@ -105,22 +113,20 @@ fn driver(folder: &CStr) -> Result<EmbeddedDriver> {
     })?)
 }
 
-/// A stream of its own for each channel, of a log in which a publisher may be ahead by as much as others buffer.
-fn address(job: &Job, channel: &Channel) -> Result<(CString, i32)> {
-    // Half of a term is what may be ahead.
-    let term = (job.load.buffer_bytes * 2).next_power_of_two().max(64 << 10);
+/// A stream of its own for each channel.
+fn address(channel: &Channel) -> Result<(CString, i32)> {
     let stream = if channel.name.ends_with("-0") { 1000 } else { 1001 };
-    Ok((CString::new(format!("aeron:ipc?term-length={term}|mtu={PACKET_BYTES}"))?, stream))
+    Ok((CString::new(format!("aeron:ipc?term-length={TERM_BYTES}|mtu={PACKET_BYTES}"))?, stream))
 }
 
 fn publish(client: &Client, job: &Job, channel: &Channel) -> Result<Publication> {
-    let (address, stream) = address(job, channel)?;
+    let (address, stream) = address(channel)?;
     let publication = client.async_add_exclusive_publication(&address, stream)?;
     Ok(Publication { publication: publication.poll_blocking(PATIENCE)?, bytes: job.load.bytes })
 }
 
 fn subscribe(client: &Client, job: &Job, channel: &Channel) -> Result<Subscription> {
-    let (address, stream) = address(job, channel)?;
+    let (address, stream) = address(channel)?;
     let subscription =
         client.async_add_subscription(&address, stream, Handlers::NONE, Handlers::NONE)?;
     let subscription = subscription.poll_blocking(PATIENCE)?;

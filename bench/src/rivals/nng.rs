@@ -1,6 +1,10 @@
 //! nng, over ipc://: push and pull, and req and rep for calls.
 
+use std::thread;
+use std::time::Duration;
+
 use anyhow::{Result, anyhow};
+use measure::check::is_end;
 use measure::ends::{AnswerEnd, AskEnd, Ends, ReceiveEnd, SendBytes, TryReceive, TrySendBytes};
 use measure::job::{Channel, Job, Role};
 use measure::load::{Kind, Load, Wait};
@@ -36,7 +40,8 @@ impl System for Nng {
         let out = job.channel_out.as_ref().map(|channel| open(channel, Protocol::Push0));
         let in_ = job.channel_in.as_ref().map(|channel| open(channel, Protocol::Pull0));
         let ends = Ends { sender: out.transpose()?, receiver: in_.transpose()? };
-        let ends = ends.map(Sending, Receiving);
+        let naps = job.load.receivers > 1;
+        let ends = ends.map(|socket| Sending { socket, naps }, Receiving);
         if job.load.wait == Wait::Polling {
             return stage.run(job, ends.polled(job.load.bytes));
         }
@@ -72,19 +77,29 @@ fn call(job: &Job, stage: &mut Stage) -> Result<()> {
     }
 }
 
-struct Sending(Socket);
+struct Sending {
+    socket: Socket,
+    /// Several receive, and each shall get one last message: the next must find the others waiting.
+    naps: bool,
+}
+
+/// Until all that was sent has come.
+const NAP: Duration = Duration::from_millis(50);
 
 impl SendBytes for Sending {
     #[inline]
     fn send_bytes(&mut self, message: &[u8]) -> Result<()> {
-        self.0.send(message).map_err(|(_, error)| anyhow!(error))
+        if self.naps && is_end(message) {
+            thread::sleep(NAP);
+        }
+        self.socket.send(message).map_err(|(_, error)| anyhow!(error))
     }
 }
 
 impl TrySendBytes for Sending {
     #[inline]
     fn try_send_bytes(&mut self, message: &[u8]) -> Result<bool> {
-        match self.0.try_send(message) {
+        match self.socket.try_send(message) {
             Ok(()) => Ok(true),
             Err((_, Error::TryAgain)) => Ok(false),
             Err((_, error)) => Err(error.into()),
