@@ -49,7 +49,8 @@ pub fn figure(value: f64) -> String {
 }
 
 /// A whole number, a comma before each three digits.
-fn grouped(value: f64) -> String {
+#[must_use]
+pub fn grouped(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {

@@ -195,6 +195,9 @@ pub fn remarks(row: &Row<'_>) -> String {
 #[must_use]
 pub fn shown(spread: Spread, scale: f64) -> String {
     let Spread { median, lowest, highest } = spread.in_units(scale);
+    if lowest == highest {
+        return figure(median);
+    }
     format!("{} ({} to {})", figure(median), figure(lowest), figure(highest))
 }
 

@@ -58,12 +58,17 @@ pub(crate) fn sessions(options: &ClientOptions, daemon: u32, count: u32) -> Resu
     let sessions: Vec<_> = (0..count).map(|_| options.connect()).collect::<Result<_, _>>()?;
     let connected = start.elapsed();
     let after = Memory::look(daemon)?;
-    let start = Instant::now();
-    sessions.last().context("no session")?.status()?;
-    let asked = start.elapsed();
+    let mut asked_us = Vec::new();
+    for session in sessions.iter().cycle().take(200) {
+        let start = Instant::now();
+        // The least that one can ask.
+        session.show("nobody").err().context("there is no such mailbox")?;
+        asked_us.push(start.elapsed().as_secs_f64() * 1e6);
+    }
+    asked_us.sort_by(f64::total_cmp);
     Ok(vec![
         ("connect".into(), connected.as_secs_f64() * 1e6 / f64::from(count)),
-        ("a question".into(), asked.as_secs_f64() * 1e6),
+        ("a question".into(), asked_us[asked_us.len() / 2]),
         ("a session, the daemon's own".into(), after.own_kib_since(&before, count)),
     ])
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use measure::figure::{Line, lines};
 use measure::machine::Machine;
-use measure::spread::{Spread, figure};
+use measure::spread::{Spread, grouped};
 use measure::table;
+use nix::sys::resource::{Resource, getrlimit};
 
 use super::streams::{Stream, What};
 use super::task::{Figures, Task};
@@ -150,8 +151,10 @@ impl Report {
     ) -> Result<()> {
         std::fs::create_dir_all(folder).context("cannot make the folder")?;
         let mut text = format!(
-            "# What costs as it grows\n\n{}\n- {runs} runs, medians; streams of {duration:?} each\n",
-            table::facts(machine)
+            "# What costs as it grows\n\n{}\n- {runs} runs, medians; streams of {duration:?} each\n\
+             - descriptors that a process may have here: {}\n",
+            table::facts(machine),
+            getrlimit(Resource::RLIMIT_NOFILE)?.1,
         );
         for failure in &self.failures {
             // Writing to a String cannot fail, here and below.
@@ -195,7 +198,7 @@ fn told(drawing: &Drawing, samples: &[(String, Places)]) -> String {
     }
     text = format!("{text}\n{rule}\n");
     for place in places {
-        let _ = write!(text, "| {} |", figure(place as f64));
+        let _ = write!(text, "| {} |", grouped(place as f64));
         for (_, of) in samples {
             let spread = of.get(&place).and_then(|values| Spread::of(values));
             let shown = spread.map_or("-".to_owned(), |spread| table::shown(spread, 1.0));
