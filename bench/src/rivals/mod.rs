@@ -19,7 +19,7 @@ mod shmem_ipc;
 #[cfg(feature = "zeromq")]
 mod zeromq;
 
-use measure::job::{Channel, Job, Role};
+#[cfg(feature = "rival")]
 use measure::load::{Kind, Load};
 use measure::system::System;
 
@@ -52,6 +52,7 @@ pub(crate) fn all() -> Vec<Box<dyn System>> {
 }
 
 /// Whether messages are copied in and out one at a time: what every rival can do.
+#[cfg(feature = "rival")]
 fn is_copied(load: &Load) -> bool {
     !matches!(load.kind, Kind::InPlace | Kind::Batches | Kind::Setup)
 }
@@ -80,7 +81,9 @@ struct Meeting {
 
 /// The addresses of a channel, for systems of sockets: who is started first has one, who comes later goes to all.
 #[cfg(any(feature = "nng", feature = "zeromq"))]
-fn meetings(job: &Job, channel: &Channel) -> Vec<Meeting> {
+fn meetings(job: &measure::job::Job, channel: &measure::job::Channel) -> Vec<Meeting> {
+    use measure::job::Role;
+
     let meeting = |number: u8, is_ours| {
         let file = job.folder.join(format!("{}-{number}", channel.name));
         Meeting { address: format!("ipc://{}", file.display()), is_ours }
