@@ -18,7 +18,7 @@ pub(super) fn ping<S: SendEnd, R: ReceiveEnd>(job: &Job, ends: &mut Ends<S, R>) 
     let start = Instant::now();
     let (warm, end) = (start + job.warm_up, start + job.warm_up + job.duration);
     let mut before = Instant::now();
-    while before < end {
+    while before < end || histogram.is_empty() {
         let sequence = checker.seen.messages;
         ends.sender()?.send(|message| stamp(message, 0, sequence))?;
         let seen = ends.receiver()?.receive(|message| checker.check(message))?;

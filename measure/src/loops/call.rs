@@ -19,7 +19,7 @@ pub fn ask<E: AskEnd>(job: &Job, end: &mut E) -> Result<Report> {
     let start = Instant::now();
     let (warm, stop) = (start + job.warm_up, start + job.warm_up + job.duration);
     let mut before = Instant::now();
-    while before < stop {
+    while before < stop || histogram.is_empty() {
         let sequence = checker.seen.messages;
         let seen =
             end.ask(|message| _ = stamp(message, 0, sequence), |answer| checker.check(answer))?;

@@ -34,7 +34,7 @@ pub(super) fn send<S: SendEnd>(job: &Job, number: u8, sender: &mut S) -> Result<
 pub(super) fn receive<R: ReceiveEnd>(job: &Job, receiver: &mut R) -> Result<Report> {
     let mut checker = Checker::new(job.load.bytes, job.load.senders, false);
     let mut histogram = histogram()?;
-    let warm = Instant::now() + job.warm_up;
+    let mut warm = Some(Instant::now() + job.warm_up);
     loop {
         let (seen, sent_ns) = receiver.receive(|message| {
             let stamp = message.get(8..).and_then(|rest| rest.first_chunk()).copied();
@@ -44,9 +44,11 @@ pub(super) fn receive<R: ReceiveEnd>(job: &Job, receiver: &mut R) -> Result<Repo
             break;
         }
         let elapsed_ns = monotonic_ns()?.saturating_sub(sent_ns);
-        if Instant::now() >= warm {
-            histogram.saturating_record(elapsed_ns.saturating_mul(1000));
+        // What came before does not count, unless nothing comes behind.
+        if warm.take_if(|warm| Instant::now() >= *warm).is_some() {
+            histogram.reset();
         }
+        histogram.saturating_record(elapsed_ns.saturating_mul(1000));
     }
     Ok(with_percentiles(checker.seen, &histogram))
 }
