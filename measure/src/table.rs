@@ -56,20 +56,27 @@ pub fn facts(machine: &Machine) -> String {
 
 fn how(results: &Results) -> String {
     let settings = &results.settings;
-    let lines: Vec<_> = results
-        .samples
-        .iter()
-        .filter(|sample| sample.distance != Distance::Same)
-        .flat_map(|sample| [sample.line_before_ns, sample.line_after_ns])
-        .collect();
-    let lines = Spread::of(&lines).map_or("not measured".to_owned(), |spread| shown(spread, 1.0));
+    let lines = |runs: std::ops::RangeInclusive<u32>| {
+        let samples = results
+            .samples
+            .iter()
+            .filter(|sample| sample.distance != Distance::Same && runs.contains(&sample.run));
+        let lines: Vec<_> = samples.flat_map(|s| [s.line_before_ns, s.line_after_ns]).collect();
+        Spread::of(&lines).map_or("not measured".to_owned(), |spread| shown(spread, 1.0))
+    };
+    let by_run: Vec<_> = (1..=results.settings.runs).map(|run| lines(run..=run)).collect();
     let moved: usize = results.misses.iter().filter(|miss| is_moved(miss)).count();
     format!(
         "- {} runs of {:?} for each load and system, systems in turns within a run, on cores {} and {}\n\
-         - one way of a bounced cache line, right before and after each: {lines} ns; only figures of one class of it \
-         are compared\n- measurements dropped because that changed under them, four times running: {moved}\n\
+         - one way of a bounced cache line, right before and after each: {} ns; only figures of one class of it \
+         are compared; by run: {}\n- measurements dropped because that changed under them, four times running: {moved}\n\
          - every message is checked by its receiver: sequence number, first and last byte, and count and sum at the end",
-        settings.runs, settings.duration, settings.cores.0, settings.cores.1,
+        settings.runs,
+        settings.duration,
+        settings.cores.0,
+        settings.cores.1,
+        lines(1..=settings.runs),
+        by_run.join("; "),
     )
 }
 
