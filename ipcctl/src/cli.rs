@@ -305,7 +305,7 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) runs: u32,
     /// Measure each load and system for so long in a run
-    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = parse::duration)]
+    #[arg(long, value_name = "TIME", default_value = "300ms", value_parser = parse::duration)]
     pub(crate) duration: Duration,
     /// One short run
     #[arg(long, conflicts_with_all = ["runs", "duration"])]
@@ -319,6 +319,9 @@ pub(crate) struct Bench {
     /// Measure only loads whose name contains this
     #[arg(long, value_name = "TEXT")]
     pub(crate) only: Option<String>,
+    /// Draw the results into this file, as SVG
+    #[arg(long, value_name = "FILE")]
+    pub(crate) figure: Option<PathBuf>,
 }
 
 /// `bench-peer`
@@ -408,7 +411,7 @@ mod tests {
             "ipcctl list --json",
             "ipcctl --json --socket /tmp/s list",
             "ipcctl delete orders --quiet",
-            "ipcctl bench --quick --same-core",
+            "ipcctl bench --quick --same-core --figure bench.svg",
             "ipcctl daemon upgrade --json",
         ] {
             assert!(parse(line).is_ok(), "{line}");

@@ -1,174 +1,134 @@
 //! `bench`: mailboxes and the kernel's own message passing, on this machine, in one run.
 //!
-//! [`plan`] names loads and systems; [`sample`] takes one sample of a load on a system, with a process
-//! for each end ([`mod@peer`]), which do what [`measure`] says through [`ours`] or [`rivals`], each message
-//! checked ([`check`]); [`floor`] measures what the machine gives at best; [`report`] shows it all.
+//! The loads, and how they are measured, are those of the crate `measure`; here is what the options come to, and
+//! how the results are shown ([`report`]).
 
-mod bulk;
-mod check;
-mod floor;
-mod measure;
-mod ours;
-mod peer;
-mod plan;
 mod report;
-mod rivals;
-mod sample;
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use indicatif::{ProgressBar, ProgressStyle};
 use libipc::Client;
-use nix::sched::sched_getaffinity;
-use nix::unistd::Pid;
+use measure::load::{Kind, Load, Wait};
+use measure::machine::Machine;
+use measure::results::{Results, Why};
+use measure::run::{allowed_cores, measure_all, progress};
+use measure::sampler::Settings;
+use measure::stage;
+use measure::system::{Standing, System};
+use measure::systems::{BareRing, everywhere};
 
 use crate::cli::{Bench, BenchPeer};
 use crate::exit_code::{ExitCode, Failure, Outcome};
 use crate::interrupt::Interrupted;
 use crate::output::Output;
 
-use plan::{Load, System};
-use report::Results;
-use sample::Sampler;
+use report::Report;
 
 /// Measures, and shows the results.
 pub(crate) fn run(client: &Client, args: &Bench, output: &mut Output) -> Outcome {
     // An interrupt must not leave mailboxes and queues behind.
     let interrupted = Interrupted::watch()?;
-    let results = measure_all(client, args, &interrupted, output)
-        .map_err(|error| Failure::new(ExitCode::Failed, "cannot measure", format!("{error:#}")))?;
+    let failed = |error: anyhow::Error| {
+        Failure::new(ExitCode::Failed, "cannot measure", format!("{error:#}"))
+    };
+    let results = measure(client, args, &interrupted, output).map_err(failed)?;
+    let report = Report::of(&results);
+    if let Some(file) = &args.figure {
+        std::fs::write(file, report.figure().svg())
+            .map_err(|error| Failure::io("cannot write the figure", &error))?;
+        output.tell(&format!("The figure is in {}.", file.display()));
+    }
     if output.json {
-        output.object(&results.json())?;
+        output.object(&report.json())?;
     } else {
-        output.line(&results.text())?;
+        output.line(&report.text())?;
     }
     Ok(ExitCode::Done)
 }
 
 /// One end of a measurement, in a process of its own.
 pub(crate) fn peer(args: &BenchPeer) -> Outcome {
-    peer::serve(&args.job)
+    stage::serve(&systems(None), &args.job)
         .map_err(|error| Failure::new(ExitCode::Failed, "cannot measure", format!("{error:#}")))?;
     Ok(ExitCode::Done)
 }
 
-/// What the options come to.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Settings {
-    /// Times that each load and system is measured.
-    runs: u32,
-    /// Before each measurement.
-    warm_up: Duration,
-    /// Of each measurement.
-    duration: Duration,
-    /// Of the first sender, and of the first receiver.
-    cores: (usize, usize),
+/// What is measured here: what every machine has.
+fn systems(client: Option<&Client>) -> Vec<Box<dyn System>> {
+    let mut systems = everywhere(client.map(|client| client.socket_path().to_owned()));
+    systems.push(Box::new(BareRing));
+    systems
 }
 
-impl Settings {
-    fn of(args: &Bench) -> Result<Self> {
-        let (runs, duration) = match args.quick {
-            true => (1, Duration::from_millis(100)),
-            false => (args.runs, args.duration),
-        };
-        let mut cores = match args.cores {
-            Some(cores) => cores,
-            None => allowed_cores()?,
-        };
-        if args.same_core {
-            cores.1 = cores.0;
-        }
-        Ok(Self { runs, warm_up: duration / 5, duration, cores })
+fn settings(args: &Bench) -> Result<Settings> {
+    let (runs, duration) = match args.quick {
+        true => (1, Duration::from_millis(100)),
+        false => (args.runs, args.duration),
+    };
+    let mut cores = match args.cores {
+        Some(cores) => cores,
+        None => allowed_cores()?,
+    };
+    if args.same_core {
+        cores.1 = cores.0;
     }
-
-    fn same_core(&self) -> bool {
-        self.cores.0 == self.cores.1
-    }
+    Ok(Settings::new(runs, duration, cores))
 }
 
-/// The first two cores that this process may use; twice the same where there is only one.
-fn allowed_cores() -> Result<(usize, usize)> {
-    let set = sched_getaffinity(Pid::from_raw(0)).context("cannot ask for the allowed cores")?;
-    let mut allowed =
-        (0..nix::sched::CpuSet::count()).filter(|core| set.is_set(*core).unwrap_or(false));
-    let Some(first) = allowed.next() else { bail!("this process may use no core") };
-    Ok((first, allowed.next().unwrap_or(first)))
-}
-
-/// All runs: in each, every load on every system, so that all of them see the same moods of the machine.
-fn measure_all(
+fn measure(
     client: &Client,
     args: &Bench,
     interrupted: &Interrupted,
     output: &Output,
 ) -> Result<Results> {
-    let settings = Settings::of(args)?;
-    let loads = chosen_loads(args)?;
-    let progress = progress(&settings, &loads, output);
-    let mut results = Results::new(settings, &loads);
-    let mut sampler = Sampler::new(client, settings);
-    results.note(busy());
-    'runs: for run in 1..=settings.runs {
-        if !settings.same_core() {
-            progress.set_message(format!("run {run}: the machine's floor"));
-            results.add_floor(
-                floor::bounce_ns(settings.cores)?,
-                floor::ring_rate(settings.cores, 8, settings.duration)?,
-                floor::ring_rate(settings.cores, 64, settings.duration)?,
-            );
-        }
-        for load in &loads {
-            for system in System::ALL.into_iter().filter(|system| load.suits(*system)) {
-                progress.set_message(format!("run {run}: {}, {}", load.name, system.name()));
-                match sampler.sample(load, system) {
-                    _ if interrupted.happened() => {
-                        results.note(Some(format!("Interrupted in run {run}.")));
-                        break 'runs;
-                    }
-                    Ok(sample) => results.add(load, system, sample),
-                    Err(error) if system.is_ours() => {
-                        return Err(error.context(format!("{}, {}", load.name, system.name())));
-                    }
-                    Err(error) => results.cannot(load, system, &error),
-                }
-                progress.inc(1);
+    let settings = settings(args)?;
+    let is_one_core = settings.cores.0 == settings.cores.1;
+    let loads = chosen_loads(args, is_one_core)?;
+    let systems = systems(Some(client));
+    let systems: Vec<&dyn System> = systems
+        .iter()
+        .map(AsRef::as_ref)
+        .filter(|system| !is_one_core || system.standing() != Standing::Floor)
+        .collect();
+    let busy = Machine::look().busy();
+    let bar = progress(&settings, &loads, &systems, output.draws_progress());
+    let happened = || interrupted.happened();
+    let mut results = measure_all(settings, &loads, &systems, &bar, &happened)?;
+    results.notes.extend(busy);
+    for miss in &results.misses {
+        let (load, contender) = (&results.loads[miss.load], &results.contenders[miss.contender]);
+        let what = format!("{}, {}", load.name, contender.name);
+        match &miss.why {
+            Why::Failed(why) if contender.standing == Standing::Ours => {
+                return Err(anyhow::anyhow!("{why}")).context(what);
+            }
+            Why::Failed(why) => results.notes.push(format!("{what}: {why}.")),
+            Why::Moved => {
+                results.notes.push(format!("{what}: dropped, the cores' distance kept changing."));
             }
         }
     }
-    progress.finish_and_clear();
-    results.note(sampler.note());
+    results.notes.sort();
+    results.notes.dedup();
     Ok(results)
 }
 
-/// The loads that `--only` leaves.
-fn chosen_loads(args: &Bench) -> Result<Vec<&'static Load>> {
-    let chosen = |load: &&Load| args.only.as_ref().is_none_or(|only| load.name.contains(only));
-    let loads: Vec<&Load> = Load::ALL.iter().filter(chosen).collect();
-    if loads.is_empty() {
-        let names: Vec<_> = Load::ALL.iter().map(|load| load.name).collect();
+/// The loads that everybody wants to know of, and of them those that `--only` leaves.
+fn chosen_loads(args: &Bench, is_one_core: bool) -> Result<Vec<Load>> {
+    let is_asked_here = |load: &Load| match load.kind {
+        Kind::InPlace => load.bytes >= 64 << 10,
+        Kind::Batches => load.bytes == 8,
+        // Two that share a core and never sleep only wait for each other's time to pass.
+        Kind::PingPong => !is_one_core || load.wait != Wait::Polling,
+        _ => load.senders <= 2 && load.receivers <= 2,
+    };
+    let loads: Vec<_> = Load::all().into_iter().filter(is_asked_here).collect();
+    let names: Vec<_> = loads.iter().map(|load| load.name.clone()).collect();
+    let only = args.only.as_deref().unwrap_or_default();
+    let chosen: Vec<_> = loads.into_iter().filter(|load| load.name.contains(only)).collect();
+    if chosen.is_empty() {
         bail!("no load is named so: there are {}", names.join("; "));
     }
-    Ok(loads)
-}
-
-/// A note if others keep the machine's cores busy: then no figure means much.
-fn busy() -> Option<String> {
-    let text = std::fs::read_to_string("/proc/loadavg").ok()?;
-    let load: f64 = text.split(' ').next()?.parse().ok()?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    (load > 0.5 * cores as f64).then(|| {
-        format!("This machine was busy before (load {load} on {cores} cores): figures suffer.")
-    })
-}
-
-fn progress(settings: &Settings, loads: &[&Load], output: &Output) -> ProgressBar {
-    if !output.draws_progress() {
-        return ProgressBar::hidden();
-    }
-    let systems = |load: &&Load| System::ALL.into_iter().filter(|s| load.suits(*s)).count();
-    let samples = loads.iter().map(systems).sum::<usize>() as u64 * u64::from(settings.runs);
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} (eta {eta})");
-    // The template is a constant; a wrong one would only look dull.
-    ProgressBar::new(samples).with_style(style.unwrap_or(ProgressStyle::default_bar()))
+    Ok(chosen)
 }
