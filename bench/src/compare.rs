@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Compare) -> Result<()> {
     let mut results = measure_all(settings, &loads, &systems, &bar, &interrupt::happened)?;
     results.notes.extend(machine.busy());
     let pairs = pairs(&results, &args.other);
-    println!("{pairs}");
+    write::say(&pairs);
     write::results(&args.effort.out, "compare", &results, &machine, &pairs)
 }
 

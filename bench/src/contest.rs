@@ -29,8 +29,8 @@ pub(crate) fn run(args: &Contest) -> Result<()> {
     if args.list {
         systems(None)
             .iter()
-            .for_each(|system| println!("system {}: {}", system.key(), system.name()));
-        Load::all().iter().for_each(|load| println!("load {}", load.name));
+            .for_each(|system| write::say(&format!("system {}: {}", system.key(), system.name())));
+        Load::all().iter().for_each(|load| write::say(&format!("load {}", load.name)));
         return Ok(());
     }
     interrupt::watch()?;

@@ -1,7 +1,7 @@
 //! The files of a report: Markdown, figures, all samples.
 
 use std::fs;
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -30,9 +30,14 @@ pub(crate) fn results(
     file(folder, &format!("{name}.md"), &report)?;
     let raw = serde_json::to_string_pretty(&Raw::of(results, machine))?;
     file(folder, &format!("{name}.json"), &raw)?;
-    println!("{}", table::summary(results));
-    println!("{}", folder.join(format!("{name}.md")).display());
+    say(&table::summary(results));
+    say(&folder.join(format!("{name}.md")).display().to_string());
     Ok(())
+}
+
+/// Says something on stdout. A reader that goes away is no error: the files have it all.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 /// Writes one file of a folder.

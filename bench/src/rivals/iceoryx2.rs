@@ -198,20 +198,29 @@ impl Publishing {
 impl SendEnd for Publishing {
     #[inline]
     fn send<T>(&mut self, mut write: impl FnMut(&mut [u8]) -> T) -> Result<T> {
-        let mut sample = as_it_is(self.publisher.loan_slice_uninit(self.bytes)?);
-        let written = write(sample.payload_mut());
-        sample.send()?;
-        self.notify()?;
-        Ok(written)
+        loop {
+            let mut sample = as_it_is(self.publisher.loan_slice_uninit(self.bytes)?);
+            let written = write(sample.payload_mut());
+            if sample.send()? > 0 {
+                self.notify()?;
+                return Ok(written);
+            }
+            // Nobody got it: a subscriber is there, and has not connected to this publisher yet.
+            std::hint::spin_loop();
+        }
     }
 }
 
 impl SendBytes for Publishing {
     #[inline]
     fn send_bytes(&mut self, message: &[u8]) -> Result<()> {
-        let sample = self.publisher.loan_slice_uninit(message.len())?;
-        sample.write_from_slice(message).send()?;
-        self.notify()
+        loop {
+            let sample = self.publisher.loan_slice_uninit(message.len())?;
+            if sample.write_from_slice(message).send()? > 0 {
+                return self.notify();
+            }
+            std::hint::spin_loop();
+        }
     }
 }
 

@@ -172,8 +172,8 @@ impl Report {
         write::file(folder, "scale.md", &text)?;
         let json = serde_json::json!({ "machine": machine, "samples": self.samples, "failures": self.failures });
         write::file(folder, "scale.json", &serde_json::to_string_pretty(&json)?)?;
-        println!("{text}");
-        println!("{}", folder.join("scale.md").display());
+        write::say(&text);
+        write::say(&folder.join("scale.md").display().to_string());
         Ok(())
     }
 }
