@@ -17,6 +17,8 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 /// Messages at a time: a lane holds as many.
 const ROUND: usize = 1000;
+/// Messages of a batch.
+const BATCH: usize = 250;
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
@@ -48,6 +50,8 @@ struct Path {
 enum Measured {
     Send,
     Receive,
+    SendBatch,
+    ReceiveBatch,
     /// A look that finds nothing.
     Empty,
 }
@@ -59,6 +63,8 @@ fn path(name: &str) -> Option<Path> {
         "send-64" => Path { bytes: 64, ..plain },
         "receive-8" => Path { measured: Measured::Receive, ..plain },
         "receive-64" => Path { bytes: 64, measured: Measured::Receive, ..plain },
+        "send-batch-8" => Path { measured: Measured::SendBatch, ..plain },
+        "receive-batch-8" => Path { measured: Measured::ReceiveBatch, ..plain },
         "receive-8-single" => Path { receivers_max: 1, measured: Measured::Receive, ..plain },
         "receive-8-competing" => Path { others: 1, measured: Measured::Receive, ..plain },
         "try-receive-nothing" => Path { measured: Measured::Empty, ..plain },
@@ -80,8 +86,18 @@ fn go(socket: &str, name: &str, count: usize) -> Outcome {
     // The first lap has memory allocated, and each receives once before it counts.
     for round in 0..300_usize.div_ceil(bytes / 8) + count.div_ceil(ROUND) {
         let warm = round >= 300_usize.div_ceil(bytes / 8);
-        send(&mut sender, &message, ROUND, warm && measured == Measured::Send)?;
-        receive(&mut receiver, bytes, ROUND, warm && measured == Measured::Receive)?;
+        match measured {
+            Measured::Send if warm => measured_send(&mut sender, &message, ROUND)?,
+            Measured::SendBatch if warm => measured_send_batch(&mut sender, &message, ROUND)?,
+            _ => (0..ROUND).try_for_each(|_| sender.send(&message))?,
+        }
+        match measured {
+            Measured::Receive if warm => measured_receive(&mut receiver, bytes, ROUND)?,
+            Measured::ReceiveBatch if warm => {
+                measured_receive_batch(&mut receiver, bytes, ROUND)?;
+            }
+            _ => receive(&mut receiver, ROUND)?,
+        }
         if measured == Measured::Empty && warm {
             measured_empty(&mut receiver, ROUND)?;
         }
@@ -91,18 +107,7 @@ fn go(socket: &str, name: &str, count: usize) -> Outcome {
     Ok(())
 }
 
-fn send(sender: &mut Sender, message: &[u8], count: usize, counts: bool) -> Outcome {
-    if counts {
-        return measured_send(sender, message, count);
-    }
-    (0..count).try_for_each(|_| sender.send(message))?;
-    Ok(())
-}
-
-fn receive(receiver: &mut Receiver, bytes: usize, count: usize, counts: bool) -> Outcome {
-    if counts {
-        return measured_receive(receiver, bytes, count);
-    }
+fn receive(receiver: &mut Receiver, count: usize) -> Outcome {
     (0..count).try_for_each(|_| receiver.receive().map(|delivery| delivery.acknowledge()))?;
     Ok(())
 }
@@ -123,6 +128,31 @@ fn measured_receive(receiver: &mut Receiver, bytes: usize, count: usize) -> Outc
             return Err("another message came".into());
         }
         delivery.acknowledge();
+    }
+    Ok(())
+}
+
+#[inline(never)]
+fn measured_send_batch(sender: &mut Sender, message: &[u8], count: usize) -> Outcome {
+    let messages = vec![message; BATCH];
+    for _ in 0..count / BATCH {
+        sender.send_batch(black_box(&messages))?;
+    }
+    Ok(())
+}
+
+#[inline(never)]
+fn measured_receive_batch(receiver: &mut Receiver, bytes: usize, count: usize) -> Outcome {
+    let mut left = count;
+    while left > 0 {
+        let batch = receiver.receive_batch(BATCH)?;
+        for message in batch.iter() {
+            if black_box(message.bytes()).len() != bytes {
+                return Err("another message came".into());
+            }
+        }
+        left -= batch.len();
+        batch.acknowledge();
     }
     Ok(())
 }

@@ -48,7 +48,7 @@ impl Daemon {
             .context("cannot start ipcd")?;
         let mut daemon = Self { child, home };
         let deadline = Instant::now() + PATIENCE;
-        while UnixStream::connect(daemon.socket()).is_err() && !daemon.listens() {
+        while !daemon.listens() {
             if let Some(status) = daemon.child.try_wait()? {
                 bail!("ipcd ended at once ({status}): {}", daemon.last_words());
             }
@@ -60,9 +60,10 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Whether a client gets an answer.
+    /// Whether somebody listens there, of whatever version: its socket is of another type than this one.
     fn listens(&self) -> bool {
-        libipc::ClientOptions::new().socket(self.socket()).connect().is_ok()
+        let refused = UnixStream::connect(self.socket()).err();
+        refused.is_none_or(|error| error.raw_os_error() == Some(libc::EPROTOTYPE))
     }
 
     /// Where it listens.

@@ -118,9 +118,7 @@ impl Observer {
             std::sync::atomic::fence(Acquire);
             if claim().since(at) <= 0 && !lane.is_withdrawn(at, word) {
                 let LaneInfo { sender, dead_letter, .. } = *info;
-                let mut bytes = payload.take();
-                bytes.truncate(word.message_len());
-                peeked.push(Peeked { sender, bytes, dead_letter });
+                peeked.push(Peeked { sender, bytes: payload.take(), dead_letter });
             }
             at = at.advance(word.granules());
             left -= word.granules();

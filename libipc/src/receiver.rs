@@ -269,14 +269,11 @@ impl Receiver {
 
     #[inline]
     pub(crate) fn payload(&self) -> &[u8] {
-        let bytes = self.payload.bytes();
-        &bytes[..self.claimant.word().message_len()]
+        self.payload.bytes()
     }
 
     pub(crate) fn take_payload(&mut self) -> Vec<u8> {
-        let mut bytes = self.payload.take();
-        bytes.truncate(self.claimant.word().message_len());
-        bytes
+        self.payload.take()
     }
 
     /// The sender of the message in hand.
@@ -297,17 +294,16 @@ impl Receiver {
 
     #[inline(always)]
     pub(crate) fn acknowledge(&mut self) {
-        // PAIR(changes): Acquire here, Release in `ipcd` behind every change of the roster.
-        let changes = u64::from(self.roster.header.changes.load(Acquire));
-        if self.guard.is_original()
-            && changes == self.settled_changes
-            && let Some(reader) = self.claimant.acknowledge_quickly()
-        {
-            if park::sender_waits(&self.roster.header, reader.header()) {
-                self.wake_waiting_sender();
+        let settled = self.guard.is_original()
+            // PAIR(changes): Acquire here, Release in `ipcd` behind every change of the roster.
+            && u64::from(self.roster.header.changes.load(Acquire)) == self.settled_changes;
+        match self.claimant.acknowledge_quickly(settled) {
+            Some(reader) => {
+                if park::sender_waits(&self.roster.header, reader.header()) {
+                    self.wake_waiting_sender();
+                }
             }
-        } else {
-            self.acknowledge_slowly();
+            None => self.acknowledge_slowly(),
         }
     }
 
@@ -564,7 +560,7 @@ impl Receiver {
         }
         self.settle_reach();
         self.settle_quickness();
-        if !self.reports {
+        if !self.reports && !self.lossy {
             self.settled_changes = self.seen_changes.into();
         }
     }

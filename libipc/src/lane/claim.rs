@@ -19,10 +19,10 @@
 use crate::lane::layout::{Claim, Hold, LaneHeader, LaneStatus, Marked, SlotCell, SlotState};
 use crate::lane::order::{Choice, Standing};
 use crate::lane::park::{self, slot_bit};
-use crate::lane::position::Position;
+use crate::lane::position::{Position, RECORD_HEADER_BYTES};
 use crate::lane::repair::slot_is_idle;
 use crate::lane::ring::{RecordWord, Storage};
-use crate::lane::run::{NotHandedOut, Reach, Run};
+use crate::lane::run::{NotHandedOut, Pace, Reach, Run};
 use crate::lane::withdraw::is_withdrawn;
 use crate::regions::{Cursors, Roster};
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -169,7 +169,9 @@ pub struct Claimant<S> {
     single: bool,
     /// How many records may be claimed in one step.
     pub(super) reach: Reach,
-    pub(super) lanes: Vec<Option<LaneReader<S>>>,
+    /// How quickly they are dealt with.
+    pace: Pace,
+    pub(super) lanes: Vec<Option<Box<LaneReader<S>>>>,
     /// Indexes of the lanes there are; the turn goes round.
     pub(super) order: Vec<u16>,
     pub(super) turn: usize,
@@ -201,6 +203,7 @@ impl<S: Storage> Claimant<S> {
             mine,
             single,
             reach: Reach::ONE,
+            pace: Pace::default(),
             lanes,
             order: Vec::new(),
             turn: 0,
@@ -237,7 +240,7 @@ impl<S: Storage> Claimant<S> {
             self.detach(lane);
         }
         if let Some(slot) = self.lanes.get_mut(usize::from(lane)) {
-            *slot = Some(LaneReader { place: self.order.len(), ..reader });
+            *slot = Some(Box::new(LaneReader { place: self.order.len(), ..reader }));
             self.order.push(lane);
             self.review_choice();
         }
@@ -268,7 +271,7 @@ impl<S: Storage> Claimant<S> {
 
     /// One lane, if it is there.
     pub fn lane(&self, lane: u16) -> Option<&LaneReader<S>> {
-        self.lanes.get(usize::from(lane))?.as_ref()
+        self.lanes.get(usize::from(lane))?.as_deref()
     }
 
     /// Granules that all lanes have together.
@@ -329,14 +332,15 @@ impl<S: Storage> Claimant<S> {
     }
 
     /// Hands out what is left of the run behind the message in hand, up to so many records with that one:
-    /// then all of them are in hand together. `each` is told where every one of them lies, its first word, and how often it
-    /// was handed out before.
+    /// then all of them are in hand together. `each` is told of every one of them how many granules behind the first it
+    /// begins, its bytes in front of and in the message, and how often it was handed out before.
     ///
     /// A record that is not as it should be, or that its sender has back, is left for its turn.
+    #[inline]
     pub fn take_more(
         &mut self,
         records_max: usize,
-        mut each: impl FnMut(Position, RecordWord, u32),
+        mut each: impl FnMut(u64, usize, usize, u32),
     ) {
         let run = &mut self.run;
         let Some(Some(lane)) = self.lanes.get(usize::from(run.lane)) else { return };
@@ -344,11 +348,18 @@ impl<S: Storage> Claimant<S> {
             return;
         }
         run.take_back();
+        let first = run.next();
         let mut records = 0;
+        if run.attempts == 0 {
+            records = run.hand_out_plain(&lane.storage, records_max, |behind, len| {
+                each(behind, RECORD_HEADER_BYTES, len, 0);
+            });
+        }
         while records < records_max && !run.is_handed_out() {
             let at = run.next_to_hand_out();
             let Ok(word) = run.hand_out(&lane.storage, lane.verdict.as_deref()) else { break };
-            each(at, word, run.attempts_at(at));
+            let behind = at.since(first) as u64;
+            each(behind, word.payload_offset(), word.message_len(), run.attempts_at(at));
             records += 1;
         }
         let behind = run.next_to_hand_out();
@@ -372,6 +383,22 @@ impl<S: Storage> Claimant<S> {
     /// asked about it.
     #[inline(always)]
     fn copy_unmarked(&mut self, into: &mut S::Payload) -> bool {
+        let Some(Some(lane)) = self.lanes.get(usize::from(self.run.lane)) else { return false };
+        let at = self.run.next_to_hand_out();
+        // PAIR(withdraw): the word was read behind the claim and its barrier.
+        let word = lane.storage.word(at);
+        let Some(granules) = word.plain_granules() else { return self.copy_unmarked_slowly(into) };
+        let fits = granules <= self.run.granules_ahead();
+        if fits {
+            lane.storage.copy_message_out(at, word, granules, into);
+            self.run.step_over_granules(word, granules);
+        }
+        fits
+    }
+
+    /// The same where there is a stamp, or a call's number, or a mark.
+    #[inline(never)]
+    fn copy_unmarked_slowly(&mut self, into: &mut S::Payload) -> bool {
         let Some(Some(lane)) = self.lanes.get(usize::from(self.run.lane)) else { return false };
         let at = self.run.next_to_hand_out();
         let Some(word) = self.run.hand_out_unmarked(&lane.storage) else { return false };
@@ -520,7 +547,7 @@ impl<S: Storage> Claimant<S> {
                 return Err(Malformed { what, lane: index, by_sender });
             };
             let end = claim.position.advance(record.granules());
-            let (end, records) = self.reach.extend(&lane.storage, lane.tail, claim.position, end);
+            let (end, records) = self.reach.extend(&mut self.pace, &lane.storage, lane.tail, claim.position, end);
             if !self.single {
                 confirm_winner(&self.cursors, self.slot, index, claim);
             }
@@ -553,17 +580,23 @@ impl<S: Storage> Claimant<S> {
         Ok(false)
     }
 
-    /// Does what [`Self::acknowledge`] does, and less, for a message that nobody has had in hand before; nothing with any
-    /// other.
+    /// Does what [`Self::acknowledge`] does, and less, for a message in hand that nobody has had in hand before, unless told
+    /// not to; nothing with any other.
     #[inline(always)]
-    pub fn acknowledge_quickly(&mut self) -> Option<&LaneReader<S>> {
-        if self.run.attempts != 0 || !self.run.has_in_hand() {
+    pub fn acknowledge_quickly(&mut self, may: bool) -> Option<&LaneReader<S>> {
+        if !may || self.run.attempts != 0 {
             return None;
         }
+        debug_assert!(self.run.has_in_hand(), "what is acknowledged is in hand");
+        // Here, where nothing has been done yet if there is none.
+        let lane = self.lanes.get(usize::from(self.run.lane))?.as_deref()?;
         self.run.acknowledge();
-        self.count_received(1);
-        let lane = self.free();
-        self.lane(lane)
+        self.received = self.received.wrapping_add(1);
+        // Relaxed: a counter for people.
+        self.mine.received.store(self.received, Relaxed);
+        // PAIR(free): as in `free`.
+        overwrite(&self.mine.hold, self.run.hold_word());
+        Some(lane)
     }
 
     /// Acknowledges the message in hand: its room is the sender's again. Returns the lane; the caller

@@ -145,10 +145,11 @@ impl Storage for RingMemory {
         unsafe { copy_in(payload.as_ptr(), target, payload.len()) };
     }
 
-    #[inline]
-    fn write_message(&self, at: Position, payload: &[u8]) {
+    #[inline(always)]
+    fn write_message(&self, at: Position, granules: u64, payload: &[u8]) {
         let word = RecordWord::message(payload.len());
-        assert!(record_granules(payload.len()) <= self.capacity, "a record longer than its lane");
+        assert_eq!(granules, record_granules(payload.len()), "the length of another record");
+        assert!(granules <= self.capacity, "a record longer than its lane");
         // Relaxed: published by the tail.
         self.first(at).store(word.get(), Relaxed);
         let target = self.granule(at).as_ptr().wrapping_add(RECORD_HEADER_BYTES);
@@ -168,7 +169,6 @@ impl Storage for RingMemory {
         RecordWord::new(self.first(at).load(Relaxed))
     }
 
-    #[inline]
     fn copy_out(&self, at: Position, word: RecordWord, into: &mut Payload) {
         let granules = word.granules();
         assert!(granules <= self.capacity, "a record longer than its lane");
@@ -176,6 +176,7 @@ impl Storage for RingMemory {
         let source = self.granule(at).as_ptr().wrapping_add(offset);
         if into.views {
             into.view(source, len);
+            into.part(word);
             return;
         }
         let target = into.room(len);
@@ -184,7 +185,32 @@ impl Storage for RingMemory {
         // pads it the `padded` bytes from `source` on; `room` gives space for a granule more than `len`, and is not in the
         // ring.
         unsafe { copy_padded(source, target, padded, len) };
-        into.len = len;
+        (into.len, into.behind) = (len, 0);
+        into.part(word);
+    }
+
+    #[inline(always)]
+    fn copy_message_out(
+        &self,
+        at: Position,
+        word: RecordWord,
+        granules: u64,
+        into: &mut Payload,
+    ) {
+        let len = word.payload_len();
+        let padded = granules as usize * GRANULE_BYTES - RECORD_HEADER_BYTES;
+        assert!(granules <= self.capacity, "a record longer than its lane");
+        let source = self.granule(at).as_ptr().wrapping_add(RECORD_HEADER_BYTES);
+        if into.views {
+            return into.view(source, len);
+        }
+        if padded > SHORT_BYTES || into.buffer.capacity() < ROOM_SHORT {
+            return self.copy_out(at, word, into);
+        }
+        // SAFETY: as in `copy_out`; the buffer has space for the longest short payload and a granule, and `at` is its
+        // beginning (invariant).
+        unsafe { copy_padded(source, into.at.as_ptr(), padded, len) };
+        (into.len, into.behind) = (len, 0);
     }
 
     #[inline]
@@ -294,13 +320,16 @@ impl TrustedSenders {
 
 /// The bytes of what is in hand: copied out, into memory that is kept for the next, or seen where they lie.
 ///
-/// **Invariant:** `at` has `len` bytes: of `buffer`, or of the lane that holds the record in hand, whose
+/// **Invariant:** `at` has `len` bytes, and `behind` more: of `buffer`, or of the lane that holds the record in hand, whose
 /// mapping `claim::Claimant` keeps until that is given up. The bytes are asked for only while it is held.
 /// **Invariant:** while what comes next is copied (not `views`), `at` is the buffer's beginning.
 #[derive(Debug)]
 pub struct Payload {
     at: NonNull<u8>,
+    /// Bytes of the message.
     len: usize,
+    /// Bytes behind them, of a call or a reply.
+    behind: usize,
     /// Always empty, as a vector: its capacity is what counts.
     buffer: Vec<u8>,
     /// What comes next is only seen, not copied.
@@ -313,7 +342,7 @@ impl Default for Payload {
     fn default() -> Self {
         let mut buffer = Vec::new();
         let at = beginning(&mut buffer);
-        Self { at, len: 0, buffer, views: false, trusted: false }
+        Self { at, len: 0, behind: 0, buffer, views: false, trusted: false }
     }
 }
 
@@ -324,7 +353,7 @@ unsafe impl Send for Payload {}
 unsafe impl Sync for Payload {}
 
 impl Payload {
-    /// The bytes.
+    /// The bytes of the message.
     #[inline]
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
@@ -333,7 +362,15 @@ impl Payload {
         unsafe { std::slice::from_raw_parts(self.at.as_ptr(), self.len) }
     }
 
-    /// The bytes, in a vector of the caller's.
+    /// The bytes behind those of the message.
+    #[must_use]
+    pub fn behind(&self) -> &[u8] {
+        let behind = self.at.as_ptr().wrapping_add(self.len);
+        // SAFETY: as in `bytes`.
+        unsafe { std::slice::from_raw_parts(behind, self.behind) }
+    }
+
+    /// The bytes of the message, in a vector of the caller's.
     #[must_use]
     pub fn take(&mut self) -> Vec<u8> {
         if self.views {
@@ -375,7 +412,7 @@ impl Payload {
         }
         if len == 0 {
             // Nothing came, or nothing is in it.
-            self.len = 0;
+            (self.len, self.behind) = (0, 0);
             return;
         }
         let end = offset.saturating_add(len);
@@ -389,7 +426,7 @@ impl Payload {
         // SAFETY: the bytes lie in the lane (asserted: at most a capacity behind the granule); `room` gives space
         // for them, and is not in the ring.
         unsafe { std::ptr::copy_nonoverlapping(source, target, len) };
-        self.len = len;
+        (self.len, self.behind) = (len, 0);
     }
 
     /// No batch came after all.
@@ -400,14 +437,22 @@ impl Payload {
 
     /// There are no bytes.
     fn forget(&mut self) {
-        (self.at, self.len) = (beginning(&mut self.buffer), 0);
+        (self.at, self.len, self.behind) = (beginning(&mut self.buffer), 0, 0);
     }
 
     #[inline]
     fn view(&mut self, source: *const u8, len: usize) {
         if let Some(at) = NonNull::new(source.cast_mut()) {
-            (self.at, self.len) = (at, len);
+            (self.at, self.len, self.behind) = (at, len, 0);
         }
+    }
+
+    /// Tells what of a payload is the message.
+    #[inline]
+    fn part(&mut self, word: RecordWord) {
+        let all = self.len;
+        self.len = word.message_len().min(all);
+        self.behind = all - self.len;
     }
 
     /// Space for `len` bytes and a granule. The bytes before are gone.
@@ -423,7 +468,8 @@ impl Payload {
     #[cold]
     fn grow(&mut self, len: usize) {
         // Nothing of it counts: not a byte is to be moved.
-        self.buffer = Vec::with_capacity((len + GRANULE_BYTES).next_power_of_two());
+        let room = (len + GRANULE_BYTES).max(ROOM_SHORT);
+        self.buffer = Vec::with_capacity(room.next_power_of_two());
         self.forget();
     }
 }
@@ -434,6 +480,8 @@ fn beginning(buffer: &mut Vec<u8>) -> NonNull<u8> {
 
 /// Payloads up to this many bytes are copied in place, without a call.
 const SHORT_BYTES: usize = 128;
+/// Bytes of a buffer into which each of them can be copied.
+const ROOM_SHORT: usize = SHORT_BYTES + GRANULE_BYTES;
 
 /// Copies the first and the last `size_of::<T>()` bytes of `len`: all of them, and some of them twice.
 ///

@@ -82,6 +82,13 @@ impl RecordWord {
         self.0 >> 40 != 0
     }
 
+    /// Granules of the record, if it is a message without a stamp that its sender has not marked.
+    #[inline(always)]
+    #[must_use]
+    pub fn plain_granules(self) -> Option<u64> {
+        (self.0 >> 32 == 0).then(|| record_granules(self.0 as usize))
+    }
+
     /// Whether a stamp stands between this word and the payload.
     #[inline]
     #[must_use]
@@ -182,9 +189,9 @@ pub trait Storage {
     /// Writes a record. It must fit, and no receiver may look there.
     fn write(&self, at: Position, header: RecordHeader, payload: &[u8]);
 
-    /// Writes a message without a stamp. It must fit, and no receiver may look there.
-    #[inline]
-    fn write_message(&self, at: Position, payload: &[u8]) {
+    /// Writes a message without a stamp, which takes so many granules. It must fit, and no receiver may look there.
+    #[inline(always)]
+    fn write_message(&self, at: Position, _granules: u64, payload: &[u8]) {
         let len = payload.len() as u32;
         self.write(at, RecordHeader { len, ..RecordHeader::default() }, payload);
     }
@@ -197,6 +204,18 @@ pub trait Storage {
 
     /// Copies out the payload of the record at a position, which the reader holds and whose first word it has read.
     fn copy_out(&self, at: Position, word: RecordWord, into: &mut Self::Payload);
+
+    /// The same for a message without a stamp, of so many granules.
+    #[inline(always)]
+    fn copy_message_out(
+        &self,
+        at: Position,
+        word: RecordWord,
+        _granules: u64,
+        into: &mut Self::Payload,
+    ) {
+        self.copy_out(at, word, into);
+    }
 
     /// Has memory allocated for `granules` from `at` on, so that writing there cannot fail.
     ///
@@ -492,13 +511,16 @@ impl<S: Storage> LaneWriter<S> {
     /// Writes a message to be published later, if [`Self::is_plain`] and there is room, as far as is known.
     #[inline(always)]
     pub fn append_plainly(&mut self, payload: &[u8]) -> bool {
-        let word = RecordWord::message(payload.len());
-        let can = payload.len() <= self.len_max && self.has_room(word.granules());
-        if can {
-            self.storage.write_message(self.tail, payload);
-            self.step_over(word);
+        if payload.len() > self.len_max {
+            return false;
         }
-        can
+        let granules = record_granules(payload.len());
+        let Some(writable) = self.writable.checked_sub(granules) else { return false };
+        self.storage.write_message(self.tail, granules, payload);
+        self.tail = self.tail.advance(granules);
+        self.writable = writable;
+        self.sent = self.sent.wrapping_add(1);
+        true
     }
 
     /// Granules of a record with a payload of so many bytes.

@@ -6,6 +6,7 @@ use crate::lane::position::Position;
 use crate::lane::ring::{RECORDS_AHEAD, RecordWord, Storage};
 use crate::lane::withdraw::is_to_be_handed_out;
 use crate::sync::AtomicU64;
+use crate::sys::clock::ticks;
 
 /// How far a claim may reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,32 @@ pub struct Reach {
     granules: u64,
     /// Nothing of the records is read but their beginnings.
     in_place: bool,
+    /// A receiver that takes its time with a message claims few.
+    paced: bool,
+}
+
+/// How quickly a receiver deals with what it claims.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pace {
+    /// When it claimed last, in [`ticks`].
+    claimed: u64,
+    /// What it claimed then.
+    records: u32,
+}
+
+impl Pace {
+    /// Ticks for a message at most, a microsecond or two: much more than a claim costs.
+    const QUICK_TICKS: u64 = 4096;
+    /// Records that even the slowest claims where nobody competes.
+    const SLOW_RECORDS: u32 = 2;
+
+    /// Records that may be claimed now.
+    fn next(&mut self) -> u32 {
+        let now = ticks();
+        let quick = now.wrapping_sub(self.claimed) <= Self::QUICK_TICKS * u64::from(self.records);
+        self.claimed = now;
+        if quick { self.records.saturating_mul(2) } else { 0 }.max(Self::SLOW_RECORDS)
+    }
 }
 
 impl Reach {
@@ -24,25 +51,25 @@ impl Reach {
     pub const BATCH_RECORDS_MAX: usize = 4096;
     /// Granules of the longest batch that is copied: 1 MiB, so that it is still in the cache when it is read.
     const COPIED_GRANULES_MAX: u64 = (1 << 20) / 16;
-    /// Records that the only receiver of a mailbox claims with one step, unasked.
-    const ALONE_RECORDS: u32 = 16;
+    /// Records that the only receiver of a mailbox claims with one step, unasked, once it is quick.
+    const ALONE_RECORDS: u32 = 64;
     /// Granules of such a run where messages are copied: what comes behind long ones is left to others.
     const ALONE_GRANULES: u64 = 256;
 
     /// A record at a time: others wait for the next.
-    pub const ONE: Self = Self { records: 1, granules: 0, in_place: false };
+    pub const ONE: Self = Self { records: 1, granules: 0, in_place: false, paced: false };
 
     /// What the only receiver of a mailbox claims unasked. In place the bytes cost nothing: the records count.
     pub fn alone(in_place: bool) -> Self {
         let granules = if in_place { u64::MAX } else { Self::ALONE_GRANULES };
-        Self { records: Self::ALONE_RECORDS, granules, in_place }
+        Self { records: Self::ALONE_RECORDS, granules, in_place, paced: true }
     }
 
     /// What a receiver claims that has asked for a batch.
     pub fn batch(records: usize, in_place: bool) -> Self {
         let granules = if in_place { u64::MAX } else { Self::COPIED_GRANULES_MAX };
         let records = records.clamp(1, Self::BATCH_RECORDS_MAX) as u32;
-        Self { records, granules, in_place }
+        Self { records, granules, in_place, paced: false }
     }
 
     /// Goes on from the end of a first record over the records behind it: the end of the run, and how many
@@ -50,6 +77,7 @@ impl Reach {
     #[inline]
     pub(super) fn extend(
         self,
+        pace: &mut Pace,
         storage: &impl Storage,
         tail: Position,
         begin: Position,
@@ -58,7 +86,11 @@ impl Reach {
         if self.records == 1 || tail.since(first_end) <= 0 {
             return (first_end, 1);
         }
-        self.extend_further(storage, tail, begin, first_end)
+        let paced = if self.paced { pace.next() } else { u32::MAX };
+        let reach = Self { records: self.records.min(paced), ..self };
+        let (end, records) = reach.extend_further(storage, tail, begin, first_end);
+        pace.records = records;
+        (end, records)
     }
 
     fn extend_further(
@@ -239,12 +271,49 @@ impl Run {
         plain.then(|| self.step_over(word))
     }
 
+    /// The same for all messages that come next, while they have no stamp: `each` is told how many granules behind what is
+    /// held each begins, and its bytes. No more than `records_max`; returns how many.
+    #[inline(always)]
+    pub(super) fn hand_out_plain(
+        &mut self,
+        storage: &impl Storage,
+        records_max: usize,
+        mut each: impl FnMut(u64, usize),
+    ) -> usize {
+        let (end, held, mut ahead) = (self.end, self.held, self.ahead);
+        let (mut records, mut last) = (0, self.word);
+        while records < records_max && ahead > 0 {
+            // PAIR(withdraw): as above.
+            let word = storage.word(end.back(ahead));
+            let Some(granules) = word.plain_granules().filter(|&granules| granules <= ahead) else {
+                break;
+            };
+            each(held - ahead, word.payload_len());
+            ahead -= granules;
+            (records, last) = (records + 1, word);
+        }
+        (self.ahead, self.word) = (ahead, last);
+        records
+    }
+
     /// A record is in hand.
     #[inline]
     pub(super) fn step_over(&mut self, word: RecordWord) -> RecordWord {
-        self.ahead -= word.granules();
-        self.word = word;
+        self.step_over_granules(word, word.granules());
         word
+    }
+
+    /// The same, where it is known how long it is.
+    #[inline(always)]
+    pub(super) fn step_over_granules(&mut self, word: RecordWord, granules: u64) {
+        self.ahead -= granules;
+        self.word = word;
+    }
+
+    /// Granules that are not handed out.
+    #[inline(always)]
+    pub(super) fn granules_ahead(&self) -> u64 {
+        self.ahead
     }
 }
 

@@ -73,8 +73,7 @@ impl Receiver {
 
     /// The number behind the message in hand.
     pub(crate) fn number(&self) -> Option<u64> {
-        let number = self.payload.bytes().get(self.claimant.word().message_len()..);
-        number.and_then(|number| Some(u64::from_le_bytes(number.try_into().ok()?)))
+        Some(u64::from_le_bytes(self.payload.behind().try_into().ok()?))
     }
 
     /// The lane of the message in hand.

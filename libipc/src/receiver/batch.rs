@@ -99,20 +99,19 @@ impl Receiver {
         index.entries.clear();
         index.acknowledged = 0;
         let max = max.clamp(1, Reach::BATCH_RECORDS_MAX);
-        let mut bytes = 0;
-        self.claimant.take_more(max, |at, word, attempts| {
-            if index.entries.is_empty() {
-                (index.first, index.first_offset) = (at, word.payload_offset());
-            }
-            let granules = at.since(index.first) as u32;
+        if let Some(first) = self.claimant.position_in_hand() {
+            (index.first, index.first_offset) = (first, self.claimant.word().payload_offset());
+        }
+        let (first_offset, entries) = (index.first_offset, &mut index.entries);
+        self.claimant.take_more(max, |behind, header, len, attempts| {
             // The first is no longer in front of its payload than what stands in front of the others.
-            let offset = granules as usize * GRANULE_BYTES + word.payload_offset();
-            let offset = offset.saturating_sub(index.first_offset);
-            let len = word.message_len();
-            bytes = offset + len;
-            let (offset, len) = (offset as u32, len as u32);
-            index.entries.push(Entry { granules, offset, len, attempts });
+            let offset = behind as usize * GRANULE_BYTES + header;
+            let offset = offset.saturating_sub(first_offset);
+            let (granules, len) = (behind as u32, len as u32);
+            entries.push(Entry { granules, offset: offset as u32, len, attempts });
         });
+        let last = index.entries.last();
+        let bytes = last.map_or(0, |last| last.offset as usize + last.len as usize);
         let lane = self.claimant.in_hand().filter(|_| taken).map(|taken| taken.lane);
         match lane.and_then(|lane| self.claimant.lane(lane)) {
             Some(lane) => {
