@@ -7,6 +7,7 @@
 //! - [`Stepped`]: a daemon that runs when and as far as a test lets it.
 //! - [`shell`]: `ipcctl` as it is typed.
 //! - [`numbered`]: messages that tell who sent them and which they are, and the logs of those who got them.
+//! - [`Accounts`]: what all those logs must come to.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+#[path = "harness/accounts.rs"]
+mod accounts;
 #[path = "harness/baseline.rs"]
 mod baseline;
 #[path = "harness/child.rs"]
@@ -30,6 +33,7 @@ pub mod shell;
 #[path = "harness/stepped.rs"]
 mod stepped;
 
+pub use accounts::{Accounts, Balance};
 pub use baseline::Baseline;
 pub use child::{Child, Got};
 pub use daemon::{Absence, TestDaemon, descriptors_of};
