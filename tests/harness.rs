@@ -38,7 +38,7 @@ pub use baseline::Baseline;
 pub use child::{Child, Got};
 pub use daemon::{Absence, TestDaemon, descriptors_of};
 pub use raw_client::{Numbered, RawClient, claim_first, hello};
-pub use stepped::{AtCall, Stepped};
+pub use stepped::{AtCall, Stepped, is_asleep};
 
 /// Two uids that own nothing and need no entry anywhere.
 pub const UIDS: [u32; 2] = [64001, 64002];

@@ -33,7 +33,7 @@ impl Stepped {
     /// If it may not be traced.
     #[must_use]
     pub fn take(pid: u32) -> Self {
-        wait_until("the daemon sleeps", || sleeps(pid));
+        wait_until("the daemon sleeps", || is_asleep(pid));
         let pid = Pid::from_raw(pid.cast_signed());
         ptrace::seize(pid, ptrace::Options::PTRACE_O_TRACESYSGOOD).expect("a process of ours");
         ptrace::interrupt(pid).expect("it is seized");
@@ -113,7 +113,7 @@ impl Stepped {
     }
 
     fn sleeps(&self) -> bool {
-        sleeps(self.0.as_raw().cast_unsigned())
+        is_asleep(self.0.as_raw().cast_unsigned())
     }
 
     /// Kills it where it stands.
@@ -145,7 +145,8 @@ impl Stepped {
 }
 
 /// Whether a process waits for something in the kernel.
-fn sleeps(pid: u32) -> bool {
+#[must_use]
+pub fn is_asleep(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
     stat.is_ok_and(|stat| stat.contains(") S "))
 }

@@ -1,6 +1,6 @@
 //! Processes that are killed while they receive.
 
-use libipc::{Buffering, MailboxOptions, Receivers};
+use libipc::{Buffering, MailboxOptions, Receivers, SlowGroup};
 use tests::numbered::BYTES_MIN;
 
 use crate::scene::{Fate, OTHERS, Scene};
@@ -114,6 +114,10 @@ impl Operation for Receiving {
         }
     }
 
+    fn competes(&self) -> usize {
+        if self.others == Others::Compete { usize::MAX } else { 0 }
+    }
+
     fn when_stopped(&self, scene: &mut Scene) {
         match self.others {
             Others::Compete => scene.drain(),
@@ -172,6 +176,51 @@ impl Receiving {
         // often as that.
         let next = (self.alone() || offered) && calls + 1 == receive;
         Some(comes.had_by(0..=if next { 1 + u32::from(offered && n == 1) } else { 0 }))
+    }
+}
+
+/// A process receives and acknowledges in one of two groups, which loses messages rather than hold senders back.
+pub(crate) struct ReceivingLossy;
+
+impl Operation for ReceivingLossy {
+    fn name(&self) -> String {
+        "receive in a group that may lose, acknowledge".to_owned()
+    }
+
+    fn act(&self) -> String {
+        "receive:1".to_owned()
+    }
+
+    fn group(&self) -> Option<&'static str> {
+        Some("ticker")
+    }
+
+    fn calls(&self) -> u32 {
+        2
+    }
+
+    fn options(&self) -> MailboxOptions {
+        let groups = [("ticker", SlowGroup::DropOldest), ("ledger", SlowGroup::Block)];
+        sweep::grouped(sweep::options(), &groups)
+    }
+
+    fn has_bystanders(&self) -> bool {
+        false
+    }
+
+    fn before(&self, scene: &mut Scene) {
+        scene.send(3);
+    }
+
+    /// What it had may have been in hand, so it does not come again.
+    fn fates(&self, scene: &Scene, reached: Reached) -> Vec<Fate> {
+        let first = (reached.calls == 0).then(|| Fate::may_come(OTHERS, scene.nth(0)));
+        let others = (1..3).map(|n| Fate::comes(OTHERS, scene.nth(n)));
+        first.into_iter().chain(others).collect()
+    }
+
+    fn fates_elsewhere(&self, scene: &Scene, _reached: Reached) -> Vec<Fate> {
+        (0..3).map(|n| Fate::comes(OTHERS, scene.nth(n))).collect()
     }
 }
 
