@@ -15,7 +15,7 @@ use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use tests::patience;
+use tests::{breakpoint, patience};
 
 use crate::shared::NOT_TRACED;
 
@@ -134,10 +134,10 @@ impl Victim {
         }
         self.called = next == Instruction::SystemCall;
         if next == Instruction::Fill {
-            set_breakpoint(self.pid, Some(address + FILL_BYTES));
+            breakpoint::set(self.pid, Some(address + FILL_BYTES));
             ptrace::cont(self.pid, None).expect("our child has stopped");
             self.await_step();
-            set_breakpoint(self.pid, None);
+            breakpoint::set(self.pid, None);
             return Step::Done;
         }
         ptrace::step(self.pid, None).expect("our child has stopped");
@@ -155,7 +155,7 @@ impl Victim {
 
     /// Runs until it comes to an address, or to a marker or to sleep before.
     pub(crate) fn run_to(&mut self, address: u64) -> Step {
-        set_breakpoint(self.pid, Some(address));
+        breakpoint::set(self.pid, Some(address));
         ptrace::cont(self.pid, None).expect("our child has stopped");
         self.target = Some(address);
         match self.await_stop() {
@@ -167,7 +167,7 @@ impl Victim {
     /// Whether that is behind a marker to which it has run.
     fn where_it_stopped(&mut self) -> Step {
         let Some(target) = self.target.take() else { return Step::Done };
-        set_breakpoint(self.pid, None);
+        breakpoint::set(self.pid, None);
         let address = next_address(self.pid, 0);
         if address == target { Step::Done } else { Step::Marker }
     }
@@ -218,7 +218,7 @@ impl Victim {
 
     /// Lets it go on to its end; returns what it has printed. No step may have gone to sleep.
     pub(crate) fn finish(mut self) -> String {
-        set_breakpoint(self.pid, None);
+        breakpoint::set(self.pid, None);
         let status = loop {
             ptrace::cont(self.pid, None).expect("our child has stopped");
             match waitpid(self.pid, None).expect("our child") {
@@ -261,25 +261,6 @@ fn next_address(pid: Pid, skip: u64) -> u64 {
     }
     next
 }
-
-/// Has the processor stop the process before the instruction at an address, or nowhere.
-#[cfg(target_arch = "x86_64")]
-fn set_breakpoint(pid: Pid, address: Option<u64>) {
-    /// The first breakpoint is on, where an instruction begins.
-    const ON: i64 = 1;
-    let registers = std::mem::offset_of!(libc::user, u_debugreg);
-    let set = |register: usize, value: i64| {
-        let at = (registers + 8 * register) as ptrace::AddressType;
-        ptrace::write_user(pid, at, value).expect("a processor with breakpoints");
-    };
-    if let Some(address) = address {
-        set(0, address.cast_signed());
-    }
-    set(7, if address.is_some() { ON } else { 0 });
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn set_breakpoint(_: Pid, _: Option<u64>) {}
 
 #[cfg(not(target_arch = "x86_64"))]
 fn next_address(_: Pid, _: u64) -> u64 {
