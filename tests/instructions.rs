@@ -124,6 +124,7 @@ fn killed_at_any_instruction_of_taking_over_it_loses_nothing_and_the_mark_counts
 #[test]
 fn killed_at_any_instruction_of_a_receive_that_sleeps_it_leaves_nobody_asleep_over_a_message() {
     sweep(&Receiving::new("receive, sleep", 1, 0, Others::Send));
+    sweep(&Receiving::new("receive, sleep, told of a new sender", 1, 0, Others::SendAnew));
     sweep(&Receiving::new("receive, sleep beside another", 1, 0, Others::SendAndSleep));
     let receivers = Receivers::Exclusive;
     sweep(&Receiving {

@@ -27,7 +27,11 @@ impl Worker {
         self.stopped_until = Some(until);
     }
 
+    /// # Panics
+    /// If it has found something wrong.
     pub(crate) fn kill(&mut self) {
+        let answer = self.child.try_answer().unwrap_or_default();
+        assert!(!answer.starts_with("error"), "{answer}");
         self.child.kill();
     }
 

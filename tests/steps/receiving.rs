@@ -21,6 +21,8 @@ pub(crate) enum Others {
     Urge,
     /// They send when it has gone to sleep.
     Send,
+    /// The same, but one who has just come.
+    SendAnew,
     /// The same, and one of them sleeps as well.
     SendAndSleep,
     /// One of them waits because its lane is full.
@@ -78,12 +80,18 @@ impl Operation for Receiving {
     }
 
     fn has_bystanders(&self) -> bool {
-        let sleeps = matches!(self.others, Others::Send | Others::SendAndSleep);
+        let sleeps = matches!(self.others, Others::Send | Others::SendAnew | Others::SendAndSleep);
         !self.alone() && !sleeps && self.receivers == Receivers::Any
     }
 
     fn is_spared(&self) -> bool {
         self.others == Others::CompeteAndSpare
+    }
+
+    fn at_first(&self, scene: &mut Scene) {
+        if self.others == Others::Urge {
+            scene.add_urgent();
+        }
     }
 
     fn before(&self, scene: &mut Scene) {
@@ -106,6 +114,9 @@ impl Operation for Receiving {
     fn when_asleep(&self, scene: &mut Scene, nth: u32) {
         match self.others {
             Others::Send if nth == 0 => scene.send(2),
+            Others::SendAnew if nth == 0 => scene.send_anew(),
+            // It is told of the new one a little later, if the daemon is slow.
+            Others::SendAnew => {}
             Others::SendAndSleep if nth == 0 => {
                 scene.sleep_receiving();
                 scene.send(1);

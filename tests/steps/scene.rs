@@ -115,6 +115,8 @@ pub(crate) struct Scene {
     bystanders: Option<Bystanders>,
     /// A process that receivers name, and how many messages it has sent: before this round, and in all.
     named: Option<(Child, u64, u64)>,
+    /// One that sends what is urgent.
+    urgent: Option<Sender>,
     daemon: TestDaemon,
     options: MailboxOptions,
     /// The number with which the process signs that is killed in this round.
@@ -150,6 +152,7 @@ impl Scene {
             client,
             bystanders,
             named: None,
+            urgent: None,
             daemon,
             options: options.clone(),
             victim: 0,
@@ -271,10 +274,23 @@ impl Scene {
         self.named.as_ref().map_or(0, |(child, ..)| child.pid())
     }
 
-    /// One more of the others comes, sends a message of a higher priority than all before, and goes.
-    pub(crate) fn send_urgently(&mut self) {
+    /// One of the others will send what is more urgent than all else.
+    pub(crate) fn add_urgent(&mut self) {
         let mut sender = self.client.sender(MAILBOX).expect("an end to send");
         sender.set_priority(3).expect("a priority");
+        self.urgent = Some(sender);
+    }
+
+    /// That one sends a message.
+    pub(crate) fn send_urgently(&mut self) {
+        let sender = self.urgent.as_mut().expect("it is there");
+        sender.try_send(&message(self.sent, BYTES_MIN)).expect("there is room");
+        self.sent += 1;
+    }
+
+    /// One more of the others comes, sends a message, and goes.
+    pub(crate) fn send_anew(&mut self) {
+        let mut sender = self.client.sender(MAILBOX).expect("an end to send");
         sender.try_send(&message(self.sent, BYTES_MIN)).expect("there is room");
         self.sent += 1;
     }
