@@ -7,12 +7,16 @@
 //! corrupt is never blamed on an honest one.
 #![no_main]
 
+#[path = "client/book.rs"]
+mod book;
 #[path = "client/daemon.rs"]
 mod daemon;
 #[path = "client/hostile.rs"]
 mod hostile;
 #[path = "client/members.rs"]
 mod members;
+#[path = "client/others.rs"]
+mod others;
 #[path = "shared/words.rs"]
 mod words;
 
@@ -26,13 +30,17 @@ use libipc::lane::position::Position;
 use libipc::sync::hostile::before_each_read;
 use libipc::{Buffering, ClientOptions, MailboxOptions, Order, Receivers, Role, SlowGroup};
 
+use book::Book;
 use daemon::Daemon;
 use hostile::{Act, Hostile};
 use members::{Members, Step};
+use others::{Go, Others};
 
 const NAME: &str = "mailbox";
 /// The uid of who is hostile.
 const HOSTILE: u32 = 4_000_000;
+/// The uid of an honest process that comes and goes.
+const OTHER: u32 = 3_000_000;
 const STEPS_MAX: usize = 50;
 
 #[derive(Arbitrary, Debug)]
@@ -44,13 +52,35 @@ struct Input {
     kind: u8,
     steps: Vec<Do>,
     /// What is done while honest members do something: after so many reads.
-    meanwhile: Vec<(u8, Act)>,
+    meanwhile: Vec<(u8, Meanwhile)>,
 }
 
 #[derive(Arbitrary, Debug)]
 enum Do {
     Step(Step),
+    Meanwhile(Meanwhile),
+}
+
+/// What happens at any moment.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Meanwhile {
     Act(Act),
+    Go(Go),
+}
+
+/// Those by whom.
+struct World {
+    hostile: Hostile,
+    others: Others,
+}
+
+impl World {
+    fn take(&mut self, meanwhile: Meanwhile) {
+        match meanwhile {
+            Meanwhile::Act(act) => self.hostile.act(act),
+            Meanwhile::Go(go) => self.others.act(go),
+        }
+    }
 }
 
 /// What the mailbox is like; whether its messages can be accounted for.
@@ -81,7 +111,11 @@ fuzz_target!(|input: Input| {
     let (options, exact) = options(input.kind, input.anybody);
     client.create(NAME, &options).expect("a mailbox");
     let groups = options.groups().iter().map(|group| group.name.as_str().to_owned()).collect();
-    let mut members = Members::new(client, groups, exact);
+    let book = Book::new(exact);
+    let mut members = Members::new(client, groups, book.clone());
+    daemon.expect(OTHER);
+    let other = ClientOptions::new().socket(daemon.path()).connect().expect("a session");
+    let others = Others::new(other, book);
     daemon.expect(HOSTILE);
     let mut hostile = Hostile::new(NAME, first);
     hostile.join(&daemon.path(), Role::Send);
@@ -89,27 +123,29 @@ fuzz_target!(|input: Input| {
     if input.anybody {
         hostile.join(&daemon.path(), Role::Receive);
     }
-    let hostile = Rc::new(RefCell::new(hostile));
-    let (acts, ours) = (hostile.clone(), RefCell::new(VecDeque::from(input.meanwhile)));
-    before_each_read(Some(Box::new(move || {
-        let mut meanwhile = ours.borrow_mut();
-        match meanwhile.front_mut() {
-            Some((0, act)) => {
-                acts.borrow_mut().act(*act);
-                meanwhile.pop_front();
-            }
-            Some((reads, _)) => *reads -= 1,
-            None => {}
+    let world = Rc::new(RefCell::new(World { hostile, others }));
+    let (acts, mut meanwhile) = (world.clone(), VecDeque::from(input.meanwhile));
+    before_each_read(Some(Box::new(move || match meanwhile.front_mut() {
+        Some((0, it)) => {
+            acts.borrow_mut().take(*it);
+            meanwhile.pop_front();
         }
+        Some((reads, _)) => *reads -= 1,
+        None => {}
     })));
     for step in input.steps.iter().take(STEPS_MAX) {
         match step {
             Do::Step(step) => members.take(step),
-            Do::Act(act) => hostile.borrow_mut().act(*act),
+            Do::Meanwhile(it) => {
+                // Nothing happens while something happens.
+                let hook = before_each_read(None);
+                world.borrow_mut().take(*it);
+                before_each_read(hook);
+            }
         }
     }
     before_each_read(None);
     members.end();
-    drop(hostile);
+    drop(world);
     daemon.stop();
 });

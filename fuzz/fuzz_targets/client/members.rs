@@ -1,6 +1,5 @@
 //! Honest members, and what they are promised.
 
-use std::collections::HashMap;
 use std::time::Instant;
 
 use arbitrary::Arbitrary;
@@ -9,6 +8,7 @@ use libipc::{
     WaitSet, Waitable,
 };
 
+use crate::book::{Book, Fate};
 use crate::{HOSTILE, NAME};
 
 const ENDS_MAX: usize = 3;
@@ -50,17 +50,6 @@ pub enum Then {
     Reply,
 }
 
-/// What has become of an honest message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    /// It was sent.
-    Sent,
-    /// It is a call that nobody waits for any more: it may come, or not.
-    Perhaps,
-    Received,
-    Withdrawn,
-}
-
 pub struct Members {
     client: Client,
     groups: Vec<String>,
@@ -71,59 +60,13 @@ pub struct Members {
     book: Book,
 }
 
-/// The honest messages, by their numbers.
-struct Book {
-    /// Each is to be received once.
-    exact: bool,
-    last: u64,
-    fates: HashMap<u64, Fate>,
-}
-
-impl Book {
-    /// A message of its own kind: every byte tells which it is.
-    fn write(&mut self, len: usize) -> (u64, Vec<u8>) {
-        self.last += 1;
-        (self.last, Self::bytes(self.last, len.max(8)))
-    }
-
-    fn bytes(number: u64, len: usize) -> Vec<u8> {
-        let mut message = number.to_le_bytes().to_vec();
-        message.resize(len, number as u8);
-        message
-    }
-
-    fn note(&mut self, number: u64, fate: Fate) {
-        self.fates.insert(number, fate);
-    }
-
-    /// Holds that a message of an honest sender is one that was sent, and is to come. Says its number.
-    fn read(&self, uid: u32, bytes: &[u8]) -> Option<u64> {
-        if !self.exact || uid == HOSTILE {
-            return None;
-        }
-        let number = u64::from_le_bytes(*bytes.first_chunk().expect("an honest message"));
-        assert_eq!(bytes, Self::bytes(number, bytes.len()), "an honest message, and not whole");
-        let fate = self.fates.get(&number);
-        let fits = matches!(fate, Some(Fate::Sent | Fate::Perhaps));
-        assert!(fits, "message {number} comes, and it is {fate:?}");
-        Some(number)
-    }
-
-    fn received(&mut self, number: Option<u64>) {
-        if let Some(number) = number {
-            self.note(number, Fate::Received);
-        }
-    }
-}
-
 /// Which of some things a number means.
 fn choose(number: u8, count: usize) -> Option<usize> {
     (count > 0).then(|| usize::from(number) % count)
 }
 
 impl Members {
-    pub fn new(client: Client, groups: Vec<String>, exact: bool) -> Self {
-        let book = Book { exact, last: 0, fates: HashMap::new() };
+    pub fn new(client: Client, groups: Vec<String>, book: Book) -> Self {
         let (senders, receivers, tickets) = (Vec::new(), Vec::new(), Vec::new());
         let mut members =
             Self { client, groups, senders, receivers, observer: None, tickets, book };
@@ -207,8 +150,7 @@ impl Members {
                 let (number, ticket) = &tickets[ticket];
                 let state = ticket.withdraw().expect("no fork");
                 if state == TicketState::Returned(Returned::Withdrawn) {
-                    let fate = book.fates.get(number);
-                    let came = book.exact && fate == Some(&Fate::Received);
+                    let came = book.exact && book.fate(*number) == Some(Fate::Received);
                     assert!(!came, "message {number} was received, and its sender has it back");
                     book.note(*number, Fate::Withdrawn);
                 }
@@ -216,7 +158,7 @@ impl Members {
             (Step::Look { .. }, _, Some(ticket)) => {
                 let (number, ticket) = &tickets[ticket];
                 let state = ticket.state().expect("no fork");
-                let done = book.fates.get(number) != Some(&Fate::Sent);
+                let done = book.fate(*number) != Some(Fate::Sent);
                 assert!(done || !book.exact || state != TicketState::Done, "it is in no hand yet");
             }
             (&Step::Send { len, .. }, Some(sender), _) => {
@@ -336,12 +278,8 @@ impl Members {
         self.client.status().expect("the daemon answers");
         if self.book.exact {
             self.drain(NAME);
-            if let Err(error) = self.client.list() {
-                panic!("{error}");
-            }
             self.drain(&format!("dead/{NAME}"));
-            let lost = self.book.fates.iter().find(|(_, fate)| **fate == Fate::Sent);
-            assert_eq!(lost, None, "an honest message is lost");
+            self.book.check();
         }
         self.tickets.clear();
         self.senders.clear();
@@ -353,7 +291,7 @@ impl Members {
         let mut errors = 0;
         loop {
             match receiver.try_receive() {
-                Ok(delivery) => deal(&mut self.book, delivery, Then::Acknowledge),
+                Ok(delivery) => deal(&self.book, delivery, Then::Acknowledge),
                 Err(TryReceiveError::Empty) => return,
                 Err(error) => {
                     check_error(&self.book, &error);
@@ -365,7 +303,7 @@ impl Members {
     }
 }
 
-fn deal(book: &mut Book, delivery: Delivery<'_>, then: Then) {
+fn deal(book: &Book, delivery: Delivery<'_>, then: Then) {
     touch(delivery.bytes());
     let _ = (delivery.attempts(), delivery.dead_letter());
     let number = book.read(delivery.sender().uid, delivery.bytes());
