@@ -8,10 +8,14 @@
 mod answering;
 #[path = "steps/copies.rs"]
 mod copies;
+#[path = "steps/fate.rs"]
+mod fate;
 #[path = "steps/opening.rs"]
 mod opening;
 #[path = "steps/receiving.rs"]
 mod receiving;
+#[path = "steps/route.rs"]
+mod route;
 #[path = "steps/scene.rs"]
 mod scene;
 #[path = "steps/sending.rs"]

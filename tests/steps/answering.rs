@@ -1,6 +1,7 @@
 //! Processes that are killed while they call, answer, or make a dead letter of what they received.
 
-use crate::scene::{Fate, OTHERS, Scene};
+use crate::fate::Fate;
+use crate::scene::{OTHERS, Scene};
 use crate::sweep::{Operation, Reached};
 
 /// A process calls, and one of the others answers when it sleeps.

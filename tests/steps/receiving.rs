@@ -3,7 +3,8 @@
 use libipc::{Buffering, MailboxOptions, Receivers, SlowGroup};
 use tests::numbered::BYTES_MIN;
 
-use crate::scene::{Fate, OTHERS, Scene};
+use crate::fate::Fate;
+use crate::scene::{OTHERS, Scene};
 use crate::sweep::{self, Operation, Reached};
 
 /// What the others have to do with it.

@@ -1,10 +1,6 @@
 //! The others: those who go on when a process has been killed, what they received, and what they hold it to.
 
-use std::collections::HashMap;
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::sync::mpsc::channel;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use libipc::{
@@ -15,8 +11,13 @@ use tests::numbered::{self, BYTES_MIN, Entry};
 use tests::{Child, TestDaemon, patience, wait_until};
 
 use crate::copies::Copies;
-use crate::shared::{ANSWER, CAPACITY_BYTES, ROOM_BYTES, ROOM_MESSAGES};
-use crate::victim::{await_sleep, is_asleep};
+use crate::fate::{self, Fate};
+use crate::shared::{ANSWER, CAPACITY_BYTES, ROOM_MESSAGES};
+
+#[path = "sleepers.rs"]
+mod sleepers;
+
+use sleepers::Waiting;
 
 /// The mailbox in which everything happens.
 pub(crate) const MAILBOX: &str = "scene";
@@ -30,77 +31,12 @@ pub(crate) const NAMED: u32 = u32::MAX;
 /// Messages of [`BYTES_MIN`] that fill a lane, each with 16 bytes in front of it.
 const ROOM_FOR_SHORT: usize = CAPACITY_BYTES / (16 + BYTES_MIN);
 
-/// What may become of one message.
-#[derive(Clone, Debug)]
-pub(crate) struct Fate {
-    sender: u32,
-    number: u64,
-    times: RangeInclusive<u32>,
-    attempts: RangeInclusive<u32>,
-}
-
-impl Fate {
-    /// It comes once, and nobody has had it before.
-    pub(crate) fn comes(sender: u32, number: u64) -> Self {
-        Self { sender, number, times: 1..=1, attempts: 0..=0 }
-    }
-
-    /// It comes once or not at all.
-    pub(crate) fn may_come(sender: u32, number: u64) -> Self {
-        Self { times: 0..=1, ..Self::comes(sender, number) }
-    }
-
-    /// It comes, if at all, as it was to.
-    pub(crate) fn perhaps(self) -> Self {
-        Self { times: 0..=*self.times.end(), ..self }
-    }
-
-    /// If it comes it has been handed out so often before.
-    pub(crate) fn had_by(self, attempts: RangeInclusive<u32>) -> Self {
-        Self { attempts, ..self }
-    }
-}
-
 /// What must be as it was before a process came, once it has gone.
 #[derive(Debug, PartialEq)]
 struct Resources {
     status: ServerStatus,
     members: Vec<MemberInfo>,
     reserved_bytes: u64,
-}
-
-/// A thread that waits for something in a call of the library.
-struct Waiting<T> {
-    task: PathBuf,
-    thread: JoinHandle<T>,
-}
-
-impl<T: Send + 'static> Waiting<T> {
-    fn start(act: impl FnOnce() -> T + Send + 'static) -> Self {
-        let (tell, told) = channel();
-        let thread = std::thread::spawn(move || {
-            tell.send(nix::unistd::gettid()).expect("somebody listens");
-            act()
-        });
-        let task = format!("/proc/self/task/{}", told.recv().expect("a thread's number"));
-        Self { task: task.into(), thread }
-    }
-
-    /// Whether it neither runs nor is about to.
-    fn is_quiet(&self) -> bool {
-        self.thread.is_finished() || is_asleep(&self.task)
-    }
-
-    /// Waits until it sleeps; false if it has ended instead. `endless`: until it sleeps without an end, for a
-    /// sleep that ends by itself hides that nobody has come to wake it.
-    fn sleeps(&self, endless: bool) -> bool {
-        await_sleep(&self.task, endless, || self.thread.is_finished())
-    }
-
-    fn end(self) -> T {
-        wait_until("whoever waits is woken", || self.thread.is_finished());
-        self.thread.join().expect("no panic there")
-    }
 }
 
 /// Two processes, one of which sends to the other in the mailbox in which everything happens.
@@ -344,64 +280,6 @@ impl Scene {
         }
     }
 
-    /// One of the others calls, and waits for the answer; another one could give it.
-    pub(crate) fn open_and_call(&mut self) {
-        self.open_receiver(0);
-        let mut sender = self.sender.take().expect("nobody waits with it");
-        sender.set_spin_max(Duration::ZERO);
-        let message = message(self.sent, BYTES_MIN);
-        self.sent += 1;
-        let blocked = Waiting::start(move || {
-            let reply = sender.call(&message).expect("somebody answers");
-            assert_eq!(reply.bytes(), ANSWER);
-            sender
-        });
-        assert!(blocked.sleeps(true), "a call should have waited");
-        self.blocked = Some(blocked);
-    }
-
-    /// Somebody who is about to call gets the answer when there is the call.
-    pub(crate) fn answer_when_called(&mut self) {
-        self.open_receiver(0);
-        let mut receiver = self.receivers[0].take().expect("it is open");
-        let sleeper = Waiting::start(move || {
-            let delivery = receiver.receive().expect("a call");
-            let entry = numbered::read(delivery.bytes(), delivery.attempts());
-            delivery.reply(ANSWER).expect("somebody calls");
-            (receiver, entry)
-        });
-        self.sleeper = Some(sleeper);
-    }
-
-    /// Waits for whoever was to answer.
-    pub(crate) fn end_answer(&mut self) {
-        let (receiver, entry) = self.sleeper.take().expect("somebody answers").end();
-        self.receivers[0] = Some(receiver);
-        self.got[0].push(entry);
-    }
-
-    /// Waits until neither the daemon nor any of the others does anything.
-    pub(crate) fn await_quiet(&self) {
-        let pid = self.daemon.pid();
-        let quiet = |waits: &dyn Fn() -> bool| {
-            wait_until("all are quiet", || tests::is_asleep(pid) && waits())
-        };
-        quiet(&|| self.sleeper.as_ref().is_none_or(Waiting::is_quiet));
-        quiet(&|| self.blocked.as_ref().is_none_or(Waiting::is_quiet));
-    }
-
-    /// What may become of messages while some of the others may have them, or are about to send them.
-    pub(crate) fn loosened(&self, fates: Vec<Fate>) -> Vec<Fate> {
-        let rendezvous = self.options.attributes().buffering == Buffering::Rendezvous;
-        let last = (OTHERS, self.sent.wrapping_sub(1));
-        let sending = self.blocked.is_some() && !rendezvous;
-        let loosened = |fate: Fate| {
-            let loose = self.sleeper.is_some() || sending && (fate.sender, fate.number) == last;
-            if loose { fate.perhaps() } else { fate }
-        };
-        fates.into_iter().map(loosened).collect()
-    }
-
     /// What somebody else received, as `SENDER NUMBER ATTEMPTS` a line.
     pub(crate) fn note(&mut self, text: &str) {
         for line in text.lines() {
@@ -439,80 +317,6 @@ impl Scene {
         assert_eq!(sends.answer(), "ok");
     }
 
-    /// One of the others goes to sleep in `receive`.
-    pub(crate) fn sleep_receiving(&mut self) {
-        self.open_receiver(0);
-        let mut receiver = self.receivers[0].take().expect("it is open");
-        let sleeper = Waiting::start(move || {
-            // Without a deadline, at which it would look once more by itself.
-            let delivery = receiver.receive().expect("it is woken and receives");
-            let entry = numbered::read(delivery.bytes(), delivery.attempts());
-            delivery.acknowledge();
-            (receiver, entry)
-        });
-        sleeper.sleeps(false);
-        self.sleeper = Some(sleeper);
-    }
-
-    /// If there is a sleeper it gets what is there, by itself; if nothing is there, what is sent to it now.
-    pub(crate) fn end_sleep(&mut self) {
-        let Some(sleeper) = self.sleeper.take() else { return };
-        wait_until("a sleeper is woken by what is there", || {
-            sleeper.thread.is_finished() || self.nothing_is_there() && sleeper.sleeps(false)
-        });
-        if !sleeper.thread.is_finished() {
-            self.send(1);
-        }
-        let (receiver, entry) = sleeper.end();
-        self.receivers[0] = Some(receiver);
-        self.got[0].push(entry);
-    }
-
-    /// Whether nothing is to be received: nothing unclaimed, and nothing left by anybody.
-    fn nothing_is_there(&self) -> bool {
-        let detail = self.client.show(MAILBOX).expect("ours to see");
-        detail.summary.queued_bytes == 0 && detail.members.iter().all(|member| member.alive)
-    }
-
-    /// One of the others sends a message and has to wait: for room, or where nothing is buffered for the
-    /// acknowledgement. `endless`: see [`Waiting::sleeps`].
-    pub(crate) fn sleep_sending(&mut self, len: usize, endless: bool) {
-        let mut sender = self.sender.take().expect("nobody waits with it");
-        sender.set_spin_max(Duration::ZERO);
-        let message = message(self.sent, len);
-        self.sent += 1;
-        let blocked = Waiting::start(move || {
-            sender.send(&message).expect("it is woken and sends");
-            sender
-        });
-        assert!(blocked.sleeps(endless), "a send should have waited");
-        self.blocked = Some(blocked);
-    }
-
-    /// Fills the lane of the others, one of whom then sleeps because it is full.
-    pub(crate) fn fill_and_sleep_sending(&mut self, endless: bool) {
-        let sender = self.sender.as_mut().expect("nobody waits with it");
-        for _ in 0..ROOM_MESSAGES {
-            sender.try_send(&message(self.sent, ROOM_BYTES)).expect("there is room");
-            self.sent += 1;
-        }
-        self.sleep_sending(ROOM_BYTES, endless);
-    }
-
-    /// If one of the others waits in a send, and what it waits for has come about, it is woken by itself.
-    pub(crate) fn end_blocked_if(&mut self, come_about: impl FnOnce(&Self) -> bool) {
-        if self.blocked.is_some() && come_about(self) {
-            self.end_blocked();
-        }
-    }
-
-    /// Waits for the end of a send that waited, if there is one.
-    pub(crate) fn end_blocked(&mut self) {
-        if let Some(blocked) = self.blocked.take() {
-            self.sender = Some(blocked.end());
-        }
-    }
-
     /// Bytes in the mailbox that nobody has claimed.
     pub(crate) fn unclaimed_bytes(&self) -> u64 {
         self.client.show(MAILBOX).expect("ours to see").summary.queued_bytes
@@ -531,31 +335,11 @@ impl Scene {
 
     /// The same with what it would have received besides.
     pub(crate) fn check_with(&self, group: usize, more: &[Entry], fates: &[Fate]) {
-        let mut times: HashMap<(u32, u64), u32> = HashMap::new();
-        let got = || self.got[group].iter().chain(more);
-        let all = || got().collect::<Vec<_>>();
-        for entry in got() {
-            let key = (entry.sender, entry.number);
-            *times.entry(key).or_default() += 1;
-            let fate = fates.iter().find(|fate| (fate.sender, fate.number) == key);
-            let fate = fate.unwrap_or_else(|| panic!("{entry:?} was never sent: {:?}", all()));
-            assert!(
-                fate.attempts.contains(&entry.attempts),
-                "{entry:?} is marked wrongly: {fate:?}"
-            );
+        let got = [&self.got[group], more].concat();
+        fate::check(&got, fates);
+        if !self.is_lossy(group) {
+            fate::check_none_is_missing(&got, self.victim);
         }
-        for fate in fates {
-            let came = times.get(&(fate.sender, fate.number)).copied().unwrap_or_default();
-            assert!(fate.times.contains(&came), "came {came} times: {fate:?}: {:?}", all());
-        }
-        if self.is_lossy(group) {
-            return;
-        }
-        let mine = |number| times.contains_key(&(self.victim, number));
-        let first_missing = (0..).find(|&number| !mine(number)).unwrap_or_default();
-        let last = got().filter(|entry| entry.sender == self.victim);
-        let beyond = last.map(|entry| entry.number).max().filter(|&last| last > first_missing);
-        assert_eq!(beyond, None, "number {first_missing} of the dead is missing");
     }
 
     /// Whoever is left sends and receives as ever, and sleeps no longer than it must.

@@ -2,7 +2,8 @@
 
 use libipc::{Buffering, MailboxOptions, SlowGroup};
 
-use crate::scene::{Fate, OTHERS, Scene};
+use crate::fate::Fate;
+use crate::scene::{OTHERS, Scene};
 use crate::sweep::{self, Operation, Reached};
 
 /// What the others have to do with it.

@@ -1,7 +1,6 @@
 //! Kills a process at one instruction after the other of what it does, and holds the others to what is promised.
 
 use std::cell::Cell;
-use std::collections::HashSet;
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -11,7 +10,9 @@ use libipc::{MailboxOptions, SlowGroup};
 use tests::{Dice, program, seed, stay_on_processor};
 
 use crate::copies::Copies;
-use crate::scene::{Fate, MAILBOX, Scene};
+use crate::fate::Fate;
+use crate::route::Route;
+use crate::scene::{MAILBOX, Scene};
 use crate::shared::CAPACITY_BYTES;
 use crate::victim::{Step, Victim};
 
@@ -150,52 +151,6 @@ struct Walk {
     route: Route,
     /// It stands elsewhere than whoever has gone before after as many steps.
     strayed: bool,
-}
-
-/// The way through an operation, for those who are to go it again: where one may run on, and need not step.
-#[derive(Default)]
-struct Route {
-    /// The address before each step.
-    addresses: Vec<u64>,
-    /// For each step the last one up to it whose address nothing before it has, since the last event.
-    landings: Vec<u64>,
-    /// The steps in which the process passes a marker.
-    markers: Vec<u64>,
-    /// The steps in which it goes to sleep.
-    asleep: Vec<u64>,
-    /// Those, and the steps in which it comes back.
-    events: Vec<u64>,
-}
-
-impl Route {
-    fn new(addresses: &[u64], markers: &[u64], asleep: &[u64]) -> Self {
-        // Behind a sleep it is the call's return that is a step.
-        let returns = asleep.iter().map(|step| step + 1);
-        let mut events: Vec<_> = markers.iter().chain(asleep).copied().chain(returns).collect();
-        events.sort_unstable();
-        let (mut landings, mut seen, mut last) = (Vec::new(), HashSet::new(), 0);
-        for (step, &address) in (0..).zip(addresses) {
-            if events.binary_search(&step).is_ok() {
-                seen.clear();
-                last = step;
-            }
-            if seen.insert(address) {
-                last = step;
-            }
-            landings.push(last);
-        }
-        let (addresses, markers, asleep) = (addresses.into(), markers.into(), asleep.into());
-        Self { addresses, landings, markers, asleep, events }
-    }
-
-    /// How far, and to which address, a process may run that has gone so many steps and is to go so many.
-    fn ahead(&self, steps: u64, to: u64) -> Option<(u64, u64)> {
-        let next = self.events[self.events.partition_point(|&event| event <= steps)..].first();
-        // The last step before an event is one that is gone by itself.
-        let to = to.min(next.map_or(u64::MAX, |event| event - 1));
-        let landing = *self.landings.get(to as usize)?;
-        (landing > steps + 1).then(|| (landing, self.addresses[landing as usize]))
-    }
 }
 
 /// Says where it was if a check fails.

@@ -1,6 +1,7 @@
 //! Processes that are killed while they wait on many, on a descriptor, or for one of many.
 
-use crate::scene::{Fate, NAMED, OTHERS, Scene};
+use crate::fate::Fate;
+use crate::scene::{NAMED, OTHERS, Scene};
 use crate::sweep::{Operation, Reached};
 
 /// How a process waits for what the others send when it sleeps: then it receives and acknowledges the first of two.
