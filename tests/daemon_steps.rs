@@ -3,8 +3,8 @@
 //! without a kill.
 //!
 //! Of each a sample of its instructions, half of them close behind a system call, where the steps are that matter to a
-//! successor: `STEPS=n` of them, `STEPS=all` for every one, `SEED=s` the same as before. At all system calls
-//! `tests/daemon_calls.rs` kills.
+//! successor: `STEPS=n` of them, `STEPS=all` for every one, `SEED=s` the same as before, `ONLY=reject` of that alone. At all
+//! system calls `tests/daemon_calls.rs` kills.
 
 #[path = "asked/deaths.rs"]
 mod deaths;
@@ -83,7 +83,10 @@ fn sweep(what: &str, prepare: Prepare) {
 
 /// Every n-th of some requests, so that the tests share them.
 fn sweep_share(all: &[(&str, Prepare)], n: usize, of: usize) {
-    all.iter().skip(n).step_by(of).for_each(|(what, prepare)| sweep(what, *prepare));
+    let only = std::env::var("ONLY").ok();
+    let wanted = |what: &str| only.as_deref().is_none_or(|only| only == what);
+    let share = all.iter().skip(n).step_by(of).filter(|(what, _)| wanted(what));
+    share.for_each(|(what, prepare)| sweep(what, *prepare));
 }
 
 #[test]
