@@ -1,265 +1,115 @@
-//! The daemon is stepped through one request after the other and killed after some of its instructions; its successor
-//! finishes what it had begun, and is held to what is promised.
+//! The daemon is stepped through one request after the other, and through the repair of one death after the other, and
+//! killed after some of its instructions; its successor finishes what it had begun. What comes of it must be what comes of it
+//! without a kill.
 //!
-//! Of each request a sample of its instructions, half of them close behind a system call, where the steps are that matter to a
-//! successor: `STEPS=n` of them, `SEED=s` the same as before.
+//! Of each a sample of its instructions, half of them close behind a system call, where the steps are that matter to a
+//! successor: `STEPS=n` of them, `STEPS=all` for every one, `SEED=s` the same as before, `ONLY=reject` of that alone. At all
+//! system calls `tests/daemon_calls.rs` kills.
 
-use libipc::{Buffering, Client, MailboxOptions, Refusal, RequestError};
-use tests::{Baseline, Child, Dice, Stepped, TestDaemon, patience, seed, settled, wait_until};
+#[path = "asked/deaths.rs"]
+mod deaths;
+#[path = "asked/hands.rs"]
+mod hands;
+#[path = "asked/requests.rs"]
+mod requests;
+#[path = "asked/scene.rs"]
+mod scene;
+
+use std::io::Write;
+use std::time::Instant;
+
+use libipc::protocol::Answer;
+use nix::sys::personality::{Persona, get, set};
+use tests::{Baseline, Dice, Stepped, SteppedPath, TestDaemon, seed};
+
+use scene::{Prepare, Scene};
 
 /// Kills of each request, if nobody says otherwise.
 const SAMPLE: u64 = 12;
 
-/// A daemon, a client that looks at what is there, and one that asks for things.
-struct Scene {
-    daemon: TestDaemon,
-    client: Client,
-    asks: Child,
-    other: Child,
-}
-
-const NAME: &str = "stepped";
-
-/// A request: what comes before it, how it is asked for, and what must be so afterwards.
-struct Asked {
-    what: &'static str,
-    prepare: fn(&mut Scene),
-    ask: fn(&mut Scene),
-    check: fn(&mut Scene),
-}
-
-impl Scene {
-    fn new() -> Self {
-        let daemon = TestDaemon::start_kept(&["--log", "warn"]);
-        let (client, asks, other) = (daemon.client(), daemon.child(), daemon.child());
-        Self { daemon, client, asks, other }
-    }
-
-    fn create(&self) {
-        let options = MailboxOptions::new().capacity_bytes(4096).receivers_max(2).lanes_max(4);
-        self.client.create(NAME, &options.buffering(Buffering::Unbounded)).expect("a mailbox");
-    }
-
-    fn members(&self) -> (u32, u32) {
-        let summary = self.client.show(NAME).expect("ours to see").summary;
-        (summary.senders, summary.receivers)
-    }
-
-    fn delete(&self) {
-        self.client.delete(NAME).expect("ours to delete");
-        let again = self.client.delete(NAME);
-        let gone = matches!(again, Err(RequestError::Refused(Refusal::NoSuchMailbox { .. })));
-        assert!(gone, "{again:?}");
-    }
-
-    fn idle(&mut self) -> Baseline {
-        let sessions = if self.other.ask("status").starts_with("ok") { 3 } else { 2 };
-        Baseline::now(&self.daemon, &self.client, sessions)
-    }
-
-    /// One round, without a kill: how many instructions there are, and which of them are system calls.
-    fn measure(&mut self, asked: &Asked) -> (u64, Vec<u64>) {
-        let mut calls = Vec::new();
-        let all = self.round(asked, None, Some(&mut calls));
-        (all, calls)
-    }
-
-    /// One round; after how many instructions to kill, or none. Returns how many were done.
-    fn round(
-        &mut self,
-        asked: &Asked,
-        kill_after: Option<u64>,
-        calls: Option<&mut Vec<u64>>,
-    ) -> u64 {
-        (asked.prepare)(self);
-        let pid = self.daemon.status(&self.client).pid;
-        let stepped = Stepped::take(pid);
-        (asked.ask)(self);
-        let done = stepped.steps(kill_after.unwrap_or(u64::MAX), calls);
-        match kill_after {
-            Some(_) => stepped.kill(),
-            None => stepped.let_go(),
-        }
-        (asked.check)(self);
-        if kill_after.is_some() {
-            assert_ne!(self.daemon.status(&self.client).pid, pid, "it was killed");
-        }
-        self.delete_if_there();
-        done
-    }
-
-    fn delete_if_there(&self) {
-        if self.client.show(NAME).is_ok() {
-            self.delete();
-        }
-    }
-}
-
-/// Kills the daemon after each of a sample of a request's instructions.
-fn sweep(asked: &Asked) {
+/// The instructions behind which to die.
+fn plan(path: &SteppedPath) -> Vec<u64> {
+    let all = path.addresses.len() as u64;
+    let steps = std::env::var("STEPS").ok();
+    let sample = match steps.as_deref() {
+        Some("all") => return (0..all).collect(),
+        Some(count) => count.parse().expect("STEPS is a number or `all`"),
+        None => SAMPLE,
+    };
     let mut dice = Dice::new(seed());
-    let sample = std::env::var("STEPS").ok().and_then(|steps| steps.parse().ok());
-    let mut scene = Scene::new();
-    let (all, calls) = scene.measure(asked);
-    let before = settled(|| scene.idle());
-    for _ in 0..sample.unwrap_or(SAMPLE) {
-        let behind = calls.get(dice.below(2 * calls.len() as u64) as usize);
-        let after = match behind {
-            Some(call) => call + 1 + dice.below(20),
-            None => dice.below(all + 1),
-        };
-        println!("{}: killed after {after} of {all}", asked.what);
-        scene.round(asked, Some(after), None);
+    let place = |_| match path.calls.get(dice.below(2 * path.calls.len() as u64) as usize) {
+        Some(call) => (call + 1 + dice.below(20)).min(all - 1),
+        None => dice.below(all),
+    };
+    (0..sample).map(place).collect()
+}
+
+/// Kills the daemon behind some of the instructions of a request.
+fn sweep(what: &str, prepare: Prepare) {
+    // The same addresses in each daemon: what keeps them, and so starts them, has it from us.
+    let fixed = Persona::ADDR_NO_RANDOMIZE;
+    let _ = get().and_then(|now| set(now | fixed));
+    let daemon = TestDaemon::start_kept(&["--log", "warn"]);
+    let client = daemon.client();
+    let walk = |stepped: &Stepped| stepped.walk();
+    let mut scene = Scene::new(&daemon, &client);
+    let request = prepare(&mut scene);
+    let (path, expected) = scene.go(&request, false, walk, |_| String::new());
+    scene.end();
+    assert!(!matches!(expected.answer, Answer::Refused(_)), "{what}: {:?}", expected.answer);
+    let before = Baseline::take(&daemon, &client);
+    let (plan, start) = (plan(&path), Instant::now());
+    let mut elsewhere = 0;
+    for &steps in &plan {
+        let mut scene = Scene::new(&daemon, &client);
+        let request = prepare(&mut scene);
+        let place = |_: &bool| format!("{what}: killed behind {steps} instructions");
+        let drive = |stepped: &Stepped| stepped.go_along(&path, steps);
+        let (there, outcome) = scene.go(&request, true, drive, place);
+        scene.end();
+        let as_expected = outcome.is_as(&expected);
+        assert!(as_expected, "{}: {outcome:#?}, not {expected:#?}", place(&there));
+        elsewhere += u64::from(!there);
     }
-    wait_until("everything is as it was", || scene.idle() == before);
+    let (kills, rate) = (plan.len(), plan.len() as f64 / start.elapsed().as_secs_f64());
+    let instructions = path.addresses.len();
+    // Past the test runner, which keeps the output of tests that pass.
+    let line = format!(
+        "{what}: {instructions} instructions, {kills} kills ({elsewhere} elsewhere), {rate:.0} a second"
+    );
+    writeln!(std::io::stderr(), "{line}").expect("stderr takes a line");
+    before.check(&daemon, &client);
+}
+
+/// Every n-th of some requests, so that the tests share them.
+fn sweep_share(all: &[(&str, Prepare)], n: usize, of: usize) {
+    let only = std::env::var("ONLY").ok();
+    let wanted = |what: &str| only.as_deref().is_none_or(|only| only == what);
+    let share = all.iter().skip(n).step_by(of).filter(|(what, _)| wanted(what));
+    share.for_each(|(what, prepare)| sweep(what, *prepare));
 }
 
 #[test]
-fn killed_at_any_instruction_of_a_create_the_mailbox_is_there_once() {
-    sweep(&Asked {
-        what: "create",
-        prepare: |_| {},
-        ask: |scene| scene.asks.tell(&format!("create {NAME}")),
-        check: |scene| {
-            assert_eq!(scene.asks.answer(), "ok");
-            assert_eq!(scene.members(), (0, 0));
-            let mut sender = scene.client.sender(NAME).expect("ours to open");
-            sender.send(b"it works").expect("sent");
-            scene.delete();
-        },
-    });
+fn killed_at_any_instruction_of_a_request_it_is_done_once_and_answered() {
+    sweep_share(requests::CHANGES, 0, 2);
 }
 
 #[test]
-fn killed_at_any_instruction_of_an_open_there_is_one_sender_and_one_receiver() {
-    sweep(&Asked {
-        what: "open to send",
-        prepare: |scene| {
-            scene.create();
-            scene.other.done(&format!("receiver {NAME}"));
-        },
-        ask: |scene| scene.asks.tell(&format!("sender {NAME}")),
-        check: |scene| {
-            assert_eq!(scene.asks.answer(), "ok");
-            assert_eq!(scene.members(), (1, 1));
-            scene.asks.done("send a message");
-            let got = scene.other.got("receive_within 60000");
-            assert_eq!((got.text.as_str(), got.attempts), ("a message", 0));
-            scene.asks.done("close_sender");
-            scene.other.done("close_receiver");
-        },
-    });
-    sweep(&Asked {
-        what: "open to receive",
-        prepare: |scene| {
-            scene.create();
-            scene.other.done(&format!("sender {NAME}"));
-            scene.other.done("send a message");
-        },
-        ask: |scene| scene.asks.tell(&format!("receiver {NAME}")),
-        check: |scene| {
-            assert_eq!(scene.asks.answer(), "ok");
-            assert_eq!(scene.members(), (1, 1));
-            let got = scene.asks.got("receive_within 60000");
-            assert_eq!((got.text.as_str(), got.attempts), ("a message", 0));
-            scene.asks.done("close_receiver");
-            scene.other.done("close_sender");
-        },
-    });
+fn killed_at_any_instruction_of_another_request_it_is_done_once_and_answered() {
+    sweep_share(requests::CHANGES, 1, 2);
 }
 
 #[test]
-fn killed_at_any_instruction_of_adding_a_lane_what_is_sent_into_it_comes() {
-    sweep(&Asked {
-        what: "add a lane",
-        prepare: |scene| {
-            scene.create();
-            scene.asks.done(&format!("sender {NAME}"));
-            scene.asks.done("send a message");
-            scene.asks.done("priority 3");
-        },
-        ask: |scene| scene.asks.tell("send an urgent message"),
-        check: |scene| {
-            assert_eq!(scene.asks.answer(), "ok");
-            assert_eq!(scene.members(), (1, 0));
-            let mut receiver = scene.client.receiver(NAME).expect("ours to receive");
-            for expected in ["an urgent message", "a message"] {
-                let delivery = receiver.receive_deadline(patience()).expect("a message");
-                assert_eq!((delivery.bytes(), delivery.attempts()), (expected.as_bytes(), 0));
-                delivery.acknowledge();
-            }
-            scene.asks.done("close_sender");
-        },
-    });
+fn killed_at_any_instruction_of_a_question_it_is_answered() {
+    sweep_share(requests::QUESTIONS, 0, 1);
 }
 
 #[test]
-fn killed_at_any_instruction_of_a_close_the_place_is_free_and_what_was_sent_comes() {
-    sweep(&Asked {
-        what: "close",
-        prepare: |scene| {
-            scene.create();
-            scene.asks.done(&format!("sender {NAME}"));
-            scene.asks.done("send a message");
-        },
-        ask: |scene| scene.asks.tell("close_sender"),
-        check: |scene| {
-            assert_eq!(scene.asks.answer(), "ok");
-            scene.asks.done("status");
-            assert_eq!(scene.members(), (0, 0));
-            let mut receiver = scene.client.receiver(NAME).expect("ours to receive");
-            let delivery = receiver.receive_deadline(patience()).expect("a message");
-            assert_eq!((delivery.bytes(), delivery.attempts()), (&b"a message"[..], 0));
-        },
-    });
+fn killed_at_any_instruction_of_a_repair_what_was_in_hand_comes_again_or_is_counted_once() {
+    sweep_share(deaths::DEATHS, 0, 2);
 }
 
 #[test]
-fn killed_at_any_instruction_of_a_delete_it_is_gone_and_who_waits_is_told() {
-    sweep(&Asked {
-        what: "delete",
-        prepare: |scene| {
-            scene.create();
-            scene.other.done(&format!("receiver {NAME}"));
-            scene.other.tell("receive");
-            wait_until("the receiver sleeps", || scene.other.sleeps());
-        },
-        ask: |scene| scene.asks.tell(&format!("delete {NAME}")),
-        check: |scene| {
-            assert_eq!(scene.asks.answer(), "ok");
-            assert_eq!(scene.other.answer(), "error Deleted");
-            assert!(scene.client.show(NAME).is_err());
-            scene.other.done("close_receiver");
-        },
-    });
-}
-
-#[test]
-fn killed_at_any_instruction_of_repairing_a_death_the_message_in_hand_comes_again_marked() {
-    sweep(&Asked {
-        what: "end of a session",
-        prepare: |scene| {
-            scene.create();
-            scene.other = scene.daemon.child();
-            scene.other.done(&format!("receiver {NAME}"));
-            scene.other.done(&format!("sender {NAME}"));
-            scene.other.done("send first");
-            scene.other.done("send second");
-            assert_eq!(scene.other.got("hold").text, "first");
-        },
-        ask: |scene| {
-            scene.other.kill();
-        },
-        check: |scene| {
-            wait_until("it is known to be dead", || scene.members() == (0, 0));
-            let mut receiver = scene.client.receiver(NAME).expect("ours to receive");
-            for (text, attempts) in [("first", 1), ("second", 0)] {
-                let delivery = receiver.receive_deadline(patience()).expect("a message");
-                assert_eq!((delivery.bytes(), delivery.attempts()), (text.as_bytes(), attempts));
-                delivery.acknowledge();
-            }
-            drop(receiver);
-            scene.other = scene.daemon.child();
-        },
-    });
+fn killed_at_any_instruction_of_another_repair_what_was_in_hand_comes_again_or_is_counted_once() {
+    sweep_share(deaths::DEATHS, 1, 2);
 }

@@ -5,8 +5,10 @@
 //! - [`Child`]: the program `misbehave`, as any uid, told what to do line by line.
 //! - [`RawClient`]: the control protocol without the library that keeps to its rules.
 //! - [`Stepped`]: a daemon that runs when and as far as a test lets it.
+//! - [`breakpoint`]: where a process that is traced stops.
 //! - [`shell`]: `ipcctl` as it is typed.
 //! - [`numbered`]: messages that tell who sent them and which they are, and the logs of those who got them.
+//! - [`Accounts`]: what all those logs must come to.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,8 +17,12 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+#[path = "harness/accounts.rs"]
+mod accounts;
 #[path = "harness/baseline.rs"]
 mod baseline;
+#[path = "harness/breakpoint.rs"]
+pub mod breakpoint;
 #[path = "harness/child.rs"]
 mod child;
 #[path = "harness/daemon.rs"]
@@ -30,11 +36,12 @@ pub mod shell;
 #[path = "harness/stepped.rs"]
 mod stepped;
 
+pub use accounts::{Accounts, Balance};
 pub use baseline::Baseline;
 pub use child::{Child, Got};
 pub use daemon::{Absence, TestDaemon, descriptors_of};
-pub use raw_client::{Numbered, RawClient, claim_first, hello};
-pub use stepped::{AtCall, Stepped};
+pub use raw_client::{Numbered, RawClient, claim_first, hello, publish};
+pub use stepped::{AtCall, Path as SteppedPath, Stepped, is_asleep};
 
 /// Two uids that own nothing and need no entry anywhere.
 pub const UIDS: [u32; 2] = [64001, 64002];

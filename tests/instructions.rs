@@ -4,10 +4,18 @@
 //! By default a sample of each operation's steps; `STEPS=all` kills after every one of them, `STEPS=n` after n
 //! of them, `SEED=s` after the same as before. docs/reliability.md tells more.
 
+#[path = "steps/answering.rs"]
+mod answering;
+#[path = "steps/copies.rs"]
+mod copies;
+#[path = "steps/fate.rs"]
+mod fate;
 #[path = "steps/opening.rs"]
 mod opening;
 #[path = "steps/receiving.rs"]
 mod receiving;
+#[path = "steps/route.rs"]
+mod route;
 #[path = "steps/scene.rs"]
 mod scene;
 #[path = "steps/sending.rs"]
@@ -18,13 +26,17 @@ mod shared;
 mod sweep;
 #[path = "steps/victim.rs"]
 mod victim;
+#[path = "steps/waiting.rs"]
+mod waiting;
 
-use libipc::{Buffering, Receivers};
+use libipc::{Buffering, Receivers, SlowGroup};
 
+use answering::{Calling, Rejecting, Replying};
 use opening::{ClosingReceiver, OpeningReceiver};
-use receiving::{Others, Receiving, ReceivingBatch, Returning};
+use receiving::{Others, Receiving, ReceivingBatch, ReceivingLossy, Returning};
 use sending::{Sending, TakingBack};
 use sweep::sweep;
+use waiting::{Choosing, Waiting};
 
 #[test]
 fn killed_at_any_instruction_of_a_send_it_has_sent_whole_or_not_at_all() {
@@ -116,6 +128,7 @@ fn killed_at_any_instruction_of_taking_over_it_loses_nothing_and_the_mark_counts
 #[test]
 fn killed_at_any_instruction_of_a_receive_that_sleeps_it_leaves_nobody_asleep_over_a_message() {
     sweep(&Receiving::new("receive, sleep", 1, 0, Others::Send));
+    sweep(&Receiving::new("receive, sleep, told of a new sender", 1, 0, Others::SendAnew));
     sweep(&Receiving::new("receive, sleep beside another", 1, 0, Others::SendAndSleep));
     let receivers = Receivers::Exclusive;
     sweep(&Receiving {
@@ -128,6 +141,46 @@ fn killed_at_any_instruction_of_a_receive_that_sleeps_it_leaves_nobody_asleep_ov
 fn killed_at_any_instruction_of_making_room_it_leaves_no_sender_asleep_over_it() {
     sweep(&Receiving::new("acknowledge, wake a full sender", 1, 0, Others::WaitForRoom));
     sweep(&Receiving::new("acknowledge, wake who awaits that", 1, 0, Others::Meet));
+}
+
+#[test]
+fn killed_at_any_instruction_of_a_send_into_groups_each_gets_it_whole_or_not_at_all() {
+    let groups = &[("audit", SlowGroup::Block), ("ledger", SlowGroup::Block)];
+    sweep(&Sending { groups, ..Sending::new("send into two groups", "send:16", 1, &[1]) });
+    let groups = &[("ticker", SlowGroup::DropOldest)];
+    sweep(&Sending {
+        groups,
+        ..Sending::new("send, have a slow group lose its oldest", "full_send", 4, &[1])
+    });
+}
+
+#[test]
+fn killed_at_any_instruction_of_a_receive_in_a_group_that_may_lose_nothing_comes_twice() {
+    sweep(&ReceivingLossy);
+}
+
+#[test]
+fn killed_at_any_instruction_of_a_rejection_it_is_a_dead_letter_once_or_comes_again() {
+    sweep(&Rejecting);
+}
+
+#[test]
+fn killed_at_any_instruction_of_a_call_it_is_answered_by_one_of_those_left_or_was_never_sent() {
+    sweep(&Calling { again: false });
+    sweep(&Calling { again: true });
+    sweep(&Replying);
+}
+
+#[test]
+fn killed_at_any_instruction_of_waiting_on_many_it_leaves_nobody_asleep_over_a_message() {
+    sweep(&Waiting::Set);
+    sweep(&Waiting::Descriptor);
+}
+
+#[test]
+fn killed_at_any_instruction_of_receiving_from_a_named_one_it_loses_nothing_of_the_others() {
+    sweep(&Choosing::AsideOthers);
+    sweep(&Choosing::Asleep);
 }
 
 #[test]

@@ -21,11 +21,11 @@
 //! send_numbered ID FIRST COUNT BYTES [PROGRESS]                 see tests::numbered
 //! take_bytes COUNT FILE                                         receive messages into a file
 //! take COUNT LOG | drain LOG | drain_logged LOG                 receive numbered messages
-//! drain_picky LOG                                               see picky.rs
 //! polled                                                        the ends are waited for on descriptors
 //! send_numbered_polled ID FIRST COUNT BYTES | drain_polled LOG  the same with `poll`: see polled.rs
 //! drain_set LOG NAME...                                         see polled.rs
 //! hold_batch MAX COUNT | send_reserved BYTES | send_numbered_batches ... | drain_batches ...   see bulk.rs
+//! labour_send ... | labour_call ... | labour_receive ...        see labour.rs
 //! crowd SESSIONS NAME... | flood | time_connections COUNT       see crowd.rs
 //! churn SEED PREFIX UNTIL | connects SOCKET UNTIL | send_tracked_numbered ID BYTES UNTIL   see churn.rs
 //! fork                                                          use everything in a child of fork
@@ -57,6 +57,8 @@ mod churn;
 mod completions;
 #[path = "misbehave/crowd.rs"]
 mod crowd;
+#[path = "misbehave/labour.rs"]
+mod labour;
 #[path = "misbehave/menace.rs"]
 mod menace;
 #[path = "misbehave/picky.rs"]
@@ -198,7 +200,6 @@ impl State {
             "take_bytes" => return self.take_bytes(number(words.next())?, path(words.next())?),
             "drain" => return self.drain(path(words.next())?, false),
             "drain_logged" => return self.drain(path(words.next())?, true),
-            "drain_picky" => return picky::drain(self.receiver()?, path(words.next())?),
             "polled" => polled::make(self.sender.as_mut(), self.receiver.as_mut())?,
             "send_numbered_polled" => return polled::send_numbered(self.sender()?, &mut words),
             "drain_polled" => return polled::drain(self.receiver()?, path(words.next())?),
@@ -207,6 +208,9 @@ impl State {
             "send_numbered_batches" => return bulk::send_numbered(self.sender()?, &mut words),
             "hold_batch" => bulk::hold(self.receiver()?, &mut words)?,
             "drain_batches" => return bulk::drain(self.receiver()?, &mut words),
+            "labour_send" => return labour::send(self.sender()?, &mut words),
+            "labour_call" => return labour::call(self.sender()?, &mut words),
+            "labour_receive" => return labour::receive(self.receiver()?, &mut words),
             "crowd" => self.crowd.extend(crowd::gather(&self.socket, &mut words)?),
             "flood" => return crowd::flood(&self.socket),
             "time_connections" => return crowd::time(&self.socket, &mut words),
@@ -322,6 +326,7 @@ impl State {
             numbered::log(entry, &mut log).map_err(said)?;
             delivery.acknowledge();
         }
+        numbered::Note::alone(numbered::Deed::Settled).log(&mut log).map_err(said)?;
         Ok(String::new())
     }
 
@@ -356,6 +361,7 @@ impl State {
             delivery.acknowledge();
             count += 1;
         }
+        numbered::Note::alone(numbered::Deed::Settled).log(&mut log).map_err(said)?;
         log.flush().map_err(said)?;
         Ok(count.to_string())
     }

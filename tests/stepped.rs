@@ -1,7 +1,7 @@
 //! A program that does one thing with a mailbox between markers, so that `tests/instructions.rs` can step through
 //! it, and kill it at any of its instructions.
 //!
-//! `stepped SOCKET MAILBOX ID ACT` connects, gets ready for the act, has itself traced, and stops at the first marker. Each step
+//! `stepped SOCKET MAILBOX[+GROUP] ID ACT` connects, gets ready for the act, has itself traced, and stops at the first marker. Each step
 //! of the act ends with another marker, the last with the last. What comes behind that happens only if it is let go on:
 //! it prints what it received, `SENDER NUMBER ATTEMPTS` a line. It ends with exit code 77 where it may not be
 //! traced. ID is the number with which it signs its messages. Steps of an act are separated by commas here:
@@ -14,7 +14,13 @@
 //! tracked          after one message: send with a ticket, take it back
 //! send_at:P        after one message: set the priority, send
 //! meet             send where nothing is buffered
+//! call             call                                call_again       after one call: call
 //! receive:N        N times: receive, acknowledge       drop             receive, return
+//! receive_from:P   receive, acknowledge, the same from process P
+//! await_from:P     receive from process P, acknowledge
+//! reject           receive, make a dead letter of it   reply            receive, answer
+//! wait_set         wait with two ends, receive, acknowledge
+//! polled           after a poll: find nothing, poll, receive, acknowledge
 //! receive_batch:N  receive N, acknowledge the first, acknowledge the others
 //! connect          connect
 //! open_sender      open, send                          close_sender     after one message: close
@@ -23,15 +29,17 @@
 
 #![expect(unsafe_code, reason = "a marker is an instruction that no function of Rust is")]
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::exit;
 use std::time::Duration;
 
-use libipc::{Client, ClientOptions, Delivery, Receiver, Sender};
+use libipc::{Client, ClientOptions, Delivery, Receiver, Sender, WaitSet};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::{prctl, ptrace, signal::Signal};
 use tests::numbered::{self, BYTES_MIN};
 
-use shared::{NOT_TRACED, ROOM_BYTES, ROOM_MESSAGES};
+use shared::{ANSWER, NOT_TRACED, ROOM_BYTES, ROOM_MESSAGES};
 
 #[path = "steps/shared.rs"]
 mod shared;
@@ -60,6 +68,7 @@ macro_rules! begin {
 struct Stage {
     socket: PathBuf,
     mailbox: String,
+    group: Option<String>,
     id: u32,
 }
 
@@ -67,8 +76,11 @@ fn main() {
     prctl::set_pdeathsig(Signal::SIGKILL).expect("the kernel takes a signal's number");
     let mut words = std::env::args().skip(1);
     let mut word = || words.next().expect("usage: stepped SOCKET MAILBOX ID ACT");
-    let (socket, mailbox, id, act) = (word().into(), word(), word(), word());
-    let stage = Stage { socket, mailbox, id: id.parse().expect("a number") };
+    let (socket, place, id, act) = (word().into(), word(), word(), word());
+    let (mailbox, group) = place.split_once('+').unwrap_or((&place, ""));
+    let group = (!group.is_empty()).then(|| group.to_owned());
+    let id = id.parse().expect("a number");
+    let stage = Stage { socket, mailbox: mailbox.to_owned(), group, id };
     let (verb, number) = act.split_once(':').unwrap_or((&act, "1"));
     let number: usize = number.parse().expect("a number");
     match verb {
@@ -81,7 +93,15 @@ fn main() {
         "tracked" => stage.tracked(),
         "send_at" => stage.send_at(number as u8),
         "meet" => stage.meet(),
+        "call" => stage.call(0),
+        "call_again" => stage.call(1),
         "receive" => stage.receive(number),
+        "receive_from" => stage.receive_from(number as u32),
+        "await_from" => stage.await_from(number as u32),
+        "reject" => stage.reject(),
+        "reply" => stage.reply(),
+        "wait_set" => stage.wait_set(),
+        "polled" => stage.polled(),
         "drop" => stage.drop(),
         "receive_batch" => stage.receive_batch(number),
         "connect" => stage.connect_traced(),
@@ -128,7 +148,15 @@ impl Stage {
     }
 
     fn receiver(&self) -> Receiver {
-        let mut receiver = self.connect().receiver(&self.mailbox).expect("an end to receive");
+        self.receiver_of(&self.connect())
+    }
+
+    fn receiver_of(&self, client: &Client) -> Receiver {
+        let receiver = match &self.group {
+            Some(group) => client.receiver_in_group(&self.mailbox, group),
+            None => client.receiver(&self.mailbox),
+        };
+        let mut receiver = receiver.expect("an end to receive");
         receiver.set_spin_max(Duration::ZERO);
         receiver
     }
@@ -206,6 +234,97 @@ impl Stage {
         let met = sender.send(&message);
         marker!();
         met.expect("met");
+    }
+
+    fn call(&self, before: usize) {
+        let mut sender = self.sender(0, 0);
+        for number in 0..before {
+            // Whatever came of it, there is a way for answers now.
+            let _ = sender.call(&self.message(number, BYTES_MIN));
+        }
+        let message = self.message(before, BYTES_MIN);
+        begin!();
+        let reply = sender.call(&message);
+        marker!();
+        reply.expect("an answer");
+    }
+
+    fn receive_from(&self, pid: u32) {
+        let mut receiver = self.receiver();
+        begin!();
+        let first = receiver.receive().expect("a message");
+        marker!();
+        first.acknowledge();
+        marker!();
+        let wanted = receiver.receive_from(pid).expect("a message");
+        marker!();
+        wanted.acknowledge();
+        marker!();
+    }
+
+    fn await_from(&self, pid: u32) {
+        let mut receiver = self.receiver();
+        begin!();
+        let wanted = receiver.receive_from(pid).expect("a message");
+        marker!();
+        wanted.acknowledge();
+        marker!();
+    }
+
+    fn reject(&self) {
+        let mut receiver = self.receiver();
+        begin!();
+        let delivery = receiver.receive().expect("a message");
+        marker!();
+        let rejected = delivery.reject();
+        marker!();
+        rejected.expect("a dead letter");
+    }
+
+    fn reply(&self) {
+        let mut receiver = self.receiver();
+        begin!();
+        let delivery = receiver.receive().expect("a call");
+        marker!();
+        let answered = delivery.reply(ANSWER);
+        marker!();
+        answered.expect("somebody calls");
+    }
+
+    fn wait_set(&self) {
+        let client = self.connect();
+        let mut receivers = [self.receiver_of(&client), self.receiver_of(&client)];
+        let mut set = WaitSet::new();
+        set.set_spin_max(Duration::ZERO);
+        begin!();
+        let [one, other] = &mut receivers;
+        let ready = set.wait(&mut [one, other]).expect("something")[0];
+        marker!();
+        let delivery = receivers[ready].try_receive().expect("a message");
+        marker!();
+        delivery.acknowledge();
+        marker!();
+    }
+
+    /// The first poll has started the thread that watches.
+    fn polled(&self) {
+        let mut receiver = self.receiver();
+        let fd = receiver.poll_fd().expect("a descriptor").try_clone_to_owned().expect("another");
+        let wait = || {
+            let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+            poll(&mut fds, PollTimeout::NONE).expect("it becomes readable")
+        };
+        wait();
+        begin!();
+        let nothing = receiver.try_receive().is_err();
+        marker!();
+        wait();
+        marker!();
+        let delivery = receiver.try_receive().expect("a message");
+        marker!();
+        delivery.acknowledge();
+        marker!();
+        assert!(nothing, "it was empty");
     }
 
     fn receive(&self, count: usize) {

@@ -43,7 +43,21 @@ impl Child {
     /// If it does not start or does not connect.
     #[must_use]
     pub fn start(program: &Path, socket: &Path, who: Option<(u32, u32)>) -> Self {
-        let mut command = Command::new(program);
+        Self::connected(Command::new(program), socket, who)
+    }
+
+    /// The same for a child that works without end: it leaves the processors to others when they have something to do.
+    ///
+    /// # Panics
+    /// If it does not start or does not connect.
+    #[must_use]
+    pub fn start_nice(program: &Path, socket: &Path, who: Option<(u32, u32)>) -> Self {
+        let mut command = Command::new("nice");
+        command.args(["-n", "10"]).arg(program);
+        Self::connected(command, socket, who)
+    }
+
+    fn connected(mut command: Command, socket: &Path, who: Option<(u32, u32)>) -> Self {
         command.arg(socket);
         if let Some((uid, gid)) = who {
             command.uid(uid).gid(gid);

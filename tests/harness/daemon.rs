@@ -226,6 +226,16 @@ impl TestDaemon {
         Child::start(&misbehave, &self.socket(), Some((uid, gid)))
     }
 
+    /// A child process that works without end, perhaps of another uid.
+    ///
+    /// # Panics
+    /// If the program cannot be laid where that uid reaches it.
+    #[must_use]
+    pub fn worker(&self, uid: Option<u32>) -> Child {
+        let misbehave = reachable(self.folder.path(), "misbehave");
+        Child::start_nice(&misbehave, &self.socket(), uid.map(|uid| (uid, uid)))
+    }
+
     /// What the daemon says of itself to a client.
     ///
     /// # Panics

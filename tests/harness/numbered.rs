@@ -4,12 +4,15 @@
 //! ```text
 //! message   sender u32 | length u32 | number u64 | filling, which sender and number determine
 //!           or of 8 bytes: sender u32 | number u24 | filling u8
-//! log       sender u32 | attempts u32 | number u64, one after the other
+//! log       sender u32 | attempts u24 | deed u8 | number u64, one after the other
 //! ```
+//!
+//! A receiver notes what it does with a message before it does it. What all the notes of a mailbox must come to:
+//! [`crate::Accounts`].
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
 
 /// Bytes of the shortest numbered message but a small one, and of a log's entry.
@@ -27,6 +30,73 @@ pub struct Entry {
     pub attempts: u32,
     /// Which of the sender's messages it is, from 0.
     pub number: u64,
+}
+
+/// What a receiver does with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// Acknowledges it.
+    Acknowledges,
+    /// Gives it back.
+    Returns,
+    /// Makes a dead letter of it.
+    Rejects,
+    /// No message: all that was noted before is done.
+    Settled,
+    /// No message: what was noted last could not be done, and the message was given back instead.
+    Undone,
+}
+
+/// A note in a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// Which message.
+    pub entry: Entry,
+    /// What the receiver does with it.
+    pub deed: Deed,
+    /// It has the message of the next note in hand at the same time.
+    pub with_next: bool,
+}
+
+impl Note {
+    const DEEDS: [Deed; 5] =
+        [Deed::Acknowledges, Deed::Returns, Deed::Rejects, Deed::Settled, Deed::Undone];
+    const WITH_NEXT: u8 = 0x80;
+
+    /// A message in hand by itself.
+    #[must_use]
+    pub fn of(entry: Entry, deed: Deed) -> Self {
+        Self { entry, deed, with_next: false }
+    }
+
+    /// A note of no message.
+    #[must_use]
+    pub fn alone(deed: Deed) -> Self {
+        Self::of(Entry { sender: 0, attempts: 0, number: 0 }, deed)
+    }
+
+    /// Appends it to a log.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn log(&self, into: &mut impl Write) -> io::Result<()> {
+        let mut bytes = [0; BYTES_MIN];
+        bytes[..4].copy_from_slice(&self.entry.sender.to_le_bytes());
+        bytes[4..7].copy_from_slice(&self.entry.attempts.to_le_bytes()[..3]);
+        bytes[7] = self.deed as u8 | if self.with_next { Self::WITH_NEXT } else { 0 };
+        bytes[8..].copy_from_slice(&self.entry.number.to_le_bytes());
+        into.write_all(&bytes)
+    }
+
+    fn read(bytes: &[u8; BYTES_MIN]) -> Self {
+        let entry = Entry {
+            sender: le_u32(&bytes[..4]),
+            attempts: le_u32(&bytes[4..7]),
+            number: le_u64(&bytes[8..]),
+        };
+        let deed = Self::DEEDS[usize::from(bytes[7] & !Self::WITH_NEXT)];
+        Self { entry, deed, with_next: bytes[7] & Self::WITH_NEXT != 0 }
+    }
 }
 
 /// Writes a message of `len` bytes.
@@ -67,6 +137,19 @@ pub fn read(bytes: &[u8], attempts: u32) -> Entry {
     Entry { sender, attempts, number }
 }
 
+/// What a sender knows of a message that it has taken back, or tried to, in the place of its attempts: nobody has it
+/// or ever will; somebody has, or will; it was not told.
+pub const FATES: [u32; 3] = [NOBODY, SOMEBODY, UNTOLD];
+/// See [`FATES`].
+pub const NOBODY: u32 = 0;
+/// See [`FATES`].
+pub const SOMEBODY: u32 = 1;
+/// See [`FATES`].
+pub const UNTOLD: u32 = 2;
+
+/// Messages sent, or received, with one call at most.
+pub const HANDFUL: u64 = 40;
+
 /// Whether a picky receiver rejects a message of this number.
 #[must_use]
 pub fn is_rejected(number: u64) -> bool {
@@ -83,32 +166,43 @@ fn filling(sender: u32, number: u64) -> u8 {
     (number as u8).wrapping_mul(31) ^ sender as u8
 }
 
-/// Appends an entry to a log.
+/// Notes in a log that a message is acknowledged.
 ///
 /// # Errors
 /// What the kernel said.
 pub fn log(entry: Entry, into: &mut impl Write) -> io::Result<()> {
-    let mut bytes = [0; BYTES_MIN];
-    bytes[..4].copy_from_slice(&entry.sender.to_le_bytes());
-    bytes[4..8].copy_from_slice(&entry.attempts.to_le_bytes());
-    bytes[8..].copy_from_slice(&entry.number.to_le_bytes());
-    into.write_all(&bytes)
+    Note::of(entry, Deed::Acknowledges).log(into)
 }
 
-/// Reads a log; a receiver that was never heard of has an empty one.
+/// Shows `each` the notes of a log, in order; a receiver that was never heard of has an empty one.
+///
+/// # Panics
+/// If it is no log.
+pub fn read_notes(path: &Path, mut each: impl FnMut(Note)) {
+    let Ok(file) = File::open(path) else { return };
+    let len = file.metadata().expect("a file").len();
+    assert_eq!(len % BYTES_MIN as u64, 0, "{} is cut off", path.display());
+    let mut file = BufReader::with_capacity(1 << 20, file);
+    let mut bytes = [0; BYTES_MIN];
+    for _ in 0..len / BYTES_MIN as u64 {
+        file.read_exact(&mut bytes).expect("a log that nobody cuts off");
+        each(Note::read(&bytes));
+    }
+}
+
+/// Reads of a log what was acknowledged.
 ///
 /// # Panics
 /// If it is no log.
 #[must_use]
 pub fn read_log(path: &Path) -> Vec<Entry> {
-    let bytes = std::fs::read(path).unwrap_or_default();
-    assert_eq!(bytes.len() % BYTES_MIN, 0, "{} is cut off", path.display());
-    let entry = |bytes: &[u8]| Entry {
-        sender: le_u32(&bytes[..4]),
-        attempts: le_u32(&bytes[4..8]),
-        number: le_u64(&bytes[8..]),
-    };
-    bytes.chunks_exact(BYTES_MIN).map(entry).collect()
+    let mut entries = Vec::new();
+    read_notes(path, |note| {
+        if note.deed == Deed::Acknowledges {
+            entries.push(note.entry);
+        }
+    });
+    entries
 }
 
 /// Opens a log to append to: each entry is in the file when the write has returned, whatever happens to

@@ -6,12 +6,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use libipc::lane::layout::{Claim, Hold, LAYOUT_VERSION};
+use libipc::lane::memory::RingMemory;
 use libipc::lane::position::{Position, record_granules};
+use libipc::lane::ring::LaneWriter;
 use libipc::protocol::{
     Answer, GroupName, LaneTicket, MESSAGE_BYTES_MAX, Opened, OpenedRole, PROTOCOL_VERSION,
     Request, decode, encode,
 };
-use libipc::regions::Cursors;
+use libipc::regions::{Cursors, LaneWords, Roster};
 use libipc::sync::Ordering::Relaxed;
 use libipc::sys::mapping::Access;
 use libipc::sys::socket;
@@ -175,6 +177,30 @@ pub fn claim_first(opened: &Opened, descriptors: &[OwnedFd], len: usize) -> (Lan
     let claim = Claim { position: end, winner: Some(slot) };
     cursors.claims[usize::from(index)].claim.store(claim.to_word(), Relaxed);
     (lane.ticket, position.get())
+}
+
+/// Publishes messages in the lane of a sender that was opened with it and has not sent before.
+///
+/// # Panics
+/// If that was no sender, or there is no room.
+pub fn publish(opened: &Opened, descriptors: &[OwnedFd], messages: &[&[u8]]) {
+    let OpenedRole::Send { lane } = opened.role else { panic!("{opened:?}") };
+    let limits = opened.attributes.limits(opened.groups.len().max(1));
+    let groups = usize::from(limits.groups);
+    let roster = Roster::map(&descriptors[0], limits, Access::ReadOnly).expect("a roster");
+    let cursors = descriptors[1..=groups].iter();
+    let cursors = cursors.map(|fd| Cursors::map(fd, limits, Access::ReadOnly).expect("cursors"));
+    let capacity_bytes = lane.capacity_bytes;
+    let mapped = LaneWords::map(&descriptors[1 + groups], capacity_bytes, Access::ReadWrite);
+    let (words, mapping) = mapped.expect("a lane");
+    let memory = RingMemory::new(&mapping, capacity_bytes);
+    let first = Position::new(lane.first_position);
+    let index = lane.ticket.index;
+    let mut writer = LaneWriter::new(memory, words.header, roster, cursors, index, first);
+    for message in messages {
+        writer.find_room(record_granules(message.len())).expect("there is room");
+        writer.publish(message);
+    }
 }
 
 /// The first request of a session.

@@ -1,5 +1,6 @@
 //! A daemon in a test's hand: it runs when and as far as the test lets it, and may be killed where it stands.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -8,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::{PATIENCE, wait_until};
+use crate::{PATIENCE, breakpoint, wait_until};
 
 /// A daemon that has not come to its next instruction for so long sleeps: it has done all that there is to do.
 const ASLEEP: Duration = Duration::from_millis(50);
@@ -16,6 +17,17 @@ const ASLEEP: Duration = Duration::from_millis(50);
 /// The daemon in our hand, until it is killed or let go.
 #[derive(Debug)]
 pub struct Stepped(Pid);
+
+/// Where a daemon has been that was stepped through a request.
+#[derive(Clone, Debug, Default)]
+pub struct Path {
+    /// The address of each of its instructions.
+    pub addresses: Vec<u64>,
+    /// Which of them were system calls.
+    pub calls: Vec<u64>,
+    /// For each the last one up to it whose address nothing before it has.
+    landings: Vec<u64>,
+}
 
 /// Where a daemon stands still: before or behind a system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +45,7 @@ impl Stepped {
     /// If it may not be traced.
     #[must_use]
     pub fn take(pid: u32) -> Self {
-        wait_until("the daemon sleeps", || sleeps(pid));
+        wait_until("the daemon sleeps", || is_asleep(pid));
         let pid = Pid::from_raw(pid.cast_signed());
         ptrace::seize(pid, ptrace::Options::PTRACE_O_TRACESYSGOOD).expect("a process of ours");
         ptrace::interrupt(pid).expect("it is seized");
@@ -41,25 +53,75 @@ impl Stepped {
         Self(pid)
     }
 
-    /// Lets it do so many instructions, or until it sleeps; how many it has done. Notes which were system calls.
+    /// Steps it through what it is asked, until it sleeps.
     ///
     /// # Panics
     /// If it is no more.
-    pub fn steps(&self, limit: u64, mut calls: Option<&mut Vec<u64>>) -> u64 {
-        for done in 0..limit {
-            if let Some(calls) = calls.as_mut().filter(|_| self.is_at_call()) {
-                calls.push(done);
+    #[must_use]
+    pub fn walk(&self) -> Path {
+        let (mut path, mut seen) = (Path::default(), HashSet::new());
+        loop {
+            let address = self.next_address();
+            let at = path.addresses.len() as u64;
+            let last = path.landings.last().copied().unwrap_or_default();
+            path.landings.push(if seen.insert(address) { at } else { last });
+            path.addresses.push(address);
+            if self.is_at_call() {
+                path.calls.push(at);
             }
-            ptrace::step(self.0, None).expect("it is stopped");
-            let start = Instant::now();
-            let flags = WaitPidFlag::WNOHANG | WaitPidFlag::__WALL;
-            while waitpid(self.0, Some(flags)) == Ok(WaitStatus::StillAlive) {
-                if start.elapsed() > ASLEEP && self.sleeps() {
-                    return done;
-                }
+            if !self.step() {
+                return path;
             }
         }
-        limit
+    }
+
+    /// Lets it do so many of the instructions of a request through which it was stepped before. Whether it stands where it
+    /// stood then: it may have gone another way, or sleep.
+    ///
+    /// # Panics
+    /// If it is no more.
+    #[must_use]
+    pub fn go_along(&self, path: &Path, steps: u64) -> bool {
+        let Some(&landing) = path.landings.get(steps as usize) else { return false };
+        // No breakpoint at the first, on which it stands.
+        if landing > 0 && !self.run_to(path.addresses[landing as usize]) {
+            return false;
+        }
+        let there = (landing..steps).all(|_| self.step());
+        there && self.next_address() == path.addresses[steps as usize]
+    }
+
+    /// Lets it do an instruction. False: it sleeps.
+    fn step(&self) -> bool {
+        ptrace::step(self.0, None).expect("it is stopped");
+        self.await_stop()
+    }
+
+    /// Lets it run to an address. False: it sleeps before.
+    fn run_to(&self, address: u64) -> bool {
+        breakpoint::set(self.0, Some(address));
+        ptrace::cont(self.0, None).expect("it is stopped");
+        let there = self.await_stop();
+        if there {
+            breakpoint::set(self.0, None);
+        }
+        there
+    }
+
+    /// Waits until it stops. False: it sleeps.
+    fn await_stop(&self) -> bool {
+        let start = Instant::now();
+        let flags = WaitPidFlag::WNOHANG | WaitPidFlag::__WALL;
+        while waitpid(self.0, Some(flags)) == Ok(WaitStatus::StillAlive) {
+            if start.elapsed() > ASLEEP && self.sleeps() {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn next_address(&self) -> u64 {
+        ptrace::getregs(self.0).expect("it is stopped").rip
     }
 
     /// Lets it go on with what it is asked, to the beginning or the end of so many system calls, or until it is about to
@@ -107,13 +169,13 @@ impl Stepped {
     /// Whether its next instruction is a system call.
     fn is_at_call(&self) -> bool {
         const SYSCALL: i64 = 0x050f;
-        let at = ptrace::getregs(self.0).expect("it is stopped").rip;
-        let word = ptrace::read(self.0, at as ptrace::AddressType).expect("its next instruction");
+        let at = self.next_address() as ptrace::AddressType;
+        let word = ptrace::read(self.0, at).expect("its next instruction");
         word & 0xffff == SYSCALL
     }
 
     fn sleeps(&self) -> bool {
-        sleeps(self.0.as_raw().cast_unsigned())
+        is_asleep(self.0.as_raw().cast_unsigned())
     }
 
     /// Kills it where it stands.
@@ -145,7 +207,8 @@ impl Stepped {
 }
 
 /// Whether a process waits for something in the kernel.
-fn sleeps(pid: u32) -> bool {
+#[must_use]
+pub fn is_asleep(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
     stat.is_ok_and(|stat| stat.contains(") S "))
 }

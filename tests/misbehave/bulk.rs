@@ -11,7 +11,7 @@
 use std::io::Write;
 
 use libipc::{BatchStopped, ReceiveError, Receiver, SendError, Sender};
-use tests::numbered;
+use tests::numbered::{self, Deed, Note};
 
 use crate::{Outcome, answer, next_line, number, path, said};
 
@@ -75,14 +75,17 @@ pub(crate) fn drain<'a>(
             Err(error) => return Err(said(error)),
         };
         let mut entries = Vec::new();
-        for message in batch.iter() {
+        for (n, message) in (1..).zip(batch.iter()) {
             let entry = numbered::read(message.bytes(), message.attempts());
-            numbered::log(entry, &mut entries).map_err(said)?;
+            let with_next = n < batch.len();
+            let note = Note { with_next, ..Note::of(entry, Deed::Acknowledges) };
+            note.log(&mut entries).map_err(said)?;
         }
         // In one piece: whoever is killed here has taken all of it or nothing.
         log.write_all(&entries).map_err(said)?;
         count += batch.len();
         batch.acknowledge();
     }
+    Note::alone(Deed::Settled).log(&mut log).map_err(said)?;
     Ok(count.to_string())
 }

@@ -1,6 +1,7 @@
 //! Processes that are killed while they come or go.
 
-use crate::scene::{Fate, OTHERS, Scene};
+use crate::fate::Fate;
+use crate::scene::{OTHERS, Scene};
 use crate::sweep::{Operation, Reached};
 
 /// A process opens its end to receive, receives and acknowledges; three messages are there.

@@ -1,9 +1,10 @@
 //! Processes that are killed while they receive.
 
-use libipc::{Buffering, MailboxOptions, Receivers};
+use libipc::{Buffering, MailboxOptions, Receivers, SlowGroup};
 use tests::numbered::BYTES_MIN;
 
-use crate::scene::{Fate, OTHERS, Scene};
+use crate::fate::Fate;
+use crate::scene::{OTHERS, Scene};
 use crate::sweep::{self, Operation, Reached};
 
 /// What the others have to do with it.
@@ -21,6 +22,8 @@ pub(crate) enum Others {
     Urge,
     /// They send when it has gone to sleep.
     Send,
+    /// The same, but one who has just come.
+    SendAnew,
     /// The same, and one of them sleeps as well.
     SendAndSleep,
     /// One of them waits because its lane is full.
@@ -78,12 +81,18 @@ impl Operation for Receiving {
     }
 
     fn has_bystanders(&self) -> bool {
-        let sleeps = matches!(self.others, Others::Send | Others::SendAndSleep);
+        let sleeps = matches!(self.others, Others::Send | Others::SendAnew | Others::SendAndSleep);
         !self.alone() && !sleeps && self.receivers == Receivers::Any
     }
 
     fn is_spared(&self) -> bool {
         self.others == Others::CompeteAndSpare
+    }
+
+    fn at_first(&self, scene: &mut Scene) {
+        if self.others == Others::Urge {
+            scene.add_urgent();
+        }
     }
 
     fn before(&self, scene: &mut Scene) {
@@ -106,12 +115,19 @@ impl Operation for Receiving {
     fn when_asleep(&self, scene: &mut Scene, nth: u32) {
         match self.others {
             Others::Send if nth == 0 => scene.send(2),
+            Others::SendAnew if nth == 0 => scene.send_anew(),
+            // It is told of the new one a little later, if the daemon is slow.
+            Others::SendAnew => {}
             Others::SendAndSleep if nth == 0 => {
                 scene.sleep_receiving();
                 scene.send(1);
             }
             other => panic!("it sleeps again, or for nothing: {other:?}"),
         }
+    }
+
+    fn competes(&self) -> usize {
+        if self.others == Others::Compete { usize::MAX } else { 0 }
     }
 
     fn when_stopped(&self, scene: &mut Scene) {
@@ -172,6 +188,51 @@ impl Receiving {
         // often as that.
         let next = (self.alone() || offered) && calls + 1 == receive;
         Some(comes.had_by(0..=if next { 1 + u32::from(offered && n == 1) } else { 0 }))
+    }
+}
+
+/// A process receives and acknowledges in one of two groups, which loses messages rather than hold senders back.
+pub(crate) struct ReceivingLossy;
+
+impl Operation for ReceivingLossy {
+    fn name(&self) -> String {
+        "receive in a group that may lose, acknowledge".to_owned()
+    }
+
+    fn act(&self) -> String {
+        "receive:1".to_owned()
+    }
+
+    fn group(&self) -> Option<&'static str> {
+        Some("ticker")
+    }
+
+    fn calls(&self) -> u32 {
+        2
+    }
+
+    fn options(&self) -> MailboxOptions {
+        let groups = [("ticker", SlowGroup::DropOldest), ("ledger", SlowGroup::Block)];
+        sweep::grouped(sweep::options(), &groups)
+    }
+
+    fn has_bystanders(&self) -> bool {
+        false
+    }
+
+    fn before(&self, scene: &mut Scene) {
+        scene.send(3);
+    }
+
+    /// What it had may have been in hand, so it does not come again.
+    fn fates(&self, scene: &Scene, reached: Reached) -> Vec<Fate> {
+        let first = (reached.calls == 0).then(|| Fate::may_come(OTHERS, scene.nth(0)));
+        let others = (1..3).map(|n| Fate::comes(OTHERS, scene.nth(n)));
+        first.into_iter().chain(others).collect()
+    }
+
+    fn fates_elsewhere(&self, scene: &Scene, _reached: Reached) -> Vec<Fate> {
+        (0..3).map(|n| Fate::comes(OTHERS, scene.nth(n))).collect()
     }
 }
 

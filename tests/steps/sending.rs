@@ -1,8 +1,9 @@
 //! Processes that are killed while they send.
 
-use libipc::{Buffering, MailboxOptions};
+use libipc::{Buffering, MailboxOptions, SlowGroup};
 
-use crate::scene::{Fate, OTHERS, Scene};
+use crate::fate::Fate;
+use crate::scene::{OTHERS, Scene};
 use crate::sweep::{self, Operation, Reached};
 
 /// What the others have to do with it.
@@ -26,6 +27,7 @@ pub(crate) struct Sending {
     pub(crate) adds: &'static [u64],
     pub(crate) buffering: Buffering,
     pub(crate) others: Others,
+    pub(crate) groups: &'static [(&'static str, SlowGroup)],
 }
 
 impl Sending {
@@ -35,7 +37,8 @@ impl Sending {
         first: u64,
         adds: &'static [u64],
     ) -> Self {
-        Self { name, act, first, adds, buffering: Buffering::Bounded, others: Others::Idle }
+        let (buffering, others) = (Buffering::Bounded, Others::Idle);
+        Self { name, act, first, adds, buffering, others, groups: &[] }
     }
 }
 
@@ -53,11 +56,11 @@ impl Operation for Sending {
     }
 
     fn options(&self) -> MailboxOptions {
-        sweep::options().buffering(self.buffering)
+        sweep::grouped(sweep::options().buffering(self.buffering), self.groups)
     }
 
     fn has_bystanders(&self) -> bool {
-        self.others != Others::Sleep
+        self.others != Others::Sleep && self.groups.is_empty()
     }
 
     fn is_spared(&self) -> bool {
@@ -90,7 +93,13 @@ impl Operation for Sending {
         let calls = if self.is_spared() { self.adds.len() } else { reached.calls as usize };
         let sent = self.first + self.adds.iter().take(calls).sum::<u64>();
         let under_way = self.adds.get(calls).copied().unwrap_or_default();
-        let mut fates: Vec<_> = (0..sent).map(|n| Fate::comes(scene.victim, n)).collect();
+        // A group that is slow loses what was sent first.
+        let lossy = self.groups.iter().any(|(_, slow)| *slow == SlowGroup::DropOldest);
+        let came = |n| {
+            let fate = Fate::comes(scene.victim, n);
+            if lossy && n < self.first { fate.perhaps() } else { fate }
+        };
+        let mut fates: Vec<_> = (0..sent).map(came).collect();
         fates.extend((sent..sent + under_way).map(|n| Fate::may_come(scene.victim, n)));
         fates.extend((0..scene.sent()).map(|n| Fate::comes(OTHERS, scene.nth(n))));
         fates

@@ -11,3 +11,6 @@ pub(crate) const ROOM_MESSAGES: usize = 4;
 
 /// Length of a message that takes its share of a lane, with the 16 bytes in front of it.
 pub(crate) const ROOM_BYTES: usize = CAPACITY_BYTES / ROOM_MESSAGES - 16;
+
+/// What whoever is called answers.
+pub(crate) const ANSWER: &[u8] = b"an answer";
