@@ -4,8 +4,10 @@ use std::process::Command;
 use std::time::Instant;
 
 use libipc::protocol::{Answer, Refresh, Request};
-use libipc::{Client, MailboxOptions, Refusal, RequestError, Role};
-use tests::{Baseline, RawClient, TestDaemon, UIDS, patience, skip_unless_root, wait_until};
+use libipc::{Client, MailboxOptions, Refusal, RequestError, Role, SlowGroup};
+use tests::{
+    Baseline, RawClient, TestDaemon, UIDS, descriptors_of, patience, skip_unless_root, wait_until,
+};
 
 fn small() -> MailboxOptions {
     MailboxOptions::new().capacity_bytes(4096)
@@ -29,8 +31,8 @@ fn refusal<T>(result: Result<T, RequestError>) -> Option<Refusal> {
 fn a_thousand_sessions_at_ten_mailboxes_are_served_and_leave_nothing() {
     const CHILDREN: usize = 4;
     const SESSIONS: usize = 250;
-    let flags = ["--lanes-max", "20000", "--sessions-max", "2000", "--log", "warn"];
-    let daemon = TestDaemon::start(&flags);
+    let flags = ["--lanes-max", "20000", "--sessions-max", "2000", "--descriptors-max", "20000"];
+    let daemon = TestDaemon::start(&[&flags[..], &["--log", "warn"]].concat());
     let client = daemon.client();
     let before = Baseline::take(&daemon, &client);
     let names: Vec<String> = (0..10).map(|n| format!("m{n}")).collect();
@@ -150,6 +152,152 @@ fn out_of_descriptors_the_daemon_says_so_and_serves_everybody_else() {
     }
     limit(daemon.pid(), "--nofile=1000:");
     client.delete("steady").expect("ours");
+    before.check(&daemon, &client);
+}
+
+#[test]
+fn who_uses_its_descriptors_up_is_told_so_and_keeps_no_other_out() {
+    if skip_unless_root("another uid beside the greedy one") {
+        return;
+    }
+    let daemon = TestDaemon::start_kept_limited(2000, &["--log", "error"]);
+    let client = daemon.client();
+    let before = Baseline::take(&daemon, &client);
+    let groups = (0..8).try_fold(small(), |it, n| it.group(&format!("g{n}"), SlowGroup::Block));
+    let groups = groups.expect("eight groups");
+    let mut names = Vec::new();
+    // What has many descriptors first, then what has few.
+    for (kind, options) in [("g", &groups), ("m", &small())] {
+        let (more, why) = exhaust(|n| {
+            let name = format!("{kind}{n}");
+            client.create(&name, options).map(|()| name)
+        });
+        let uid = nix::unistd::geteuid().as_raw();
+        let Refusal::QuotaExceeded { uid: who, what, used, limit, .. } = &why else {
+            panic!("{why}")
+        };
+        assert_eq!((*who, what.as_str()), (uid, "descriptors"), "{why}");
+        assert!(*used + 10 >= *limit && *limit < 2000 / 4, "{why}");
+        names.extend(more);
+    }
+    let status = daemon.status(&client);
+    assert!(status.usage.descriptors < status.limits.descriptors, "{status:?}");
+    assert!(status.descriptors < status.descriptors_max / 2, "{status:?}");
+    // It can connect still, and give something back.
+    drop(daemon.client());
+    let mut other = daemon.child_as(UIDS[1]);
+    for command in ["create honest", "sender honest", "receiver honest", "send hello"] {
+        other.done(command);
+    }
+    assert_eq!(other.got("receive").text, "hello");
+    other.done("delete honest");
+    drop(other);
+    names.iter().for_each(|name| drop(client.delete(name).expect("ours")));
+    before.check(&daemon, &client);
+}
+
+/// Bytes of the files in which a daemon writes what it knows.
+fn state_bytes(pid: u32) -> u64 {
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("a process of ours");
+    let paths = descriptors.flatten().map(|it| it.path());
+    let states = paths.filter(|path| {
+        std::fs::read_link(path).is_ok_and(|it| it.to_string_lossy().contains("ipcd.state"))
+    });
+    states.filter_map(|path| Some(std::fs::metadata(path).ok()?.len())).sum()
+}
+
+#[test]
+fn out_of_descriptors_a_kept_daemon_writes_its_state_anew_and_loses_nothing_when_it_dies() {
+    let flags = ["--descriptors-max", "100000", "--log", "warn"];
+    let daemon = TestDaemon::start_kept_limited(400, &flags);
+    let client = daemon.client();
+    let before = Baseline::take(&daemon, &client);
+    client.create("steady", &small().lanes_max(1000)).expect("a mailbox");
+    let mut steady = client.sender("steady").expect("a lane");
+    steady.send(b"do not lose me").expect("there is room");
+    let (lanes, why) = exhaust(|_| client.sender("steady"));
+    assert!(matches!(why, Refusal::Resources { .. }), "{why}");
+    let connect = || libipc::ClientOptions::new().socket(daemon.socket()).connect();
+    let sessions: Vec<_> = std::iter::repeat_with(connect).map_while(Result::ok).collect();
+    // Every change goes into the log, until that is so long that it is written anew.
+    let mut longest = 0;
+    wait_until("the log is written anew", || {
+        for _ in 0..100 {
+            client.close("steady").and_then(|()| client.open("steady")).expect("ours");
+        }
+        let bytes = state_bytes(daemon.pid());
+        longest = longest.max(bytes);
+        bytes < longest / 2 || daemon.log().contains("cannot write the state")
+    });
+    assert!(longest > 1 << 19, "{longest} bytes");
+    assert!(!daemon.log().contains("cannot write the state"), "{}", daemon.log());
+    let count = lanes.len() as u32 + 1;
+    daemon.kill_kept();
+    let summary = client.show("steady").expect("it is there").summary;
+    assert_eq!((summary.senders, summary.queued_messages), (count, 1));
+    let descriptors = descriptors_of(daemon.pid());
+    assert!(descriptors > 330, "{descriptors}: it is where its predecessor was");
+    steady.send(b"nor me").expect("its link is as it was");
+    drop((lanes, sessions));
+    // The slots were full of others: this is the first for which there is a place.
+    wait_until("the lanes are free", || client.show("steady").expect("ours").summary.senders == 1);
+    let mut receiver = client.receiver("steady").expect("a place");
+    for text in [&b"do not lose me"[..], b"nor me"] {
+        let delivery = receiver.receive_deadline(patience()).expect("a message");
+        assert_eq!(delivery.into_bytes(), text);
+    }
+    drop((steady, receiver));
+    client.delete("steady").expect("ours");
+    before.check(&daemon, &client);
+}
+
+#[test]
+fn a_state_that_cannot_be_written_holds_requests_up_and_loses_nothing() {
+    const MAILBOXES: usize = 500;
+    let daemon = TestDaemon::start_kept(&["--log", "warn"]);
+    let client = daemon.client();
+    let before = Baseline::take(&daemon, &client);
+    for n in 0..MAILBOXES {
+        client.create(&format!("m{n}"), &small()).expect("a mailbox");
+    }
+    let mut sender = client.sender("m0").expect("a lane");
+    let mut receiver = client.receiver("m0").expect("a place");
+    let bytes = state_bytes(daemon.pid());
+    assert!(bytes > 1 << 15, "{bytes} bytes");
+    let closed = || client.list().expect("a list").iter().filter(|it| !it.open).count();
+    for (round, killed) in [(0, false), (1, true), (2, false)] {
+        let said = daemon.log().matches("cannot write the state: ").count();
+        // What the daemon says still fits into its file, and what it knows does not.
+        limit(daemon.pid(), "--fsize=16384:");
+        let name = format!("m{}", 7 + round);
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| client.close(&name));
+            wait_until("it cannot be written", || {
+                daemon.log().matches("cannot write the state: ").count() > said
+            });
+            // Messages do not need it; nobody is told what a successor would not know.
+            for n in 0..100u32 {
+                sender.send(&n.to_le_bytes()).expect("there is room");
+                let delivery = receiver.receive_deadline(patience()).expect("a message");
+                assert_eq!(delivery.into_bytes(), n.to_le_bytes());
+            }
+            assert!(!asked.is_finished(), "it was answered before it was written down");
+            match killed {
+                true => drop(daemon.kill_kept()),
+                false => limit(daemon.pid(), "--fsize=unlimited:"),
+            }
+            asked.join().expect("no panic").expect("it was asked once, and done");
+        });
+        assert_eq!(closed(), round + 1);
+    }
+    daemon.kill_kept();
+    assert_eq!((closed(), client.list().expect("a list").len()), (3, MAILBOXES));
+    sender.send(b"and on").expect("there is room");
+    assert_eq!(receiver.receive_deadline(patience()).expect("a message").into_bytes(), b"and on");
+    drop((sender, receiver));
+    for summary in client.list().expect("a list") {
+        client.delete(summary.name.as_str()).expect("ours");
+    }
     before.check(&daemon, &client);
 }
 

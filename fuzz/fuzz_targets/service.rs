@@ -33,7 +33,14 @@ use nix::sys::uio::pwrite;
 use words::Word;
 
 const LIMITS: Usage =
-    Usage { mailboxes: 4, lanes: 8, sessions: 4, bytes: 8 << 20, dead_letters: 4 };
+    Usage {
+    mailboxes: 4,
+    lanes: 8,
+    sessions: 4,
+    bytes: 8 << 20,
+    dead_letters: 4,
+    descriptors: 32,
+};
 const SESSIONS: u8 = 5;
 const STEPS_MAX: usize = 60;
 /// Descriptors that members remember.

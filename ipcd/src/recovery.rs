@@ -1,7 +1,7 @@
 //! What this daemon begins with: what it was started with, and what a predecessor has left in the store.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -22,7 +22,7 @@ use crate::registry::quota::Quotas;
 use crate::service::Service;
 use crate::service::settle::begin_state;
 use crate::session::{Descriptors, Session};
-use crate::state::{self, Left, StateError};
+use crate::state::{self, Left, LogFile, StateError};
 use crate::store::{Kept, Store, Thing, what_is};
 
 /// Descriptors that this process was started with.
@@ -113,7 +113,7 @@ struct SessionParts {
 struct Contents {
     regions: Found,
     sessions: HashMap<String, SessionParts>,
-    states: Vec<(File, Rc<Kept>)>,
+    states: Vec<LogFile>,
     progress: Option<(OwnedFd, Rc<Kept>)>,
 }
 
@@ -139,7 +139,7 @@ impl Contents {
         for fd in fds {
             match what_is(fd.as_fd()) {
                 Thing::Memory(file) if file == state::NAME => {
-                    self.states.push((fd.into(), kept.clone()))
+                    self.states.push(LogFile::found(fd.into(), kept.clone()));
                 }
                 Thing::Memory(file) if file == progress::NAME => {
                     self.progress = Some((fd, kept.clone()));
@@ -166,17 +166,23 @@ impl Contents {
 
     /// Reads the state that counts; `None` if there is none.
     fn read_state(&mut self, registry: &mut Registry) -> Option<Left> {
-        let numbered = self.states.iter().filter_map(|(file, _)| match state::sequence(file) {
-            Ok(number) => Some((number, file)),
-            Err(StateError::Ended) => None,
-            Err(error) => {
+        let files = std::mem::take(&mut self.states).into_iter();
+        let mut files: Vec<_> = files.map(|file| (state::header(file.file()), file)).collect();
+        for error in files.iter().filter_map(|(header, _)| header.as_ref().err()) {
+            // One of the two has yet to be written, or was just being.
+            if !matches!(error, StateError::Unfinished) {
                 error!(%error, "a predecessor's state is of no use");
-                None
             }
-        });
-        let (_, file) = numbered.max_by_key(|&(number, _)| number)?;
-        match state::read(file, registry) {
-            Ok(left) => Some(left),
+        }
+        files.sort_by_key(|(header, _)| Reverse(header.as_ref().map_or(0, |it| it.sequence)));
+        let mut files = files.into_iter();
+        let (header, file) = files.next()?;
+        let header = header.ok().filter(|header| !header.ended)?;
+        match state::read(file.file(), registry) {
+            Ok((left, written)) => {
+                let spare = files.next().map(|(_, file)| file);
+                Some(Left { log: Some((file, header.sequence, written)), spare, ..left })
+            }
             Err(error) => {
                 error!(%error, "a predecessor's state is of no use: its mailboxes and sessions end");
                 None
@@ -223,7 +229,7 @@ pub fn recover(
     let noted = registry.session_ids().filter(|id| left.connections.get(&id.0).is_none());
     lost.extend(noted.collect::<Vec<_>>());
     let last_session = left.last_session;
-    let went_on = left.sequence != 0;
+    let went_on = left.log.is_some();
     // What nobody has noted is a new connection; without a state it is anything.
     let names: Vec<String> = contents.sessions.keys().cloned().collect();
     let fresh = names.iter().filter(|_| went_on).filter_map(|name| contents.session(name));

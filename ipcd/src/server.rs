@@ -162,7 +162,7 @@ impl<'a> Server<'a> {
                     info!("idle: no session and no mailbox");
                     return Ok(Ending::Over);
                 }
-                left if !self.put_off.is_empty() => {
+                left if self.has_put_off() => {
                     Some(left.map_or(TRY_AGAIN, |left| left.min(TRY_AGAIN)))
                 }
                 left => left,
@@ -200,6 +200,9 @@ impl<'a> Server<'a> {
                 }
             }
             self.try_again();
+            if self.service.restarts() {
+                return Ok(Ending::Again);
+            }
             self.admit_some();
         }
     }
@@ -211,12 +214,19 @@ impl<'a> Server<'a> {
             && self.put_off.contains(&(token / 2))
     }
 
-    /// Tries to send the answers that were put off.
+    fn has_put_off(&self) -> bool {
+        !self.put_off.is_empty() || !self.service.is_settled()
+    }
+
+    /// Tries once more what was put off: to write the state, and then to send answers.
     fn try_again(&mut self) {
-        if self.put_off.is_empty() || self.put_off_at.elapsed() < TRY_AGAIN {
+        if !self.has_put_off() || self.put_off_at.elapsed() < TRY_AGAIN {
             return;
         }
         self.put_off_at = Instant::now();
+        if !self.service.is_settled() {
+            self.service.settle();
+        }
         for number in std::mem::take(&mut self.put_off) {
             self.turn(number);
         }
@@ -391,7 +401,9 @@ impl<'a> Server<'a> {
         self.service.end_session(session.id);
         session.hang_up();
         drop(session);
-        self.service.store().flush();
+        if self.service.is_settled() {
+            self.service.store().flush();
+        }
     }
 }
 

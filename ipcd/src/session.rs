@@ -37,7 +37,7 @@ pub enum Next {
     Read,
     /// Its answer waits: wait until its socket is writable.
     Write,
-    /// Its answer waits for descriptors on their way to be read: try again later.
+    /// Its answer waits for something of which nothing tells: try again later.
     Later,
     /// It is over.
     End,
@@ -184,6 +184,9 @@ impl Session {
     /// Sends what waits, then answers some requests.
     pub fn turn(&mut self, service: &mut Service, buffer: &mut [u8]) -> Next {
         for _ in 0..REQUESTS_A_TURN {
+            if !service.is_settled() {
+                return Next::Later;
+            }
             match self.flush(service) {
                 Ok(Next::Read) => {}
                 Ok(next) => return next,
@@ -217,6 +220,9 @@ impl Session {
             if service.restarts() {
                 break;
             }
+        }
+        if !service.is_settled() {
+            return Next::Later;
         }
         self.flush(service).unwrap_or_else(|error| self.lost(&error))
     }

@@ -34,6 +34,8 @@ pub fn start_log(settings: &Settings) -> anyhow::Result<()> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none())
+        // A full disk under the log is no reason to die.
+        .log_internal_errors(false)
         .init();
     Ok(())
 }
@@ -45,6 +47,9 @@ pub fn start_log(settings: &Settings) -> anyhow::Result<()> {
 pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     check_kernel()?;
     raise_descriptor_limit();
+    if settings.kept {
+        leave_some_to_the_keeper();
+    }
     let stop = stop_signals()?;
     let mut inherited =
         if settings.kept { Inherited::from_keeper()? } else { Inherited::from_systemd()? };
@@ -58,8 +63,10 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     };
     let barrier = settings.use_barrier && futex::barrier_register();
     let first_position = settings.first_position;
-    let recovered = recover(&mut inherited, &settings.quotas, first_position, barrier);
     let store = inherited.store.clone();
+    let descriptors = descriptor_limit().min(store.max().unwrap_or(u64::MAX));
+    let quotas = settings.quotas(descriptors);
+    let recovered = recover(&mut inherited, &quotas, first_position, barrier);
     if listener.own.is_some() && store.is_there() {
         let kept = store.keep(&[listener.socket.as_fd()]).context("cannot keep the socket")?;
         inherited.listener_kept = Some(kept);
@@ -115,10 +122,26 @@ pub(crate) fn raise_descriptor_limit() {
     }
 }
 
+/// The daemon of a keeper has some descriptors less than its keeper, which holds whatever the daemon does, and its own.
+fn leave_some_to_the_keeper() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, soft - (soft / 8).min(64), hard)
+    {
+        warn!(%error, "cannot leave descriptors to the keeper");
+    }
+}
+
+fn descriptor_limit() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft)
+}
+
 /// A descriptor that is readable once SIGTERM or SIGINT has come.
 pub(crate) fn stop_signals() -> anyhow::Result<SignalFd> {
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
     signals.thread_block().context("cannot block signals")?;
+    // Where files are limited in size, a write that goes beyond is an error like any other, and no reason to die.
+    let too_large: SigSet = [Signal::SIGXFSZ].into_iter().collect();
+    too_large.thread_block().context("cannot block signals")?;
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     SignalFd::with_flags(&signals, flags).context("cannot listen to signals")
 }

@@ -209,7 +209,7 @@ fn quotas_refuse_and_are_given_back_exactly() {
     let daemon = Daemon::with(limits, 0);
     let mut client = daemon.client();
     let idle = client.status().usage;
-    assert_eq!(idle, Usage { sessions: 1, ..Usage::default() });
+    assert_eq!(idle, Usage { sessions: 1, descriptors: 2, ..Usage::default() });
     client.create("a");
     client.create("b");
     let refusal = client.refused(&create("c", SMALL));

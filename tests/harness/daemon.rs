@@ -41,6 +41,23 @@ impl TestDaemon {
         Self::launch(flags, true)
     }
 
+    /// The same, with so many descriptors at most: the daemon has an eighth less than its keeper.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start_kept_limited(descriptors_max: u32, flags: &[&str]) -> Self {
+        let folder = open_folder();
+        let limit = format!("--nofile={descriptors_max}");
+        let ipcd = program("ipcd");
+        let flags = [&[&limit, ipcd.to_str().expect("a path")], flags].concat();
+        let mut command = command(Path::new("prlimit"), folder.path(), &flags).expect("a log");
+        let process = command.spawn().expect("ipcd starts");
+        let mut daemon = Self { folder, process, kept: true };
+        daemon.await_ready();
+        daemon
+    }
+
     /// Starts a daemon that runs as another uid, has none of the rights of root, and so many descriptors at most.
     ///
     /// # Panics

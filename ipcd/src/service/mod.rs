@@ -77,6 +77,8 @@ pub struct Service {
     freeing: BTreeSet<u64>,
     /// The program is to be started anew.
     restarts: bool,
+    /// The state has all that was done.
+    settled: bool,
 }
 
 impl Service {
@@ -118,6 +120,7 @@ impl Service {
             removed,
             freeing,
             restarts,
+            settled: true,
         }
     }
 
