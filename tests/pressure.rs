@@ -3,10 +3,10 @@
 use std::process::Command;
 use std::time::Instant;
 
-use libipc::protocol::{Answer, Refresh, Request};
-use libipc::{Client, MailboxOptions, Refusal, RequestError, Role, SlowGroup};
+use libipc::{Client, MailboxOptions, Refusal, RequestError, Sender, SlowGroup};
 use tests::{
-    Baseline, RawClient, TestDaemon, UIDS, descriptors_of, patience, skip_unless_root, wait_until,
+    Baseline, Child, DAEMON_UID, TestDaemon, UIDS, descriptors_of, patience, skip_unless_root,
+    wait_until,
 };
 
 fn small() -> MailboxOptions {
@@ -192,7 +192,9 @@ fn who_uses_its_descriptors_up_is_told_so_and_keeps_no_other_out() {
     assert_eq!(other.got("receive").text, "hello");
     other.done("delete honest");
     drop(other);
-    names.iter().for_each(|name| drop(client.delete(name).expect("ours")));
+    for name in names {
+        client.delete(&name).expect("ours");
+    }
     before.check(&daemon, &client);
 }
 
@@ -331,53 +333,84 @@ fn out_of_address_space_the_daemon_says_so_and_serves_everybody_else() {
     before.check(&daemon, &client);
 }
 
-/// Descriptors on their way to clients that do not read them, up to as many as the daemon may have there.
+/// A daemon without the rights of root, one mailbox of which an answer has more than twenty descriptors, and who holds its
+/// lanes.
+fn with_lanes(descriptors_max: u32) -> (TestDaemon, Client, Baseline, Vec<Sender>) {
+    let daemon = TestDaemon::start_kept_as(DAEMON_UID, descriptors_max, &["--log", "warn"]);
+    let client = daemon.client();
+    let before = Baseline::take(&daemon, &client);
+    client.create("steady", &small().mode(0o666)).expect("a mailbox");
+    let senders = (0..20).map(|_| client.sender("steady").expect("a lane")).collect();
+    (daemon, client, before, senders)
+}
+
+/// Holds that something is done soon, whoever does not read; or has those gone.
+fn done_beside(hoards: &mut Vec<Child>, what: &str, act: impl FnOnce() + Send) {
+    std::thread::scope(|scope| {
+        let acting = scope.spawn(act);
+        let end = patience();
+        while !acting.is_finished() && Instant::now() < end {
+            std::thread::yield_now();
+        }
+        let done = acting.is_finished();
+        if !done {
+            // Or it would not end.
+            hoards.clear();
+        }
+        assert!(done, "never, beside who does not read: {what}");
+    });
+}
+
+#[test]
+fn descriptors_that_one_uid_does_not_read_hold_up_its_own_answers_alone() {
+    if skip_unless_root("a daemon of another uid") {
+        return;
+    }
+    let (daemon, client, before, senders) = with_lanes(780);
+    let mut hoards = vec![daemon.child_as(UIDS[0])];
+    // One that ends before it has read what it was sent.
+    hoards[0].done("hoard 1 10 steady");
+    hoards[0].done("spoil_hoard");
+    wait_until("that session is over", || daemon.status(&client).sessions == 2);
+    for _ in 0..4 {
+        hoards[0].done("hoard 1 10 steady");
+        hoards[0].done("spoil_hoard");
+    }
+    hoards[0].done("hoard 4 20 steady");
+    for what in ["create a mailbox, open it and use it", "the same once more"] {
+        done_beside(&mut hoards, what, || {
+            goes_on(&daemon, &client);
+            client.create("another", &small()).expect("a mailbox");
+            client.delete("another").expect("ours");
+            drop(daemon.client());
+        });
+        // A successor neither has to wait for those who do not read, nor forgets them.
+        daemon.kill_kept();
+    }
+    assert!(!daemon.log().contains("on their way"), "{}", daemon.log());
+    drop((hoards, senders));
+    nobody_at(&client);
+    client.delete("steady").expect("ours");
+    before.check(&daemon, &client);
+}
+
+/// Descriptors on their way to clients of several uids that do not read them, up to as many as the daemon may have there.
 #[test]
 fn descriptors_that_nobody_reads_hold_answers_up_and_end_no_session() {
     if skip_unless_root("a daemon of another uid") {
         return;
     }
-    const LANES: usize = 20;
     const ASKED: usize = 60;
-    let daemon = TestDaemon::start_as(UIDS[0], 300, &["--log", "warn"]);
-    let client = daemon.client();
-    let before = Baseline::take(&daemon, &client);
-    client.create("steady", &small()).expect("a mailbox");
-    let senders: Vec<_> = (0..LANES).map(|_| client.sender("steady").expect("a lane")).collect();
-    let mut greedy = [(); 3].map(|()| {
-        let mut raw = RawClient::greet(&daemon.socket());
-        let (opened, _) = raw.open("steady", Role::Receive).expect("a place");
-        (raw, Request::Fetch(Refresh { link: opened.link, after: 0 }))
-    });
-    let ask = |(raw, everything): &mut (RawClient, Request)| {
-        for _ in 0..ASKED {
-            raw.tell(everything);
-        }
-    };
-    // One alone has no more than 250 of them on their way: others are answered at once.
-    ask(&mut greedy[0]);
-    let answered = std::thread::scope(|scope| {
-        let others = scope.spawn(|| goes_on(&daemon, &client));
-        let end = patience();
-        while !others.is_finished() && Instant::now() < end {
-            std::thread::yield_now();
-        }
-        let answered = others.is_finished();
-        if !answered {
-            // Or they would wait for ever.
-            while greedy[0].0.receive().is_some() && !others.is_finished() {}
-        }
-        answered
-    });
-    assert!(answered, "others wait for a client that does not read");
-    assert!(!daemon.log().contains("on their way"), "{}", daemon.log());
-    greedy[1..].iter_mut().for_each(ask);
-    let [first, others @ ..] = greedy;
+    let (daemon, client, before, senders) = with_lanes(780);
+    let other = daemon.client();
+    let conspirators = [UIDS[0], UIDS[1], DAEMON_UID, DAEMON_UID + 1];
+    let mut hoards = conspirators.map(|uid| daemon.child_as(uid));
+    hoards.iter_mut().for_each(|child| drop(child.done(&format!("hoard 1 {ASKED} steady"))));
     wait_until("no more may be on their way", || daemon.log().contains("on their way"));
+    let [mut first, others @ ..] = hoards;
     let waiting = std::thread::scope(|scope| {
         let opening = scope.spawn(|| client.receiver("steady").map(drop));
         // What needs no descriptor is answered meanwhile.
-        let other = daemon.client();
         (0..100).for_each(|_| drop(other.show("steady").expect("an answer")));
         let waiting = !opening.is_finished();
         drop(others);
@@ -386,12 +419,10 @@ fn descriptors_that_nobody_reads_hold_answers_up_and_end_no_session() {
     });
     assert!(waiting, "there was nothing to wait for");
     // Who reads after all gets all that it has asked for.
-    for _ in 0..ASKED {
-        let (answer, descriptors) = first.0.receive().expect("an answer");
-        assert!(matches!(answer, Answer::Fetched(_)), "{answer:?}");
-        assert!(descriptors.len() >= LANES, "{}", descriptors.len());
-    }
-    drop((first, senders));
+    let came: usize = first.done("read_hoard").parse().expect("a number");
+    assert!(came >= ASKED * senders.len(), "{came}");
+    drop((first, senders, other));
+    nobody_at(&client);
     client.delete("steady").expect("ours");
     before.check(&daemon, &client);
 }

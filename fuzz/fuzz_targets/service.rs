@@ -249,7 +249,7 @@ impl World {
         let (_, came) = decode::<Answer>(&bytes, descriptors.len()).expect("we have written it");
         assert_eq!(came, answer);
         let mut given = self.given.borrow_mut();
-        given.extend(descriptors.into_iter().map(|handed| handed.fd));
+        given.extend(descriptors.iter().filter_map(|handed| handed.fd().cloned()));
         while given.len() > KEPT_MAX {
             given.pop_front();
         }

@@ -79,6 +79,9 @@ pub struct Arguments {
     /// Behave as if the kernel refused the barrier
     #[arg(long, hide = true)]
     pub no_barrier: bool,
+    /// Behave as if the kernel had no sockets that refuse descriptors
+    #[arg(long, hide = true)]
+    pub take_descriptors: bool,
 }
 
 /// What the daemon runs with.
@@ -99,6 +102,8 @@ pub struct Settings {
     pub first_position: u64,
     /// The barrier may be used where the kernel has it.
     pub use_barrier: bool,
+    /// Clients may send no descriptors, where the kernel can have sockets refuse them.
+    pub refuse_descriptors: bool,
     /// In the background: whoever started it waits to hear that it is ready.
     pub detached: bool,
     /// Where no service manager keeps what this process has, a small parent does.
@@ -168,6 +173,7 @@ impl Settings {
             log: arguments.log.clone(),
             first_position: arguments.first_position,
             use_barrier: !arguments.no_barrier,
+            refuse_descriptors: !arguments.take_descriptors,
             detached: arguments.detached,
             use_keeper: !arguments.no_keeper,
             kept: arguments.kept,

@@ -11,6 +11,7 @@ use libipc::lane::layout::Traffic;
 use libipc::sys::process;
 use tracing::{error, info, warn};
 
+use crate::client_socket::ClientSocket;
 use crate::keeper::{self, HandedOver};
 use crate::progress::{self, Progress};
 use crate::regions::MailboxRegions;
@@ -103,7 +104,7 @@ pub struct Recovered {
 /// What was kept for a session.
 #[derive(Default)]
 struct SessionParts {
-    socket: Option<OwnedFd>,
+    socket: Option<ClientSocket>,
     pidfd: Option<OwnedFd>,
     kept: Option<Rc<Kept>>,
 }
@@ -147,7 +148,8 @@ impl Contents {
                 Thing::Memory(file) => self.regions.add(file, fd, kept.clone()),
                 Thing::Socket => {
                     let session = self.sessions.entry(name.to_owned()).or_default();
-                    (session.socket, session.kept) = (Some(fd), Some(kept.clone()));
+                    let socket = Some(ClientSocket::found(fd));
+                    (session.socket, session.kept) = (socket, Some(kept.clone()));
                 }
                 Thing::Process => {
                     self.sessions.entry(name.to_owned()).or_default().pidfd = Some(fd);
@@ -223,7 +225,8 @@ pub fn recover(
             session = deadly.0,
             "a session's request has killed one daemon after the other: it is ended"
         );
-        sessions.retain(|session| session.id != deadly || end(session));
+        // Dropped, it is hung up on.
+        sessions.retain(|session| session.id != deadly);
         lost.push(deadly);
     }
     let noted = registry.session_ids().filter(|id| left.connections.get(&id.0).is_none());
@@ -255,12 +258,6 @@ pub fn recover(
     drop(contents);
     service.store().flush();
     Recovered { service, last_session, sessions, fresh }
-}
-
-/// Hangs up on a session that is to be no more.
-fn end(session: &Session) -> bool {
-    session.hang_up();
-    false
 }
 
 /// Whose request was in hand, if there is a store to tell the next one.

@@ -118,7 +118,7 @@ fn many_lanes_come_in_pages_that_fit() {
 
 #[test]
 fn bad_input_ends_its_session_with_a_reason_and_nothing_else() {
-    let daemon = Daemon::start();
+    let daemon = Daemon::taking_descriptors();
     let mut bystander = daemon.client();
     let good = encode(9, 0, &Request::Status).unwrap();
     let changed = |at: usize, byte: u8| {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{ChildStdin, Command, ExitStatus, Stdio};
@@ -45,6 +46,9 @@ impl Child {
     pub fn start(program: &Path, socket: &Path, who: Option<(u32, u32)>) -> Self {
         let mut command = Command::new(program);
         command.arg(socket);
+        if let Some(server) = socket.metadata().ok().map(|it| it.uid()).filter(|&uid| uid != 0) {
+            command.env("IPCD_TRUSTED_UID", server.to_string());
+        }
         if let Some((uid, gid)) = who {
             command.uid(uid).gid(gid);
         }

@@ -51,7 +51,7 @@ impl Found {
     #[must_use]
     pub fn hand(&self, name: &str, read_only: bool) -> Option<Handed> {
         let region = self.regions.get(name)?;
-        if read_only { region.read_only().ok() } else { Some(region.read_write()) }
+        Some(if read_only { region.read_only_later() } else { region.read_write() })
     }
 
     /// The mailboxes of which there is a roster.

@@ -99,7 +99,7 @@ impl Service {
             return;
         }
         if let Some(connection) = state.connections.get_mut(&session.0) {
-            let regions = descriptors.iter().map(|it| (it.region.to_string(), it.read_only));
+            let regions = descriptors.iter().map(|it| (it.name().to_owned(), it.is_read_only()));
             let (answer, regions) = (answer.to_vec(), regions.collect());
             connection.handled = Some(Handled { request, answer, regions });
         }
@@ -203,6 +203,20 @@ pub fn only_asks(request: &Request) -> bool {
             | Request::Show { .. }
             | Request::Status
             | Request::Find { .. }
+    )
+}
+
+/// Whether the answer to a request may have descriptors.
+#[must_use]
+pub fn hands_out(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Open { .. }
+            | Request::Fetch(_)
+            | Request::AddLane { .. }
+            | Request::OpenDirect { .. }
+            | Request::OpenReplies { .. }
+            | Request::OpenReply { .. }
     )
 }
 
