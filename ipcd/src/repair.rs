@@ -111,7 +111,7 @@ pub fn free_lane_if_drained(
         return false;
     };
     let (info, sent) = (slot.info, lane.sent());
-    let next_position = match drained(regions, &info) {
+    let end = match drained(regions, &info) {
         Drained::No => return false,
         Drained::Yes { at } => at,
         Drained::Corrupt { at } => {
@@ -123,10 +123,24 @@ pub fn free_lane_if_drained(
             at
         }
     };
+    let next_position = behind_claims(regions, index, end);
     regions.set_lane_state(&info, SlotState::Free);
     regions.remove_lane(index);
     registry.free_lane(mailbox_id, index, next_position.get(), sent);
     true
+}
+
+/// Where the next lane of a slot begins: behind where this one ended, and where no group's claim is. A receiver may have
+/// read that claim just now, and what its sender had published then; it is not to move the next lane's by it.
+fn behind_claims(regions: &MailboxRegions, index: u16, end: Position) -> Position {
+    let groups = (0u8..).zip(regions.all_cursors());
+    let claims: Vec<_> = groups.map(|(group, _)| regions.claimed(group, index)).collect();
+    let mut next = end.advance(1);
+    // Ends: there are fewer groups than positions.
+    while claims.contains(&next) {
+        next = next.advance(1);
+    }
+    next
 }
 
 /// Whether nothing of a mailbox is left to be taken, by any group, and nothing is in hand.

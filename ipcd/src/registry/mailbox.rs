@@ -572,8 +572,8 @@ impl Mailbox {
     }
 
     /// Frees a lane whose sender is gone; says who was charged for it, and what. The slot's next lane begins at
-    /// `next_position`: where this one ended, so that a receiver that still has the old lane mapped
-    /// finds nothing new in it, whatever it reads.
+    /// `next_position`: behind where this one ended, so that a receiver that still has the old lane mapped finds nothing in
+    /// it that it could claim, whatever it reads.
     pub fn free_lane(&mut self, index: u16, next_position: u64, sent: u64) -> Option<(u32, Usage)> {
         if !self.gone_lanes.remove(index) {
             return None;

@@ -413,7 +413,7 @@ fn a_mailbox_has_room_for_a_bounded_number_of_sender_uids() {
 }
 
 #[test]
-fn a_slots_next_lane_begins_where_the_last_one_ended() {
+fn a_slots_next_lane_begins_where_it_is_told_to() {
     let mut registry = with_mailbox(MailboxAttributes::default());
     let open = |registry: &mut Registry| {
         let admission = registry.open(id(0), &root(), &name(0), Role::Send, None).unwrap();
