@@ -251,6 +251,7 @@ pub fn recover(
         );
     }
     let mut service = Service::resumed(registry, barrier, backstage, regions, (state, progress));
+    service.find_more_to_do();
     for session in lost {
         service.end_session(session);
     }

@@ -199,8 +199,9 @@ impl<'a> Server<'a> {
                 EpollTimeout::try_from(left).unwrap_or(EpollTimeout::MAX)
             });
             let alert = self.alert_until.is_some_and(|until| Instant::now() < until);
-            let timeout =
-                if alert || !self.arrivals.is_empty() { EpollTimeout::ZERO } else { timeout };
+            let more = self.service.is_settled() && self.service.has_more_to_do();
+            let at_once = alert || more || !self.arrivals.is_empty();
+            let timeout = if at_once { EpollTimeout::ZERO } else { timeout };
             let count = match self.epoll.wait(&mut events, timeout) {
                 Err(nix::Error::EINTR) => continue,
                 result => result?,
@@ -228,6 +229,9 @@ impl<'a> Server<'a> {
             }
             self.try_again();
             self.look_again();
+            if self.service.is_settled() {
+                self.service.do_more();
+            }
             if self.service.restarts() {
                 return Ok(Ending::Again);
             }

@@ -245,7 +245,8 @@ impl Session {
         let caller = Caller { identity, groups: &self.groups };
         let asker = Asker { session: self.id, caller, barrier };
         *asks = only_asks(&request);
-        if hands_out(&request) && !way.may_ask(self.identity.uid) {
+        let over = hands_out(&request) && !way.may_ask(self.identity.uid);
+        if over || service.is_to_wait(&request) {
             return Ok(None);
         }
         service.handle(&asker, request).map(Some).map_err(|refusal| {

@@ -112,9 +112,6 @@ impl MailboxRegions {
         for freeing in &mailbox.freeing {
             self.show(&Show::Free(*freeing));
         }
-        for freeing in mailbox.freeing.iter().filter(|it| it.gone) {
-            self.show(&Show::Mend { group: freeing.group, slot: freeing.slot });
-        }
         self.give_letters_back(mailbox);
         for slot in mailbox.lanes() {
             let lane = &slot.info;
