@@ -122,7 +122,7 @@ fn each_quota_is_refused_by_name_and_given_back_to_the_last_byte() {
     let daemon = TestDaemon::start(&flags);
     let client = daemon.client();
     let idle = daemon.status(&client);
-    assert_eq!(idle.usage, Usage { sessions: 1, ..Usage::default() });
+    assert_eq!(idle.usage, Usage { sessions: 1, descriptors: 2, ..Usage::default() });
     for _ in 0..3 {
         client.create("a", &small()).expect("the first mailbox");
         client.create("b", &small().capacity_bytes(512 << 10)).expect("the second mailbox");

@@ -46,6 +46,9 @@ pub use stepped::{AtCall, Path as SteppedPath, Stepped, is_asleep};
 /// Two uids that own nothing and need no entry anywhere.
 pub const UIDS: [u32; 2] = [64001, 64002];
 
+/// A uid for a daemon that is neither root nor one of these.
+pub const DAEMON_UID: u32 = 64003;
+
 /// How long anything may take before a test calls it stuck. No test passes or fails by being faster.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -13,6 +13,7 @@ use libipc::protocol::{
 use libipc::regions::Cursors;
 use libipc::sync::Ordering::Relaxed;
 use libipc::sys::mapping::Access;
+use libipc::sys::socket;
 use libipc::{
     Client, Corrupt, MailboxName, MailboxOptions, Reason, ReceiveError, Refusal, Role, SendError,
     SlowGroup, TicketState, TryReceiveError,
@@ -71,7 +72,12 @@ fn expect_the_end(client: &RawClient, what: &str) {
 
 #[test]
 fn nonsense_on_the_control_socket_ends_that_session_alone_and_leaves_no_descriptor() {
-    let daemon = TestDaemon::start(&[]);
+    nonsense_ends_that_session_alone(&[], &[0]);
+    nonsense_ends_that_session_alone(&["--take-descriptors"], &[0, 1, 3, 253]);
+}
+
+fn nonsense_ends_that_session_alone(flags: &[&str], gifts: &[usize]) {
+    let daemon = TestDaemon::start(flags);
     let client = daemon.client_with("orders", &small());
     let (mut sender, mut receiver) =
         (client.sender("orders").unwrap(), client.receiver("orders").unwrap());
@@ -79,7 +85,7 @@ fn nonsense_on_the_control_socket_ends_that_session_alone_and_leaves_no_descript
     let before = (descriptors_of(daemon.pid()), daemon.status(&client).usage);
     let gift = std::fs::File::open("/dev/null").expect("a descriptor to give away");
     for (what, bytes) in nonsense() {
-        for gifts in [0, 1, 3, 253] {
+        for &gifts in gifts {
             for greeted in [true, false] {
                 let raw = if greeted { RawClient::greet } else { RawClient::connect };
                 let raw = raw(&daemon.socket());
@@ -100,8 +106,8 @@ fn nonsense_on_the_control_socket_ends_that_session_alone_and_leaves_no_descript
 }
 
 #[test]
-fn descriptors_that_come_with_a_good_request_end_the_session() {
-    let daemon = TestDaemon::start(&[]);
+fn descriptors_that_come_with_a_good_request_are_refused_or_end_the_session() {
+    let daemon = TestDaemon::start(&["--take-descriptors"]);
     let client = daemon.client();
     wait_until("only we are there", || daemon.status(&client).sessions == 1);
     let before = descriptors_of(daemon.pid());
@@ -113,6 +119,16 @@ fn descriptors_that_come_with_a_good_request_end_the_session() {
         expect_the_end(&raw, "descriptors");
     }
     wait_until("their descriptors are closed", || descriptors_of(daemon.pid()) == before);
+    let refusing = TestDaemon::start(&[]);
+    let mut raw = RawClient::greet(&refusing.socket());
+    if !socket::refuse_descriptors(&raw).unwrap() {
+        println!("SKIPPED: sockets that refuse descriptors (this kernel has none)");
+        return;
+    }
+    let bytes = encode(1, 1, &Request::Status).expect("it fits");
+    let refused = raw.send(&bytes, &[gift.as_fd()]).expect_err("no descriptor is taken");
+    assert_eq!(refused.raw_os_error(), Some(libc::EPERM));
+    assert!(matches!(raw.ask(&Request::Status).0, Answer::Status(_)), "the session goes on");
 }
 
 #[test]

@@ -27,6 +27,7 @@
 //! hold_batch MAX COUNT | send_reserved BYTES | send_numbered_batches ... | drain_batches ...   see bulk.rs
 //! labour_send ... | labour_call ... | labour_receive ...        see labour.rs
 //! crowd SESSIONS NAME... | flood | time_connections COUNT       see crowd.rs
+//! hoard SESSIONS COUNT NAME | read_hoard | spoil_hoard          see hoard.rs
 //! churn SEED PREFIX UNTIL | connects SOCKET UNTIL | send_tracked_numbered ID BYTES UNTIL   see churn.rs
 //! fork                                                          use everything in a child of fork
 //! attack ROLE NAME | rob ROLE NAME [GROUP]                      see attacks.rs
@@ -57,6 +58,8 @@ mod churn;
 mod completions;
 #[path = "misbehave/crowd.rs"]
 mod crowd;
+#[path = "misbehave/hoard.rs"]
+mod hoard;
 #[path = "misbehave/labour.rs"]
 mod labour;
 #[path = "misbehave/menace.rs"]
@@ -87,7 +90,8 @@ fn main() {
     answer("ok");
     let socket = client.socket_path().to_owned();
     let (kept, crowd) = (Vec::new(), Vec::new());
-    let mut state = State { client, socket, sender: None, receiver: None, kept, crowd };
+    let hoard = hoard::Hoard::default();
+    let mut state = State { client, socket, sender: None, receiver: None, kept, crowd, hoard };
     while let Some(line) = next_line() {
         let (verb, rest) = line.split_once(' ').unwrap_or((&line, ""));
         match state.obey(verb, rest) {
@@ -137,6 +141,7 @@ struct State {
     /// Whatever must stay open.
     kept: Vec<scribbles::Kept>,
     crowd: Vec<(Client, Vec<Sender>)>,
+    hoard: hoard::Hoard,
 }
 
 impl State {
@@ -212,6 +217,9 @@ impl State {
             "labour_call" => return labour::call(self.sender()?, &mut words),
             "labour_receive" => return labour::receive(self.receiver()?, &mut words),
             "crowd" => self.crowd.extend(crowd::gather(&self.socket, &mut words)?),
+            "hoard" => self.hoard.gather(&self.socket, &mut words)?,
+            "read_hoard" => return self.hoard.read(),
+            "spoil_hoard" => self.hoard.spoil(),
             "flood" => return crowd::flood(&self.socket),
             "time_connections" => return crowd::time(&self.socket, &mut words),
             "churn" | "connects" => return churn::obey(verb, &self.client, &mut words),

@@ -2,11 +2,10 @@
 
 use std::time::Instant;
 
-use libipc::protocol::{Answer, Refresh, Request};
-use libipc::{Client, MailboxOptions, Refusal, RequestError, Role};
+use libipc::{Client, MailboxOptions, Refusal, RequestError, Sender, SlowGroup};
 use tests::{
-    Baseline, RawClient, TestDaemon, UIDS, limit, limit_address_space, patience, skip_unless_root,
-    wait_until,
+    Baseline, Child, DAEMON_UID, TestDaemon, UIDS, descriptors_of, limit, limit_address_space,
+    patience, skip_unless_root, wait_until,
 };
 
 fn small() -> MailboxOptions {
@@ -25,8 +24,8 @@ fn refusal<T>(result: Result<T, RequestError>) -> Option<Refusal> {
 fn a_thousand_sessions_at_ten_mailboxes_are_served_and_leave_nothing() {
     const CHILDREN: usize = 4;
     const SESSIONS: usize = 250;
-    let flags = ["--lanes-max", "20000", "--sessions-max", "2000", "--log", "warn"];
-    let daemon = TestDaemon::start(&flags);
+    let flags = ["--lanes-max", "20000", "--sessions-max", "2000", "--descriptors-max", "20000"];
+    let daemon = TestDaemon::start(&[&flags[..], &["--log", "warn"]].concat());
     let client = daemon.client();
     let before = Baseline::take(&daemon, &client);
     let names: Vec<String> = (0..10).map(|n| format!("m{n}")).collect();
@@ -150,6 +149,154 @@ fn out_of_descriptors_the_daemon_says_so_and_serves_everybody_else() {
 }
 
 #[test]
+fn who_uses_its_descriptors_up_is_told_so_and_keeps_no_other_out() {
+    if skip_unless_root("another uid beside the greedy one") {
+        return;
+    }
+    let daemon = TestDaemon::start_kept_limited(2000, &["--log", "error"]);
+    let client = daemon.client();
+    let before = Baseline::take(&daemon, &client);
+    let groups = (0..8).try_fold(small(), |it, n| it.group(&format!("g{n}"), SlowGroup::Block));
+    let groups = groups.expect("eight groups");
+    let mut names = Vec::new();
+    // What has many descriptors first, then what has few.
+    for (kind, options) in [("g", &groups), ("m", &small())] {
+        let (more, why) = exhaust(|n| {
+            let name = format!("{kind}{n}");
+            client.create(&name, options).map(|()| name)
+        });
+        let uid = nix::unistd::geteuid().as_raw();
+        let Refusal::QuotaExceeded { uid: who, what, used, limit, .. } = &why else {
+            panic!("{why}")
+        };
+        assert_eq!((*who, what.as_str()), (uid, "descriptors"), "{why}");
+        assert!(*used + 10 >= *limit && *limit < 2000 / 4, "{why}");
+        names.extend(more);
+    }
+    let status = daemon.status(&client);
+    assert!(status.usage.descriptors < status.limits.descriptors, "{status:?}");
+    assert!(status.descriptors < status.descriptors_max / 2, "{status:?}");
+    // It can connect still, and give something back.
+    drop(daemon.client());
+    let mut other = daemon.child_as(UIDS[1]);
+    for command in ["create honest", "sender honest", "receiver honest", "send hello"] {
+        other.done(command);
+    }
+    assert_eq!(other.got("receive").text, "hello");
+    other.done("delete honest");
+    drop(other);
+    for name in names {
+        client.delete(&name).expect("ours");
+    }
+    before.check(&daemon, &client);
+}
+
+/// Bytes of the files in which a daemon writes what it knows.
+fn state_bytes(pid: u32) -> u64 {
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("a process of ours");
+    let paths = descriptors.flatten().map(|it| it.path());
+    let states = paths.filter(|path| {
+        std::fs::read_link(path).is_ok_and(|it| it.to_string_lossy().contains("ipcd.state"))
+    });
+    states.filter_map(|path| Some(std::fs::metadata(path).ok()?.len())).sum()
+}
+
+#[test]
+fn out_of_descriptors_a_kept_daemon_writes_its_state_anew_and_loses_nothing_when_it_dies() {
+    let flags = ["--descriptors-max", "100000", "--log", "warn"];
+    let daemon = TestDaemon::start_kept_limited(400, &flags);
+    let client = daemon.client();
+    let before = Baseline::take(&daemon, &client);
+    client.create("steady", &small().lanes_max(1000)).expect("a mailbox");
+    let mut steady = client.sender("steady").expect("a lane");
+    steady.send(b"do not lose me").expect("there is room");
+    let (lanes, why) = exhaust(|_| client.sender("steady"));
+    assert!(matches!(why, Refusal::Resources { .. }), "{why}");
+    let connect = || libipc::ClientOptions::new().socket(daemon.socket()).connect();
+    let sessions: Vec<_> = std::iter::repeat_with(connect).map_while(Result::ok).collect();
+    // Every change goes into the log, until that is so long that it is written anew.
+    let mut longest = 0;
+    wait_until("the log is written anew", || {
+        for _ in 0..100 {
+            client.close("steady").and_then(|()| client.open("steady")).expect("ours");
+        }
+        let bytes = state_bytes(daemon.pid());
+        longest = longest.max(bytes);
+        bytes < longest / 2 || daemon.log().contains("cannot write the state")
+    });
+    assert!(longest > 1 << 19, "{longest} bytes");
+    assert!(!daemon.log().contains("cannot write the state"), "{}", daemon.log());
+    let count = lanes.len() as u32 + 1;
+    daemon.kill_kept();
+    let summary = client.show("steady").expect("it is there").summary;
+    assert_eq!((summary.senders, summary.queued_messages), (count, 1));
+    let descriptors = descriptors_of(daemon.pid());
+    assert!(descriptors > 330, "{descriptors}: it is where its predecessor was");
+    steady.send(b"nor me").expect("its link is as it was");
+    drop((lanes, sessions));
+    // The slots were full of others: this is the first for which there is a place.
+    wait_until("the lanes are free", || client.show("steady").expect("ours").summary.senders == 1);
+    let mut receiver = client.receiver("steady").expect("a place");
+    for text in [&b"do not lose me"[..], b"nor me"] {
+        let delivery = receiver.receive_deadline(patience()).expect("a message");
+        assert_eq!(delivery.into_bytes(), text);
+    }
+    drop((steady, receiver));
+    client.delete("steady").expect("ours");
+    before.check(&daemon, &client);
+}
+
+#[test]
+fn a_state_that_cannot_be_written_holds_requests_up_and_loses_nothing() {
+    const MAILBOXES: usize = 500;
+    let daemon = TestDaemon::start_kept(&["--log", "warn"]);
+    let client = daemon.client();
+    let before = Baseline::take(&daemon, &client);
+    for n in 0..MAILBOXES {
+        client.create(&format!("m{n}"), &small()).expect("a mailbox");
+    }
+    let mut sender = client.sender("m0").expect("a lane");
+    let mut receiver = client.receiver("m0").expect("a place");
+    let bytes = state_bytes(daemon.pid());
+    assert!(bytes > 1 << 15, "{bytes} bytes");
+    let closed = || client.list().expect("a list").iter().filter(|it| !it.open).count();
+    for (round, killed) in [(0, false), (1, true), (2, false)] {
+        let said = daemon.log().matches("cannot write the state: ").count();
+        // What the daemon says still fits into its file, and what it knows does not.
+        limit(daemon.pid(), "--fsize=16384:");
+        let name = format!("m{}", 7 + round);
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| client.close(&name));
+            wait_until("it cannot be written", || {
+                daemon.log().matches("cannot write the state: ").count() > said
+            });
+            // Messages do not need it; nobody is told what a successor would not know.
+            for n in 0..100u32 {
+                sender.send(&n.to_le_bytes()).expect("there is room");
+                let delivery = receiver.receive_deadline(patience()).expect("a message");
+                assert_eq!(delivery.into_bytes(), n.to_le_bytes());
+            }
+            assert!(!asked.is_finished(), "it was answered before it was written down");
+            match killed {
+                true => drop(daemon.kill_kept()),
+                false => limit(daemon.pid(), "--fsize=unlimited:"),
+            }
+            asked.join().expect("no panic").expect("it was asked once, and done");
+        });
+        assert_eq!(closed(), round + 1);
+    }
+    daemon.kill_kept();
+    assert_eq!((closed(), client.list().expect("a list").len()), (3, MAILBOXES));
+    sender.send(b"and on").expect("there is room");
+    assert_eq!(receiver.receive_deadline(patience()).expect("a message").into_bytes(), b"and on");
+    drop((sender, receiver));
+    for summary in client.list().expect("a list") {
+        client.delete(summary.name.as_str()).expect("ours");
+    }
+    before.check(&daemon, &client);
+}
+
+#[test]
 fn out_of_address_space_the_daemon_says_so_and_serves_everybody_else() {
     let daemon = TestDaemon::start(&["--log", "error"]);
     let client = daemon.client();
@@ -175,53 +322,84 @@ fn out_of_address_space_the_daemon_says_so_and_serves_everybody_else() {
     before.check(&daemon, &client);
 }
 
-/// Descriptors on their way to clients that do not read them, up to as many as the daemon may have there.
+/// A daemon without the rights of root, one mailbox of which an answer has more than twenty descriptors, and who holds its
+/// lanes.
+fn with_lanes(descriptors_max: u32) -> (TestDaemon, Client, Baseline, Vec<Sender>) {
+    let daemon = TestDaemon::start_kept_as(DAEMON_UID, descriptors_max, &["--log", "warn"]);
+    let client = daemon.client();
+    let before = Baseline::take(&daemon, &client);
+    client.create("steady", &small().mode(0o666)).expect("a mailbox");
+    let senders = (0..20).map(|_| client.sender("steady").expect("a lane")).collect();
+    (daemon, client, before, senders)
+}
+
+/// Holds that something is done soon, whoever does not read; or has those gone.
+fn done_beside(hoards: &mut Vec<Child>, what: &str, act: impl FnOnce() + Send) {
+    std::thread::scope(|scope| {
+        let acting = scope.spawn(act);
+        let end = patience();
+        while !acting.is_finished() && Instant::now() < end {
+            std::thread::yield_now();
+        }
+        let done = acting.is_finished();
+        if !done {
+            // Or it would not end.
+            hoards.clear();
+        }
+        assert!(done, "never, beside who does not read: {what}");
+    });
+}
+
+#[test]
+fn descriptors_that_one_uid_does_not_read_hold_up_its_own_answers_alone() {
+    if skip_unless_root("a daemon of another uid") {
+        return;
+    }
+    let (daemon, client, before, senders) = with_lanes(780);
+    let mut hoards = vec![daemon.child_as(UIDS[0])];
+    // One that ends before it has read what it was sent.
+    hoards[0].done("hoard 1 10 steady");
+    hoards[0].done("spoil_hoard");
+    wait_until("that session is over", || daemon.status(&client).sessions == 2);
+    for _ in 0..4 {
+        hoards[0].done("hoard 1 10 steady");
+        hoards[0].done("spoil_hoard");
+    }
+    hoards[0].done("hoard 4 20 steady");
+    for what in ["create a mailbox, open it and use it", "the same once more"] {
+        done_beside(&mut hoards, what, || {
+            goes_on(&daemon, &client);
+            client.create("another", &small()).expect("a mailbox");
+            client.delete("another").expect("ours");
+            drop(daemon.client());
+        });
+        // A successor neither has to wait for those who do not read, nor forgets them.
+        daemon.kill_kept();
+    }
+    assert!(!daemon.log().contains("on their way"), "{}", daemon.log());
+    drop((hoards, senders));
+    nobody_at(&client);
+    client.delete("steady").expect("ours");
+    before.check(&daemon, &client);
+}
+
+/// Descriptors on their way to clients of several uids that do not read them, up to as many as the daemon may have there.
 #[test]
 fn descriptors_that_nobody_reads_hold_answers_up_and_end_no_session() {
     if skip_unless_root("a daemon of another uid") {
         return;
     }
-    const LANES: usize = 20;
     const ASKED: usize = 60;
-    let daemon = TestDaemon::start_as(UIDS[0], 300, &["--log", "warn"]);
-    let client = daemon.client();
-    let before = Baseline::take(&daemon, &client);
-    client.create("steady", &small()).expect("a mailbox");
-    let senders: Vec<_> = (0..LANES).map(|_| client.sender("steady").expect("a lane")).collect();
-    let mut greedy = [(); 3].map(|()| {
-        let mut raw = RawClient::greet(&daemon.socket());
-        let (opened, _) = raw.open("steady", Role::Receive).expect("a place");
-        (raw, Request::Fetch(Refresh { link: opened.link, after: 0 }))
-    });
-    let ask = |(raw, everything): &mut (RawClient, Request)| {
-        for _ in 0..ASKED {
-            raw.tell(everything);
-        }
-    };
-    // One alone has no more than 250 of them on their way: others are answered at once.
-    ask(&mut greedy[0]);
-    let answered = std::thread::scope(|scope| {
-        let others = scope.spawn(|| goes_on(&daemon, &client));
-        let end = patience();
-        while !others.is_finished() && Instant::now() < end {
-            std::thread::yield_now();
-        }
-        let answered = others.is_finished();
-        if !answered {
-            // Or they would wait for ever.
-            while greedy[0].0.receive().is_some() && !others.is_finished() {}
-        }
-        answered
-    });
-    assert!(answered, "others wait for a client that does not read");
-    assert!(!daemon.log().contains("on their way"), "{}", daemon.log());
-    greedy[1..].iter_mut().for_each(ask);
-    let [first, others @ ..] = greedy;
+    let (daemon, client, before, senders) = with_lanes(780);
+    let other = daemon.client();
+    let conspirators = [UIDS[0], UIDS[1], DAEMON_UID, DAEMON_UID + 1];
+    let mut hoards = conspirators.map(|uid| daemon.child_as(uid));
+    hoards.iter_mut().for_each(|child| drop(child.done(&format!("hoard 1 {ASKED} steady"))));
     wait_until("no more may be on their way", || daemon.log().contains("on their way"));
+    let [mut first, others @ ..] = hoards;
     let waiting = std::thread::scope(|scope| {
         let opening = scope.spawn(|| client.receiver("steady").map(drop));
         // What needs no descriptor is answered meanwhile.
-        let other = daemon.client();
         (0..100).for_each(|_| drop(other.show("steady").expect("an answer")));
         let waiting = !opening.is_finished();
         drop(others);
@@ -230,12 +408,10 @@ fn descriptors_that_nobody_reads_hold_answers_up_and_end_no_session() {
     });
     assert!(waiting, "there was nothing to wait for");
     // Who reads after all gets all that it has asked for.
-    for _ in 0..ASKED {
-        let (answer, descriptors) = first.0.receive().expect("an answer");
-        assert!(matches!(answer, Answer::Fetched(_)), "{answer:?}");
-        assert!(descriptors.len() >= LANES, "{}", descriptors.len());
-    }
-    drop((first, senders));
+    let came: usize = first.done("read_hoard").parse().expect("a number");
+    assert!(came >= ASKED * senders.len(), "{came}");
+    drop((first, senders, other));
+    nobody_at(&client);
     client.delete("steady").expect("ours");
     before.check(&daemon, &client);
 }

@@ -349,7 +349,7 @@ fn what_happens_while_no_daemon_is_there_is_made_good() {
 
 #[test]
 fn a_thousand_mailboxes_come_back_with_what_is_in_them() {
-    let daemon = TestDaemon::start_kept(&["--log", "warn"]);
+    let daemon = TestDaemon::start_kept(&["--log", "warn", "--descriptors-max", "10000"]);
     let client = daemon.client();
     let before = Baseline::take(&daemon, &client);
     for number in 0..1000u32 {

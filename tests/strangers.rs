@@ -16,7 +16,8 @@ use libipc::{
 };
 use tests::numbered::{self, Census, Entry, check_order};
 use tests::{
-    Baseline, Child, Dice, Got, TestDaemon, UIDS, patience, seed, skip_unless_root, wait_until,
+    Baseline, Child, DAEMON_UID, Dice, Got, TestDaemon, UIDS, patience, seed, skip_unless_root,
+    wait_until,
 };
 
 /// The number with which the honest sender signs.
@@ -241,13 +242,15 @@ fn who_writes_at_random_into_all_that_it_may_as_a_receiver_spoils_its_own_mailbo
 
 /// Holds that somebody of another uid connects, sends and is received from while one uid floods the daemon, which
 /// has all back afterwards.
-fn flooded(command: &str) {
+fn flooded(command: &str, flags: &[&str]) {
     const MESSAGES: u64 = 20_000;
     if skip_unless_root(command) {
         return;
     }
     let seed = seed();
-    let daemon = TestDaemon::start(&["--sessions-max", "200", "--log", "error"]);
+    // Without the rights of root: it is that whom the kernel sets limits.
+    let flags = [&["--sessions-max", "200", "--log", "error"], flags].concat();
+    let daemon = TestDaemon::start_kept_as(DAEMON_UID, 20_000, &flags);
     let client = daemon.client();
     let before = Baseline::take(&daemon, &client);
     client.create("orders", &small().mode(0o622)).unwrap();
@@ -279,17 +282,22 @@ fn flooded(command: &str) {
 
 #[test]
 fn a_flood_of_requests_whose_answers_nobody_reads_keeps_nobody_out() {
-    flooded("menace requests orders");
+    flooded("menace requests orders", &[]);
 }
 
 #[test]
 fn a_flood_of_half_messages_keeps_nobody_out() {
-    flooded("menace halves");
+    flooded("menace halves", &[]);
 }
 
 #[test]
 fn a_flood_of_descriptors_keeps_nobody_out_and_leaves_none() {
-    flooded("menace descriptors");
+    flooded("menace descriptors", &[]);
+}
+
+#[test]
+fn a_flood_of_descriptors_that_the_kernel_lets_through_keeps_nobody_out_and_leaves_none() {
+    flooded("menace descriptors", &["--take-descriptors"]);
 }
 
 #[test]

@@ -27,7 +27,7 @@ use libipc::lane::hints;
 use libipc::lane::layout::Claim;
 use libipc::lane::memory::{RecordMarks, RingMemory};
 use libipc::lane::park::{self, Park, Rung, Woke};
-use libipc::lane::position::{Position, record_granules};
+use libipc::lane::position::{Position, RECORD_HEADER_BYTES, record_granules};
 use libipc::lane::repair;
 use libipc::lane::ring::{LaneWriter, NoRoom};
 use libipc::lane::turn;
@@ -302,7 +302,8 @@ impl World {
     fn publish(&self, lane: u16, len: usize) {
         let lane = if lane == 0 && self.moved_on.get() { 1 } else { lane };
         let Ok(mut giver) = self.givers[usize::from(lane)].try_borrow_mut() else { return };
-        let len = book::BYTES_MIN + len % (CAPACITY as usize * 16 - 16 - book::BYTES_MIN + 1);
+        let len = book::BYTES_MIN
+            + len % (CAPACITY as usize * 16 - RECORD_HEADER_BYTES - book::BYTES_MIN + 1);
         let granules = record_granules(len);
         if !giver.writer.has_room(granules) {
             match giver.writer.find_room(granules) {

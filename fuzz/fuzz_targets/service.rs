@@ -33,7 +33,7 @@ use nix::sys::uio::pwrite;
 use words::Word;
 
 const LIMITS: Usage =
-    Usage { mailboxes: 4, lanes: 8, sessions: 4, bytes: 8 << 20, dead_letters: 4 };
+    Usage { mailboxes: 4, lanes: 8, sessions: 4, bytes: 8 << 20, dead_letters: 4, descriptors: 32 };
 const SESSIONS: u8 = 5;
 const STEPS_MAX: usize = 60;
 /// Descriptors that members remember.
@@ -242,7 +242,7 @@ impl World {
         let (_, came) = decode::<Answer>(&bytes, descriptors.len()).expect("we have written it");
         assert_eq!(came, answer);
         let mut given = self.given.borrow_mut();
-        given.extend(descriptors.into_iter().map(|handed| handed.fd));
+        given.extend(descriptors.iter().filter_map(|handed| handed.fd().cloned()));
         while given.len() > KEPT_MAX {
             given.pop_front();
         }

@@ -123,6 +123,7 @@ pub(crate) struct Detail {
     #[serde(flatten)]
     mailbox: Mailbox,
     reserved_bytes: u64,
+    descriptors: u64,
     fences: bool,
     dropped_messages: u64,
     dead_lettered_messages: u64,
@@ -135,6 +136,7 @@ impl From<&MailboxDetail> for Detail {
         Self {
             mailbox: (&detail.summary).into(),
             reserved_bytes: detail.reserved_bytes,
+            descriptors: detail.descriptors,
             fences: detail.fences,
             dropped_messages: detail.dropped_messages,
             dead_lettered_messages: detail.dead_lettered_messages,

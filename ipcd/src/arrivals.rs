@@ -6,16 +6,17 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::os::fd::OwnedFd;
 
 use libipc::sys::socket;
+
+use crate::client_socket::ClientSocket;
 
 /// Connections of one uid that wait at most; more are closed at once.
 const WAITING_A_UID: usize = 1024;
 
 /// Who waits to be let in. `T` is a connection.
 #[derive(Debug)]
-pub struct Arrivals<T = OwnedFd> {
+pub struct Arrivals<T = ClientSocket> {
     waiting: BTreeMap<u32, VecDeque<T>>,
     /// The uid that was let in last.
     last: u32,
@@ -32,7 +33,7 @@ impl Arrivals {
     ///
     /// # Errors
     /// What the kernel said when it was asked who connects.
-    pub fn come(&mut self, connection: OwnedFd) -> io::Result<()> {
+    pub fn come(&mut self, connection: ClientSocket) -> io::Result<()> {
         let uid = socket::peer_credentials(&connection)?.uid();
         self.add(uid, connection);
         Ok(())

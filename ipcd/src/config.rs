@@ -10,7 +10,7 @@ use libipc::lane::position::POSITION_BITS;
 use libipc::protocol::{PRIVATE_SOCKET, SYSTEM_SOCKET, Usage};
 use serde::Deserialize;
 
-use crate::registry::quota::{DEFAULT_LIMITS, Quotas};
+use crate::registry::quota::{DEFAULT_LIMITS, Quotas, descriptors_a_uid};
 
 /// Where the settings are read from if nobody says otherwise.
 pub const CONFIG_FILE: &str = "/etc/ipcd.toml";
@@ -49,6 +49,9 @@ pub struct Arguments {
     /// Dead letters that one uid's mailboxes may have
     #[arg(long, value_name = "COUNT")]
     pub dead_letters_max: Option<u64>,
+    /// Descriptors that ipcd may keep for one uid [default: a quarter of all that it may have]
+    #[arg(long, value_name = "COUNT")]
+    pub descriptors_max: Option<u64>,
     /// Log this much: error, warn, info, debug, trace, or a filter as in RUST_LOG
     #[arg(long, value_name = "LEVEL", env = "RUST_LOG", default_value = "info")]
     pub log: String,
@@ -76,6 +79,9 @@ pub struct Arguments {
     /// Behave as if the kernel refused the barrier
     #[arg(long, hide = true)]
     pub no_barrier: bool,
+    /// Behave as if the kernel had no sockets that refuse descriptors
+    #[arg(long, hide = true)]
+    pub take_descriptors: bool,
 }
 
 /// What the daemon runs with.
@@ -89,14 +95,15 @@ pub struct Settings {
     pub private: bool,
     /// Exit after so long without work.
     pub idle_exit: Option<Duration>,
-    /// Limits.
-    pub quotas: Quotas,
+    limits: Limits,
     /// What to log.
     pub log: String,
     /// Where new lanes begin.
     pub first_position: u64,
     /// The barrier may be used where the kernel has it.
     pub use_barrier: bool,
+    /// Clients may send no descriptors, where the kernel can have sockets refuse them.
+    pub refuse_descriptors: bool,
     /// In the background: whoever started it waits to hear that it is ready.
     pub detached: bool,
     /// Where no service manager keeps what this process has, a small parent does.
@@ -117,6 +124,16 @@ impl Settings {
         Self::put_together(arguments, &file)
     }
 
+    /// What uids may use, where the daemon may keep so many descriptors for all of them.
+    #[must_use]
+    pub fn quotas(&self, descriptors: u64) -> Quotas {
+        let Limits { all, flags, users } = &self.limits;
+        let descriptors = descriptors_a_uid(descriptors, self.private);
+        let default = override_limits(Usage { descriptors, ..DEFAULT_LIMITS }, all);
+        let users = users.iter().map(|(&uid, limits)| (uid, override_limits(default, limits)));
+        Quotas::new(override_limits(default, flags), users.collect())
+    }
+
     /// Puts command line and the text of a file together.
     ///
     /// # Errors
@@ -126,13 +143,12 @@ impl Settings {
     }
 
     fn put_together(arguments: &Arguments, file: &File) -> anyhow::Result<Self> {
-        let default = override_limits(DEFAULT_LIMITS, &file.limits);
         let mut users = HashMap::new();
         for (uid, limits) in &file.users {
             let number = uid.parse().with_context(|| {
                 format!("[users.{uid:?}] in the configuration: use a numeric uid")
             })?;
-            users.insert(number, override_limits(default, limits));
+            users.insert(number, *limits);
         }
         let flags = FileLimits {
             mailboxes: arguments.mailboxes_max,
@@ -140,6 +156,7 @@ impl Settings {
             sessions: arguments.sessions_max,
             bytes: arguments.bytes_max.map(Bytes),
             dead_letters: arguments.dead_letters_max,
+            descriptors: arguments.descriptors_max,
         };
         let socket = match &arguments.socket {
             Some(path) => path.clone(),
@@ -152,15 +169,24 @@ impl Settings {
             socket_mode: arguments.socket_mode.unwrap_or(mode),
             private: arguments.private,
             idle_exit: arguments.private.then(|| Duration::from_secs(arguments.idle_exit)),
-            quotas: Quotas::new(override_limits(default, &flags), users),
+            limits: Limits { all: file.limits, flags, users },
             log: arguments.log.clone(),
             first_position: arguments.first_position,
             use_barrier: !arguments.no_barrier,
+            refuse_descriptors: !arguments.take_descriptors,
             detached: arguments.detached,
             use_keeper: !arguments.no_keeper,
             kept: arguments.kept,
         })
     }
+}
+
+/// The limits as they were written.
+#[derive(Clone, Debug)]
+struct Limits {
+    all: FileLimits,
+    flags: FileLimits,
+    users: HashMap<u32, FileLimits>,
 }
 
 fn private_socket() -> anyhow::Result<PathBuf> {
@@ -180,7 +206,7 @@ struct File {
     users: BTreeMap<String, FileLimits>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileLimits {
     mailboxes: Option<u64>,
@@ -188,6 +214,7 @@ struct FileLimits {
     sessions: Option<u64>,
     bytes: Option<Bytes>,
     dead_letters: Option<u64>,
+    descriptors: Option<u64>,
 }
 
 /// A number of bytes, written as a number or with a unit.
@@ -219,6 +246,7 @@ fn override_limits(base: Usage, changes: &FileLimits) -> Usage {
         sessions: changes.sessions.unwrap_or(base.sessions),
         bytes: changes.bytes.map_or(base.bytes, |bytes| bytes.0),
         dead_letters: changes.dead_letters.unwrap_or(base.dead_letters),
+        descriptors: changes.descriptors.unwrap_or(base.descriptors),
     }
 }
 
@@ -281,11 +309,24 @@ mod tests {
     fn flags_go_before_the_file_and_users_before_the_rest() {
         let text = "[limits]\nlanes = 5\nbytes = \"4GiB\"\n[users.\"1000\"]\nmailboxes = 1\n";
         let settings = read(text, &["--lanes-max", "6"]).unwrap();
-        let all = settings.quotas.limits(1);
+        let quotas = settings.quotas(20_000);
+        let all = quotas.limits(1);
         assert_eq!((all.lanes, all.bytes), (6, 4 << 30));
         assert_eq!(all.mailboxes, DEFAULT_LIMITS.mailboxes);
-        let user = settings.quotas.limits(1000);
+        let user = quotas.limits(1000);
         assert_eq!((user.lanes, user.bytes, user.mailboxes), (5, 4 << 30, 1));
+    }
+
+    #[test]
+    fn a_uid_has_a_quarter_of_the_descriptors_unless_somebody_says_otherwise() {
+        let limit = |text: &str, flags: &[&str], uid| {
+            read(text, flags).unwrap().quotas(20_000).limits(uid).descriptors
+        };
+        assert_eq!(limit("", &[], 1), 5000);
+        assert_eq!(limit("", &["--private"], 1), 17_500);
+        let text = "[limits]\ndescriptors = 70\n[users.\"1000\"]\ndescriptors = 80\n";
+        assert_eq!((limit(text, &[], 1), limit(text, &[], 1000)), (70, 80));
+        assert_eq!(limit(text, &["--descriptors-max", "90"], 1), 90);
     }
 
     #[test]

@@ -55,8 +55,7 @@ pub fn bind(settings: &Settings) -> anyhow::Result<Option<Listener>> {
     let _ = nix::unistd::setsid();
     let deadline = Instant::now() + OTHER_LISTENS_WITHIN;
     loop {
-        let bound = Listener::bind(&settings.socket, settings.socket_mode, settings.private);
-        match bound {
+        match Listener::bind(&settings.socket, settings.into()) {
             Ok(listener) => return Ok(Some(listener)),
             Err(error) if error.is::<AnotherDaemon>() => {
                 if connect_to(&settings.socket).is_ok() {

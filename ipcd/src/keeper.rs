@@ -2,20 +2,23 @@
 //!
 //! It has no registry and reads nothing of what it keeps: descriptors come with a name and go by it, in systemd's own
 //! words (`FDSTORE=1`, `FDNAME=`, `FDSTOREREMOVE=1`). It talks with the daemon over a pair of sockets, so nobody else can
-//! talk with either, and each learns of the other's end. A new daemon gets all that is kept over that line, too: through
-//! the environment, as systemd does it, no more than 128 KiB of names would fit.
+//! talk with either, and each learns of the other's end. A new daemon is started with all that is kept open, as systemd
+//! starts one, and so nothing can be in the way of that: neither what clients have not read nor a limit. What is which it
+//! is told over the line: into the environment no more than 128 KiB of names would fit.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use libipc::sys::process::inherited_fd;
 use libipc::sys::socket::{receive, send};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::signalfd::SignalFd;
@@ -23,6 +26,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socketpair
 use nix::unistd::Pid;
 use tracing::{error, info, warn};
 
+use crate::closers;
 use crate::config::Settings;
 use crate::detach;
 use crate::startup::{self, Listener};
@@ -40,7 +44,7 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 /// How long it sleeps, in milliseconds, before it looks for more behind a word of the daemon's.
 const NAP_MS: u8 = 2;
 
-/// Descriptors in one message of a hand-over.
+/// Descriptors of which one message of a hand-over tells.
 const A_MESSAGE: usize = 128;
 const MESSAGE_BYTES: usize = 16 << 10;
 const HANDED: &str = "HANDED";
@@ -75,7 +79,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
                 return Ok(0);
             }
         },
-        None => Listener::bind(&settings.socket, settings.socket_mode, settings.private)?,
+        None => Listener::bind(&settings.socket, settings.into())?,
     };
     let program = std::env::current_exe().context("cannot find this program's file")?;
     let mut keeper = Keeper {
@@ -88,7 +92,9 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
         ready_now: false,
         kept: BTreeMap::new(),
     };
-    keeper.keep_going()
+    let result = keeper.keep_going();
+    keeper.end();
+    result
 }
 
 struct Keeper {
@@ -105,6 +111,13 @@ struct Keeper {
 }
 
 impl Keeper {
+    /// Leaves what is kept to the end of this process.
+    fn end(self) {
+        let Self { listener, kept, .. } = self;
+        listener.end();
+        kept.into_values().flatten().for_each(std::mem::forget);
+    }
+
     fn keep_going(&mut self) -> anyhow::Result<u8> {
         let mut hasty = 0;
         loop {
@@ -173,7 +186,7 @@ impl Keeper {
         }
     }
 
-    /// Starts a daemon, hands it what is kept, and keeps what it says until it has ended.
+    /// Starts a daemon, tells it what is kept, and keeps what it says until it has ended.
     fn run_once(&mut self) -> anyhow::Result<ExitStatus> {
         self.ready_now = false;
         let flags = SockFlag::SOCK_CLOEXEC;
@@ -188,6 +201,16 @@ impl Keeper {
         child.wait().context("cannot wait for the daemon")
     }
 
+    /// All that a daemon is to have, by name.
+    fn things(&self) -> Vec<(&str, BorrowedFd<'_>)> {
+        let mut things = vec![(LISTENER, self.listener.socket.as_fd())];
+        things.extend(self.listener.lock().map(|lock| (LOCK, lock)));
+        let kept = self.kept.iter();
+        things
+            .extend(kept.flat_map(|(name, fds)| fds.iter().map(|fd| (name.as_str(), fd.as_fd()))));
+        things
+    }
+
     fn start(&self, line: OwnedFd) -> io::Result<Child> {
         let arguments = std::env::args_os().skip(1).chain([OsString::from("--kept")]);
         let mut command = Command::new(&self.program);
@@ -199,19 +222,25 @@ impl Keeper {
             // That is where whoever started us hears from us.
             command.stdout(Stdio::null());
         }
-        command.spawn()
+        // Nobody else starts anything here.
+        self.bequeath(FdFlag::empty())?;
+        let child = command.spawn();
+        self.bequeath(FdFlag::FD_CLOEXEC)?;
+        child
+    }
+
+    /// Says whether a program that is started gets what is kept.
+    fn bequeath(&self, flags: FdFlag) -> io::Result<()> {
+        let mut things = self.things().into_iter();
+        things.try_for_each(|(_, fd)| fcntl(fd, FcntlArg::F_SETFD(flags)).map(drop))?;
+        Ok(())
     }
 
     fn hand_over(&self, line: &OwnedFd) -> io::Result<()> {
-        let mut things = vec![(LISTENER, self.listener.socket.as_fd())];
-        things.extend(self.listener.lock().map(|lock| (LOCK, lock)));
-        let kept = self.kept.iter();
-        things
-            .extend(kept.flat_map(|(name, fds)| fds.iter().map(|fd| (name.as_str(), fd.as_fd()))));
-        for things in things.chunks(A_MESSAGE) {
-            let (names, fds): (Vec<_>, Vec<_>) = things.iter().copied().unzip();
-            let message = format!("{HANDED}\n{}", names.join("\n"));
-            retry(|| send(line.as_fd(), message.as_bytes(), &fds, false))?;
+        for things in self.things().chunks(A_MESSAGE) {
+            let named = things.iter().map(|(name, fd)| format!("\n{name} {}", fd.as_raw_fd()));
+            let message = format!("{HANDED}{}", named.collect::<String>());
+            retry(|| send(line.as_fd(), message.as_bytes(), &[], false))?;
         }
         retry(|| send(line.as_fd(), END.as_bytes(), &[], false))
     }
@@ -281,7 +310,10 @@ impl Keeper {
             Some(name) if says("FDSTORE=1") => {
                 self.kept.entry(name.to_owned()).or_default().extend(received.descriptors);
             }
-            Some(name) if says("FDSTOREREMOVE=1") => drop(self.kept.remove(name)),
+            Some(name) if says("FDSTOREREMOVE=1") => {
+                // A socket may have something in it whose end waits.
+                self.kept.remove(name).into_iter().flatten().for_each(closers::close);
+            }
             _ => {}
         }
         if says("READY=1") {
@@ -294,14 +326,11 @@ impl Keeper {
     }
 }
 
-/// Calls until no signal interrupts, and until the other side has taken enough of the descriptors on their way.
+/// Calls until no signal interrupts.
 fn retry(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     loop {
         match call() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.raw_os_error() == Some(libc::ETOOMANYREFS) => {
-                std::thread::sleep(Duration::from_millis(1));
-            }
             result => return result,
         }
     }
@@ -329,7 +358,10 @@ pub fn take_over() -> anyhow::Result<HandedOver> {
         let mut lines = message.lines();
         match lines.next() {
             Some(HANDED) if !received.truncated => {
-                for (name, fd) in lines.zip(received.descriptors) {
+                for line in lines {
+                    let (name, number) = line.split_once(' ').context("the keeper is not ours")?;
+                    let fd = inherited_fd(number.parse().context("the keeper is not ours")?)
+                        .context("what the keeper has handed over is not open")?;
                     if name == LOCK {
                         lock = Some(fd);
                     } else {
@@ -338,7 +370,7 @@ pub fn take_over() -> anyhow::Result<HandedOver> {
                 }
             }
             Some(END) => return Ok(HandedOver { line, lock, named }),
-            _ => bail!("the keeper ended, or out of descriptors, before all was handed over"),
+            _ => bail!("the keeper ended before all was handed over"),
         }
     }
 }

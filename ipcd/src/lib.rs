@@ -2,8 +2,9 @@
 //! never in the path of a message.
 //!
 //! One thread, one epoll loop. From the outside in: [`config`] settings, [`startup`] the socket and
-//! what the kernel must have, [`detach`] the background, [`server`] the loop, [`session`] one client, [`service`] what each
-//! request does, [`registry`] who has what (pure state), [`regions`] the shared memory, [`repair`] what
+//! what the kernel must have, [`detach`] the background, [`server`] the loop, [`arrivals`] who waits to be let in,
+//! [`session`] one client, [`client_socket`] its socket, which [`closers`] close, [`on_the_way`] what clients have not
+//! read, [`service`] what each request does, [`registry`] who has what (pure state), [`regions`] the shared memory, [`repair`] what
 //! members leave behind, [`report`] what people are told.
 //!
 //! The daemon may die at any moment. What its successor needs lies in descriptors that others hold ([`store`]): systemd, or
@@ -11,9 +12,12 @@
 //! was in hand in another ([`progress`]), and [`recovery`] begins with that.
 
 pub mod arrivals;
+pub mod client_socket;
+pub mod closers;
 pub mod config;
 pub mod detach;
 pub mod keeper;
+pub mod on_the_way;
 pub mod progress;
 pub mod recovery;
 pub mod regions;

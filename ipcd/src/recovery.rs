@@ -1,7 +1,7 @@
 //! What this daemon begins with: what it was started with, and what a predecessor has left in the store.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -11,6 +11,7 @@ use libipc::lane::layout::Traffic;
 use libipc::sys::process;
 use tracing::{error, info, warn};
 
+use crate::client_socket::ClientSocket;
 use crate::keeper::{self, HandedOver};
 use crate::progress::{self, Progress};
 use crate::regions::MailboxRegions;
@@ -22,7 +23,7 @@ use crate::registry::quota::Quotas;
 use crate::service::Service;
 use crate::service::settle::begin_state;
 use crate::session::{Descriptors, Session};
-use crate::state::{self, Left, StateError};
+use crate::state::{self, Left, LogFile, StateError};
 use crate::store::{Kept, Store, Thing, what_is};
 
 /// Descriptors that this process was started with.
@@ -103,7 +104,7 @@ pub struct Recovered {
 /// What was kept for a session.
 #[derive(Default)]
 struct SessionParts {
-    socket: Option<OwnedFd>,
+    socket: Option<ClientSocket>,
     pidfd: Option<OwnedFd>,
     kept: Option<Rc<Kept>>,
 }
@@ -113,7 +114,7 @@ struct SessionParts {
 struct Contents {
     regions: Found,
     sessions: HashMap<String, SessionParts>,
-    states: Vec<(File, Rc<Kept>)>,
+    states: Vec<LogFile>,
     progress: Option<(OwnedFd, Rc<Kept>)>,
 }
 
@@ -139,7 +140,7 @@ impl Contents {
         for fd in fds {
             match what_is(fd.as_fd()) {
                 Thing::Memory(file) if file == state::NAME => {
-                    self.states.push((fd.into(), kept.clone()))
+                    self.states.push(LogFile::found(fd.into(), kept.clone()));
                 }
                 Thing::Memory(file) if file == progress::NAME => {
                     self.progress = Some((fd, kept.clone()));
@@ -147,7 +148,8 @@ impl Contents {
                 Thing::Memory(file) => self.regions.add(file, fd, kept.clone()),
                 Thing::Socket => {
                     let session = self.sessions.entry(name.to_owned()).or_default();
-                    (session.socket, session.kept) = (Some(fd), Some(kept.clone()));
+                    let socket = Some(ClientSocket::found(fd));
+                    (session.socket, session.kept) = (socket, Some(kept.clone()));
                 }
                 Thing::Process => {
                     self.sessions.entry(name.to_owned()).or_default().pidfd = Some(fd);
@@ -166,17 +168,23 @@ impl Contents {
 
     /// Reads the state that counts; `None` if there is none.
     fn read_state(&mut self, registry: &mut Registry) -> Option<Left> {
-        let numbered = self.states.iter().filter_map(|(file, _)| match state::sequence(file) {
-            Ok(number) => Some((number, file)),
-            Err(StateError::Ended) => None,
-            Err(error) => {
+        let files = std::mem::take(&mut self.states).into_iter();
+        let mut files: Vec<_> = files.map(|file| (state::header(file.file()), file)).collect();
+        for error in files.iter().filter_map(|(header, _)| header.as_ref().err()) {
+            // One of the two has yet to be written, or was just being.
+            if !matches!(error, StateError::Unfinished) {
                 error!(%error, "a predecessor's state is of no use");
-                None
             }
-        });
-        let (_, file) = numbered.max_by_key(|&(number, _)| number)?;
-        match state::read(file, registry) {
-            Ok(left) => Some(left),
+        }
+        files.sort_by_key(|(header, _)| Reverse(header.as_ref().map_or(0, |it| it.sequence)));
+        let mut files = files.into_iter();
+        let (header, file) = files.next()?;
+        let header = header.ok().filter(|header| !header.ended)?;
+        match state::read(file.file(), registry) {
+            Ok((left, written)) => {
+                let spare = files.next().map(|(_, file)| file);
+                Some(Left { log: Some((file, header.sequence, written)), spare, ..left })
+            }
             Err(error) => {
                 error!(%error, "a predecessor's state is of no use: its mailboxes and sessions end");
                 None
@@ -217,13 +225,14 @@ pub fn recover(
             session = deadly.0,
             "a session's request has killed one daemon after the other: it is ended"
         );
-        sessions.retain(|session| session.id != deadly || end(session));
+        // Dropped, it is hung up on.
+        sessions.retain(|session| session.id != deadly);
         lost.push(deadly);
     }
     let noted = registry.session_ids().filter(|id| left.connections.get(&id.0).is_none());
     lost.extend(noted.collect::<Vec<_>>());
     let last_session = left.last_session;
-    let went_on = left.sequence != 0;
+    let went_on = left.log.is_some();
     // What nobody has noted is a new connection; without a state it is anything.
     let names: Vec<String> = contents.sessions.keys().cloned().collect();
     let fresh = names.iter().filter(|_| went_on).filter_map(|name| contents.session(name));
@@ -242,6 +251,7 @@ pub fn recover(
         );
     }
     let mut service = Service::resumed(registry, barrier, backstage, regions, (state, progress));
+    service.find_more_to_do();
     for session in lost {
         service.end_session(session);
     }
@@ -249,12 +259,6 @@ pub fn recover(
     drop(contents);
     service.store().flush();
     Recovered { service, last_session, sessions, fresh }
-}
-
-/// Hangs up on a session that is to be no more.
-fn end(session: &Session) -> bool {
-    session.hang_up();
-    false
 }
 
 /// Whose request was in hand, if there is a store to tell the next one.

@@ -46,15 +46,49 @@ pub struct Region {
     kept: Option<Rc<Kept>>,
 }
 
-/// A descriptor to be handed to a client, and of which region it is.
+/// A descriptor to be handed to a client. One that can only be read is opened for it, and need not be kept open all the
+/// time that an answer waits.
 #[derive(Clone, Debug)]
 pub struct Handed {
-    /// The descriptor.
-    pub fd: Rc<OwnedFd>,
+    region: Region,
+    read_only: bool,
+    reopened: Option<Rc<OwnedFd>>,
+}
+
+impl Handed {
     /// The region's name.
-    pub region: Rc<str>,
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.region.name
+    }
+
     /// It can only be read.
-    pub read_only: bool,
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// What is handed over; nothing, while it is put down.
+    #[must_use]
+    pub fn fd(&self) -> Option<&Rc<OwnedFd>> {
+        if self.read_only { self.reopened.as_ref() } else { Some(&self.region.fd) }
+    }
+
+    /// Has it open.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn take_up(&mut self) -> io::Result<()> {
+        if self.read_only && self.reopened.is_none() {
+            self.reopened = Some(Rc::new(self.region.reopen()?));
+        }
+        Ok(())
+    }
+
+    /// Keeps nothing open for it but the region.
+    pub fn put_down(&mut self) {
+        self.reopened = None;
+    }
 }
 
 impl Region {
@@ -104,7 +138,7 @@ impl Region {
     /// A descriptor that reads and writes.
     #[must_use]
     pub fn read_write(&self) -> Handed {
-        Handed { fd: self.fd.clone(), region: self.name.clone(), read_only: false }
+        Handed { region: self.clone(), read_only: false, reopened: None }
     }
 
     /// A descriptor that can only be read and mapped for reading.
@@ -112,10 +146,21 @@ impl Region {
     /// # Errors
     /// What the kernel said.
     pub fn read_only(&self) -> io::Result<Handed> {
+        let mut handed = self.read_only_later();
+        handed.take_up()?;
+        Ok(handed)
+    }
+
+    /// The same, put down.
+    #[must_use]
+    pub fn read_only_later(&self) -> Handed {
+        Handed { region: self.clone(), read_only: true, reopened: None }
+    }
+
+    fn reopen(&self) -> io::Result<OwnedFd> {
         let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        let fd = Rc::new(nix::fcntl::open(path.as_str(), flags, Mode::empty())?);
-        Ok(Handed { fd, region: self.name.clone(), read_only: true })
+        Ok(nix::fcntl::open(path.as_str(), flags, Mode::empty())?)
     }
 
     /// Bytes of it that are in memory.
@@ -634,10 +679,15 @@ mod tests {
         let more = fcntl(&region, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE));
         assert_eq!(more, Err(nix::Error::EPERM));
         assert_eq!(fstat(&region).unwrap().st_mode & 0o7777, 0o600);
-        let read_only = region.read_only().unwrap().fd;
-        assert!(pwrite(&read_only, b"x", 0).is_err());
-        let mut flags = fcntl(&read_only, FcntlArg::F_GETFD).unwrap();
+        let mut read_only = region.read_only().unwrap();
+        let fd = read_only.fd().unwrap().clone();
+        assert!(pwrite(&fd, b"x", 0).is_err());
+        let mut flags = fcntl(&fd, FcntlArg::F_GETFD).unwrap();
         flags &= libc::FD_CLOEXEC;
         assert_eq!(flags, libc::FD_CLOEXEC);
+        read_only.put_down();
+        assert!(read_only.fd().is_none() && Rc::strong_count(&fd) == 1);
+        read_only.take_up().unwrap();
+        assert!(pwrite(read_only.fd().unwrap(), b"x", 0).is_err());
     }
 }

@@ -6,6 +6,7 @@ use libipc::lane::position::{Position, granules_of};
 use libipc::lane::repair::{
     Held, discard_slot, held_by_gone, lane_is_drained, lane_is_held, mend_slot, slot_is_idle,
 };
+use libipc::lane::tidy;
 use libipc::protocol::{LaneInfo, LaneTicket};
 use tracing::{debug, warn};
 
@@ -18,16 +19,20 @@ use crate::registry::{Ended, Registry};
 /// Lanes, and slots of each group, that one sweep looks at: a sweep is part of somebody's request.
 const SWEEP_MAX: usize = 64;
 
-/// Shows the members that a link's holder is gone, and offers again what it had in hand. What the
-/// link held is `Gone` in the registry already; [`sweep`] frees it.
-pub fn mend_member(mailbox: &mut Mailbox, regions: &mut MailboxRegions, ended: &Ended) {
+/// Shows the members that a link's holder is gone. What the link held is `Gone` in the registry already; what a receiver had
+/// in hand is [`mend_slot_of`]'s, and [`sweep`] frees what nobody needs any more.
+pub fn show_member_gone(mailbox: &Mailbox, regions: &mut MailboxRegions, ended: &Ended) {
     match ended.role {
         LinkRole::Send => {
             for &lane in &ended.lanes {
                 show_gone(mailbox, regions, lane);
             }
         }
-        LinkRole::Receive { group, slot } => mend_receiver(mailbox, regions, group, slot),
+        LinkRole::Receive { group, slot } => {
+            regions.clear_sleeping(group, slot);
+            regions.set_receiver_state(group, slot, SlotState::Gone);
+            regions.leave_line(group, slot);
+        }
         LinkRole::Observe => {}
     }
 }
@@ -41,10 +46,8 @@ pub fn show_gone(mailbox: &Mailbox, regions: &mut MailboxRegions, lane: LaneTick
     }
 }
 
-fn mend_receiver(mailbox: &mut Mailbox, regions: &MailboxRegions, group: u8, slot: u16) {
-    regions.clear_sleeping(group, slot);
-    regions.set_receiver_state(group, slot, SlotState::Gone);
-    regions.leave_line(group, slot);
+/// Offers again what a receiver that is gone has in its slot, or counts it as dropped where nothing comes twice.
+pub fn mend_slot_of(mailbox: &mut Mailbox, regions: &MailboxRegions, group: u8, slot: u16) {
     let Some(cursors) = regions.cursors(group) else { return };
     if mailbox.drops_oldest(group) {
         // What its receivers get they get at most once: it may have been in hand.
@@ -60,6 +63,47 @@ fn mend_receiver(mailbox: &mut Mailbox, regions: &MailboxRegions, group: u8, slo
         let mended = mend_slot(cursors, slot);
         debug!(mailbox = %mailbox.name, group, slot, ?mended, "receiver gone");
     }
+}
+
+/// Puts right what no receiver that is there has written, and none could mend: somebody may have left it who was not
+/// honest. Says whether there was anything.
+pub fn tidy(mailbox: &mut Mailbox, regions: &MailboxRegions) -> bool {
+    let mut anything = false;
+    for group in 0..mailbox.groups().len() as u8 {
+        let (Some(cursors), Some(table)) =
+            (regions.cursors(group), mailbox.groups().get(usize::from(group)))
+        else {
+            continue;
+        };
+        let gone = (0u16..).zip(table.slots()).filter(|(_, it)| it.state == SlotState::Gone);
+        let mended = |&slot: &u16| !table.is_held_back(slot) && !mailbox.frees_of_gone(group, slot);
+        for slot in gone.map(|(slot, _)| slot).filter(mended) {
+            // Once more, should somebody have written there since: it does no harm.
+            if mailbox.drops_oldest(group) {
+                discard_slot(cursors, slot);
+            } else {
+                mend_slot(cursors, slot);
+            }
+        }
+        let state = |slot: u16| {
+            table.slots().get(usize::from(slot)).map_or(SlotState::Free, |slot| slot.state)
+        };
+        let granules = |lane: u16| {
+            let slot = mailbox.lanes().get(usize::from(lane));
+            let there = slot.filter(|slot| slot.state != SlotState::Free);
+            there.map(|slot| granules_of(slot.info.capacity_bytes))
+        };
+        let tidied = tidy::tidy(cursors, state, granules);
+        if tidied.anything {
+            warn!(mailbox = %mailbox.name, group, lost = tidied.lost, "put right what no honest receiver leaves");
+        }
+        if let Some(table) = mailbox.group_mut(group).filter(|_| tidied.lost > 0) {
+            table.dropped = table.dropped.saturating_add(tidied.lost);
+            regions.publish_dropped(mailbox);
+        }
+        anything |= tidied.anything;
+    }
+    anything
 }
 
 /// Counts what a slot holds as dropped, and frees it once the state has that.
@@ -111,7 +155,7 @@ pub fn free_lane_if_drained(
         return false;
     };
     let (info, sent) = (slot.info, lane.sent());
-    let next_position = match drained(regions, &info) {
+    let end = match drained(regions, &info) {
         Drained::No => return false,
         Drained::Yes { at } => at,
         Drained::Corrupt { at } => {
@@ -123,10 +167,24 @@ pub fn free_lane_if_drained(
             at
         }
     };
+    let next_position = behind_claims(regions, index, end);
     regions.set_lane_state(&info, SlotState::Free);
     regions.remove_lane(index);
     registry.free_lane(mailbox_id, index, next_position.get(), sent);
     true
+}
+
+/// Where the next lane of a slot begins: behind where this one ended, and where no group's claim is. A receiver may have
+/// read that claim just now, and what its sender had published then; it is not to move the next lane's by it.
+fn behind_claims(regions: &MailboxRegions, index: u16, end: Position) -> Position {
+    let groups = (0u8..).zip(regions.all_cursors());
+    let claims: Vec<_> = groups.map(|(group, _)| regions.claimed(group, index)).collect();
+    let mut next = end.advance(1);
+    // Ends: there are fewer groups than positions.
+    while claims.contains(&next) {
+        next = next.advance(1);
+    }
+    next
 }
 
 /// Whether nothing of a mailbox is left to be taken, by any group, and nothing is in hand.

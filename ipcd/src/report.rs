@@ -158,6 +158,7 @@ pub fn show(
     MailboxDetail {
         summary: summary(service, mailbox, &counts),
         reserved_bytes: mailbox.reserved_bytes(),
+        descriptors: mailbox.owner_usage().descriptors + mailbox.lane_count(),
         fences: mailbox.fences,
         dropped_messages: mailbox.groups().iter().map(|group| group.dropped).sum(),
         dead_lettered_messages: mailbox.groups().iter().map(|group| group.dead_lettered).sum(),

@@ -1,10 +1,10 @@
 //! The epoll loop: accepts clients, gives each its turn, notices who has died.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -14,9 +14,12 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use tracing::{debug, info, warn};
 
 use crate::arrivals::Arrivals;
+use crate::client_socket::ClientSocket;
+use crate::on_the_way::{OnTheWay, SESSION_MAX};
 use crate::registry::link::SessionId;
 use crate::service::Service;
 use crate::session::{Descriptors, Next, Session};
+use crate::startup::descriptor_limit;
 use crate::store::Kept;
 
 /// Connections accepted before the sessions have their turn: the kernel's line, in which all uids stand, is to be short.
@@ -34,6 +37,8 @@ const ALERT: Duration = Duration::from_micros(50);
 
 /// When an answer that could not be sent yet is tried again, where nothing tells that it could be.
 const TRY_AGAIN: Duration = Duration::from_millis(10);
+/// When it is looked whether clients whose sessions are over have read what they were sent.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Events taken in one go.
 const EVENTS: usize = 256;
@@ -70,10 +75,19 @@ pub struct Server<'a> {
     last: u64,
     /// Sessions over their uid's quota, by uid.
     unwelcome: HashMap<u32, usize>,
+    /// Descriptors that clients have not read yet.
+    way: OnTheWay,
+    /// Sessions that are over, whose clients have some to read still: only from our end can that be seen. With their uids.
+    parted: HashMap<SessionId, (u32, ClientSocket)>,
+    parted_at: Instant,
     /// Sessions whose answers are to be tried again, and since when they are put off.
     put_off: Vec<u64>,
     put_off_at: Instant,
     reserve: Option<File>,
+    /// Connections wait until then: there is no descriptor for them, nor one to turn them away with.
+    deaf_until: Option<Instant>,
+    /// Connections take no descriptors.
+    refuse: bool,
     idle_exit: Option<Duration>,
     busy: Instant,
     watchdog: Option<Duration>,
@@ -111,9 +125,14 @@ impl<'a> Server<'a> {
             sessions: HashMap::new(),
             last: 0,
             unwelcome: HashMap::new(),
+            way: OnTheWay::new(descriptor_limit()),
+            parted: HashMap::new(),
+            parted_at: Instant::now(),
             put_off: Vec::new(),
             put_off_at: Instant::now(),
             reserve: open_reserve(),
+            deaf_until: None,
+            refuse: true,
             idle_exit: None,
             busy: Instant::now(),
             watchdog: None,
@@ -131,6 +150,13 @@ impl<'a> Server<'a> {
         self
     }
 
+    /// Whether connections are to take no descriptors, where the kernel can have them do so.
+    #[must_use]
+    pub fn refusing_descriptors(mut self, refuse: bool) -> Self {
+        self.refuse = refuse;
+        self
+    }
+
     /// Tells the service manager every so often that the loop is alive.
     #[must_use]
     pub fn watched(mut self, every: Option<Duration>) -> Self {
@@ -142,6 +168,10 @@ impl<'a> Server<'a> {
     pub fn adopt(&mut self, last: u64, sessions: Vec<Session>, fresh: Vec<Descriptors>) {
         self.last = last;
         for session in sessions {
+            if socket::unread(session.socket.as_fd()).is_ok_and(|bytes| bytes > 0) {
+                // How many descriptors that is, nobody knows any more.
+                self.way.sent(session.identity.uid, session.id, SESSION_MAX);
+            }
             self.watch(session);
         }
         for Descriptors { socket, kept, .. } in fresh {
@@ -162,18 +192,16 @@ impl<'a> Server<'a> {
                     info!("idle: no session and no mailbox");
                     return Ok(Ending::Over);
                 }
-                left if !self.put_off.is_empty() => {
-                    Some(left.map_or(TRY_AGAIN, |left| left.min(TRY_AGAIN)))
-                }
-                left => left,
+                left => self.try_again_timeout(left),
             };
             let timeout = timeout.map_or(EpollTimeout::NONE, |left| {
                 let left = left + Duration::from_millis(1);
                 EpollTimeout::try_from(left).unwrap_or(EpollTimeout::MAX)
             });
             let alert = self.alert_until.is_some_and(|until| Instant::now() < until);
-            let timeout =
-                if alert || !self.arrivals.is_empty() { EpollTimeout::ZERO } else { timeout };
+            let more = self.service.is_settled() && self.service.has_more_to_do();
+            let at_once = alert || more || !self.arrivals.is_empty();
+            let timeout = if at_once { EpollTimeout::ZERO } else { timeout };
             let count = match self.epoll.wait(&mut events, timeout) {
                 Err(nix::Error::EINTR) => continue,
                 result => result?,
@@ -200,6 +228,13 @@ impl<'a> Server<'a> {
                 }
             }
             self.try_again();
+            self.look_again();
+            if self.service.is_settled() {
+                self.service.do_more();
+            }
+            if self.service.restarts() {
+                return Ok(Ending::Again);
+            }
             self.admit_some();
         }
     }
@@ -211,23 +246,71 @@ impl<'a> Server<'a> {
             && self.put_off.contains(&(token / 2))
     }
 
-    /// Tries to send the answers that were put off.
+    fn has_put_off(&self) -> bool {
+        !self.put_off.is_empty() || !self.service.is_settled() || self.deaf_until.is_some()
+    }
+
+    /// How long the loop may sleep, given what is to be tried again.
+    fn try_again_timeout(&self, left: Option<Duration>) -> Option<Duration> {
+        let again = match () {
+            () if self.has_put_off() => Some(TRY_AGAIN),
+            () => (!self.parted.is_empty()).then_some(LOOK_AGAIN),
+        };
+        left.into_iter().chain(again).min()
+    }
+
+    /// Tries once more what was put off: to write the state, and then to send answers.
     fn try_again(&mut self) {
-        if self.put_off.is_empty() || self.put_off_at.elapsed() < TRY_AGAIN {
+        if !self.has_put_off() || self.put_off_at.elapsed() < TRY_AGAIN {
             return;
         }
         self.put_off_at = Instant::now();
-        for number in std::mem::take(&mut self.put_off) {
-            self.turn(number);
+        if !self.service.is_settled() {
+            self.service.settle();
+        }
+        self.listen_again();
+        let put_off = std::mem::take(&mut self.put_off);
+        let sessions = put_off.iter().filter_map(|number| self.sessions.get(number));
+        let uids: BTreeSet<u32> = sessions.map(|session| session.identity.uid).collect();
+        for uid in uids {
+            self.recount(uid);
+        }
+        for number in put_off {
+            self.turn(number, false);
+        }
+    }
+
+    /// Looks which of a uid's clients have read all that they were sent; says whether any has.
+    fn recount(&mut self, uid: u32) -> bool {
+        let mut any = false;
+        for id in self.way.unread(uid) {
+            let there = self.sessions.get(&id.0).map(|session| session.socket.as_fd());
+            let socket = there.or_else(|| self.parted.get(&id).map(|(_, socket)| socket.as_fd()));
+            let unread = socket.map(socket::unread);
+            if unread.is_none_or(|bytes| bytes.is_ok_and(|bytes| bytes == 0)) {
+                self.way.was_read(uid, id);
+                self.parted.remove(&id);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Lets go of the sockets of sessions that are over once their clients have read all, or are gone.
+    fn look_again(&mut self) {
+        if self.parted.is_empty() || self.parted_at.elapsed() < LOOK_AGAIN {
+            return;
+        }
+        self.parted_at = Instant::now();
+        let uids: BTreeSet<u32> = self.parted.values().map(|&(uid, _)| uid).collect();
+        for uid in uids {
+            self.recount(uid);
         }
     }
 
     /// Ends every mailbox and every session.
     pub fn stop(&mut self) {
         self.service.end_all();
-        for session in self.sessions.values() {
-            session.hang_up();
-        }
         self.sessions.clear();
     }
 
@@ -259,7 +342,7 @@ impl<'a> Server<'a> {
 
     fn accept_some(&mut self) {
         for _ in 0..ACCEPTS_A_TURN {
-            let error = match socket::accept(self.listener) {
+            let error = match ClientSocket::accept(self.listener, self.refuse) {
                 Ok(socket) => match self.arrivals.come(socket) {
                     Ok(()) => continue,
                     Err(error) => error,
@@ -288,13 +371,35 @@ impl<'a> Server<'a> {
     /// Out of descriptors: the connection that waits is closed by means of the one in reserve, so that
     /// its client learns of it and the loop does not spin.
     fn turn_one_away(&mut self) {
-        warn!("out of descriptors: a connection was turned away; raise LimitNOFILE");
         self.reserve = None;
-        drop(socket::accept(self.listener));
+        if ClientSocket::accept(self.listener, self.refuse).is_ok() {
+            warn!("out of descriptors: a connection was turned away; raise LimitNOFILE");
+        }
         self.reserve = open_reserve();
+        if self.reserve.is_none() {
+            // It is closed by a thread of its own, a moment later.
+            self.deaf_until = Some(Instant::now() + TRY_AGAIN);
+            self.listen(EpollFlags::empty());
+        }
     }
 
-    fn admit(&mut self, socket: OwnedFd, kept: Option<Rc<Kept>>) {
+    /// Goes on accepting connections, if that had to wait.
+    fn listen_again(&mut self) {
+        if self.deaf_until.is_some_and(|until| Instant::now() >= until) {
+            self.reserve = open_reserve();
+            self.deaf_until = None;
+            self.listen(EpollFlags::EPOLLIN);
+        }
+    }
+
+    fn listen(&self, interest: EpollFlags) {
+        let mut event = EpollEvent::new(interest, LISTENER);
+        if let Err(error) = self.epoll.modify(self.listener, &mut event) {
+            warn!(%error, "cannot watch the socket that listens");
+        }
+    }
+
+    fn admit(&mut self, socket: ClientSocket, kept: Option<Rc<Kept>>) {
         self.last += 1;
         let id = SessionId(self.last);
         let mut session = match Session::new(id, socket, kept, &self.service) {
@@ -350,16 +455,27 @@ impl<'a> Server<'a> {
         if token & PIDFD != 0 {
             self.end(token / 2, "its process died");
         } else {
-            self.turn(token / 2);
+            self.turn(token / 2, true);
         }
         let end = Instant::now();
         *spent += end - begin;
         self.alert_until = Some(end + ALERT);
     }
 
-    fn turn(&mut self, number: u64) {
+    /// Has a session sent what waits, and asked what it has to ask. `recounts`: it is looked anew what its uid has to read,
+    /// should that be in its way.
+    fn turn(&mut self, number: u64, recounts: bool) {
         let Some(session) = self.sessions.get_mut(&number) else { return };
-        let next = session.turn(&mut self.service, &mut self.buffer);
+        let uid = session.identity.uid;
+        let mut next = session.turn(&mut self.service, &mut self.way, &mut self.buffer);
+        if next == Next::Later
+            && recounts
+            && self.recount(uid)
+            && let Some(session) = self.sessions.get_mut(&number)
+        {
+            next = session.turn(&mut self.service, &mut self.way, &mut self.buffer);
+        }
+        let Some(session) = self.sessions.get(&number) else { return };
         let interest = match next {
             Next::Read => EpollFlags::EPOLLIN,
             Next::Write => EpollFlags::EPOLLOUT,
@@ -376,6 +492,18 @@ impl<'a> Server<'a> {
         }
     }
 
+    /// Hangs up on a client. What it was sent counts until it has read that.
+    fn part(&mut self, session: Session) {
+        let (id, uid, socket) = session.end();
+        let unread = socket::unread(socket.as_fd()).is_ok_and(|bytes| bytes > 0);
+        if unread && self.way.unread(uid).contains(&id) {
+            self.way.waits(uid, id, 0);
+            self.parted.insert(id, (uid, socket));
+        } else {
+            self.way.forget(uid, id);
+        }
+    }
+
     /// Ends a session and mends what it leaves. Dropping its descriptors takes them out of the epoll.
     fn end(&mut self, number: u64, why: &str) {
         let Some(session) = self.sessions.remove(&number) else { return };
@@ -389,9 +517,17 @@ impl<'a> Server<'a> {
         }
         debug!(session = number, who = %session.identity, why, "session over");
         self.service.end_session(session.id);
-        session.hang_up();
-        drop(session);
-        self.service.store().flush();
+        self.part(session);
+        if self.service.is_settled() {
+            self.service.store().flush();
+        }
+    }
+}
+
+impl Drop for Server<'_> {
+    /// Sessions that are there still go on with a successor.
+    fn drop(&mut self) {
+        self.sessions.drain().for_each(|(_, session)| session.leave());
     }
 }
 

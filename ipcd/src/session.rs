@@ -7,22 +7,22 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
-use std::sync::{OnceLock, mpsc};
 
 use libipc::lane::layout::LAYOUT_VERSION;
 use libipc::protocol::{
-    Answer, DESCRIPTORS_MAX, Identity, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, Refusal, Request,
-    decode, encode, frame,
+    Answer, Identity, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, Refusal, Request, decode, encode, frame,
 };
-use libipc::sys::socket::{self, Received};
+use libipc::sys::socket::{self, Peeked};
 use libipc::sys::{process, socket::peer_pidfd};
 use nix::sys::socket::{setsockopt, sockopt};
 use tracing::{debug, warn};
 
+use crate::client_socket::ClientSocket;
+use crate::on_the_way::OnTheWay;
 use crate::regions::Handed;
 use crate::registry::link::SessionId;
 use crate::registry::permission::Caller;
-use crate::service::settle::only_asks;
+use crate::service::settle::{hands_out, only_asks};
 use crate::service::{Asker, Reply, Service};
 use crate::state::Connection;
 use crate::store::Kept;
@@ -37,7 +37,7 @@ pub enum Next {
     Read,
     /// Its answer waits: wait until its socket is writable.
     Write,
-    /// Its answer waits for descriptors on their way to be read: try again later.
+    /// Its answer waits for something of which nothing tells: try again later.
     Later,
     /// It is over.
     End,
@@ -61,14 +61,12 @@ pub struct Session {
     /// Who connected.
     pub identity: Identity,
     /// Its socket.
-    pub socket: OwnedFd,
+    pub socket: ClientSocket,
     /// Readable when its process has died.
     pub pidfd: OwnedFd,
     groups: Vec<u32>,
     stage: Stage,
     waiting: Option<(Vec<u8>, Vec<Handed>)>,
-    /// Descriptors sent since the client was last seen to have read all.
-    unread: usize,
     /// The kernel takes no more descriptors now, and that was said.
     held_up: bool,
     /// Its descriptors in the store.
@@ -82,7 +80,7 @@ impl Session {
     /// What the kernel said; ESRCH if the process is gone already.
     pub fn new(
         id: SessionId,
-        socket: OwnedFd,
+        socket: ClientSocket,
         kept: Option<Rc<Kept>>,
         service: &Service,
     ) -> io::Result<Self> {
@@ -100,18 +98,7 @@ impl Session {
             None => Some(Rc::new(service.store().keep(&[socket.as_fd(), pidfd.as_fd()])?)),
         };
         let stage = Stage::Fresh;
-        Ok(Self {
-            id,
-            identity,
-            socket,
-            pidfd,
-            groups,
-            stage,
-            waiting: None,
-            unread: 0,
-            held_up: false,
-            kept,
-        })
+        Ok(Self { id, identity, socket, pidfd, groups, stage, waiting: None, held_up: false, kept })
     }
 
     /// A session that a predecessor has begun. `answer`: the one that it gave last, which the client may not have.
@@ -132,9 +119,9 @@ impl Session {
         };
         let groups = process::peer_groups(&socket)?;
         let stage = connection.barrier.map_or(Stage::Fresh, |barrier| Stage::Talking { barrier });
-        let (waiting, unread, held_up, kept) = (None, 0, false, Some(kept));
+        let (waiting, held_up, kept) = (None, false, Some(kept));
         let mut session =
-            Self { id, identity, socket, pidfd, groups, stage, waiting, unread, held_up, kept };
+            Self { id, identity, socket, pidfd, groups, stage, waiting, held_up, kept };
         let handled = connection.handled.as_ref().map(|handled| handled.request);
         if handled.is_some() && session.next_request()? == handled {
             let gone = || io::Error::other("a region of the answer that it waits for is gone");
@@ -143,16 +130,16 @@ impl Session {
         Ok(session)
     }
 
-    /// The number of the request that waits in the socket.
+    /// The number of the request that waits in the socket, if one does that may be answered.
     fn next_request(&self) -> io::Result<Option<u64>> {
         let mut buffer = [0; frame::HEADER_BYTES];
         let received = match socket::peek(self.socket.as_fd(), &mut buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             result => result?,
         };
-        close_elsewhere(received.descriptors);
         let bytes = buffer.get(..received.len).unwrap_or_default();
-        Ok((!bytes.is_empty()).then(|| frame::request_number(bytes)))
+        let is_one = !bytes.is_empty() && !received.has_descriptors;
+        Ok(is_one.then(|| frame::request_number(bytes)))
     }
 
     /// The name of its descriptors in the store.
@@ -161,13 +148,16 @@ impl Session {
         self.kept.as_ref().map_or_else(String::new, |kept| kept.name())
     }
 
-    /// Hangs up, whoever else has the socket.
-    pub fn hang_up(&self) {
-        // Fails only if the other side has hung up already.
-        let _ = nix::sys::socket::shutdown(
-            std::os::fd::AsRawFd::as_raw_fd(&self.socket),
-            nix::sys::socket::Shutdown::Both,
-        );
+    /// Hangs up; says who that was, and gives the socket.
+    #[must_use]
+    pub fn end(self) -> (SessionId, u32, ClientSocket) {
+        self.socket.hang_up();
+        (self.id, self.identity.uid, self.socket)
+    }
+
+    /// Leaves its socket open: a successor goes on with it.
+    pub fn leave(self) {
+        self.socket.leave();
     }
 
     /// Notes that its uid has too many sessions.
@@ -182,9 +172,12 @@ impl Session {
     }
 
     /// Sends what waits, then answers some requests.
-    pub fn turn(&mut self, service: &mut Service, buffer: &mut [u8]) -> Next {
+    pub fn turn(&mut self, service: &mut Service, way: &mut OnTheWay, buffer: &mut [u8]) -> Next {
         for _ in 0..REQUESTS_A_TURN {
-            match self.flush(service) {
+            if !service.is_settled() {
+                return Next::Later;
+            }
+            match self.flush(service, way) {
                 Ok(Next::Read) => {}
                 Ok(next) => return next,
                 Err(error) => return self.lost(&error),
@@ -203,14 +196,21 @@ impl Session {
             let request = frame::request_number(bytes);
             let mut asks = false;
             service.enter(self.id);
-            let result = self.answer(service, bytes, &received, &mut asks);
-            close_elsewhere(received.descriptors);
+            let result = self.answer(service, way, bytes, &received, &mut asks);
             let ends = matches!(&result, Err((_, End::Yes)));
-            let reply = result.unwrap_or_else(|(refusal, _)| Answer::Refused(refusal).into());
+            let reply = result.unwrap_or_else(|(refusal, _)| Some(Answer::Refused(refusal).into()));
+            let Some(reply) = reply else {
+                service.leave();
+                return Next::Later;
+            };
             self.queue(request, reply);
             if ends {
                 service.leave();
-                let _ = self.flush(service);
+                // Where something came with it, it stays in the socket: to throw that away may take long.
+                let _ = match received.has_descriptors {
+                    true => self.send(service, way),
+                    false => self.flush(service, way),
+                };
                 return Next::End;
             }
             self.settle(service, request, asks);
@@ -218,21 +218,26 @@ impl Session {
                 break;
             }
         }
-        self.flush(service).unwrap_or_else(|error| self.lost(&error))
+        if !service.is_settled() {
+            return Next::Later;
+        }
+        self.flush(service, way).unwrap_or_else(|error| self.lost(&error))
     }
 
+    /// Answers a request; `None` if it is to wait, as if it were yet to come.
     fn answer(
         &mut self,
         service: &mut Service,
+        way: &OnTheWay,
         bytes: &[u8],
-        received: &Received,
+        received: &Peeked,
         asks: &mut bool,
-    ) -> Result<Reply, (Refusal, End)> {
+    ) -> Result<Option<Reply>, (Refusal, End)> {
         let request = self.check(bytes, received).map_err(|reason| self.protocol(reason))?;
         let identity = self.attest(received).map_err(|refusal| (refusal, End::No))?;
         if let Request::Hello { version_min, version_max, layout_version, barrier } = request {
             let versions = (version_min, version_max, layout_version);
-            return self.hello(service, versions, barrier);
+            return self.hello(service, versions, barrier).map(Some);
         }
         let Stage::Talking { barrier } = self.stage else {
             return Err(self.protocol("a request before the hello".into()));
@@ -240,24 +245,25 @@ impl Session {
         let caller = Caller { identity, groups: &self.groups };
         let asker = Asker { session: self.id, caller, barrier };
         *asks = only_asks(&request);
-        service.handle(&asker, request).map_err(|refusal| {
+        let over = hands_out(&request) && !way.may_ask(self.identity.uid);
+        if over || service.is_to_wait(&request) {
+            return Ok(None);
+        }
+        service.handle(&asker, request).map(Some).map_err(|refusal| {
             debug!(session = self.id.0, who = %identity, %refusal, "refused");
             (refusal, End::No)
         })
     }
 
     /// Makes a request of what came, or says why it is none.
-    fn check(&self, bytes: &[u8], received: &Received) -> Result<Request, String> {
+    fn check(&self, bytes: &[u8], received: &Peeked) -> Result<Request, String> {
         if received.truncated {
-            return Err(format!(
-                "message longer than {MESSAGE_BYTES_MAX} bytes, or control data cut off"
-            ));
+            return Err(format!("message longer than {MESSAGE_BYTES_MAX} bytes"));
         }
-        let (_, request) = decode::<Request>(bytes, received.descriptors.len())
-            .map_err(|error| error.to_string())?;
-        if !received.descriptors.is_empty() {
+        if received.has_descriptors {
             return Err("descriptors came with a request, no request has any".into());
         }
+        let (_, request) = decode::<Request>(bytes, 0).map_err(|error| error.to_string())?;
         if received.credentials.is_none() {
             return Err("the kernel did not say who sent this".into());
         }
@@ -265,7 +271,7 @@ impl Session {
     }
 
     /// Who asks, as of now. Only the process that connected may.
-    fn attest(&self, received: &Received) -> Result<Identity, Refusal> {
+    fn attest(&self, received: &Peeked) -> Result<Identity, Refusal> {
         let session_pid = self.identity.pid;
         let (pid, uid, gid) = received.credentials.map_or((0, u32::MAX, u32::MAX), |who| {
             (u32::try_from(who.pid()).unwrap_or(0), who.uid(), who.gid())
@@ -332,39 +338,60 @@ impl Session {
     }
 
     /// Sends what waits, and then takes the request that it answers off the socket: then the next may be read.
-    fn flush(&mut self, service: &mut Service) -> io::Result<Next> {
-        let Some((bytes, descriptors)) = &self.waiting else { return Ok(Next::Read) };
-        let borrowed: Vec<_> = descriptors.iter().map(|it| it.fd.as_fd()).collect();
-        let count = borrowed.len();
-        // Until they are read they count against what all of us may have on their way: no client gets more of that.
-        if count > 0 && self.unread + count > DESCRIPTORS_MAX {
-            if socket::unread(self.socket.as_fd())? > 0 {
-                return Ok(Next::Later);
-            }
-            self.unread = 0;
+    fn flush(&mut self, service: &mut Service, way: &mut OnTheWay) -> io::Result<Next> {
+        let waits = self.waiting.is_some();
+        let next = self.send(service, way)?;
+        if waits && next == Next::Read {
+            // It is there, and nothing came with it: it was looked at.
+            socket::discard(self.socket.as_fd())?;
         }
-        match socket::send(self.socket.as_fd(), bytes, &borrowed, false) {
+        Ok(next)
+    }
+
+    /// Sends what waits.
+    fn send(&mut self, service: &mut Service, way: &mut OnTheWay) -> io::Result<Next> {
+        let Some((bytes, descriptors)) = &mut self.waiting else { return Ok(Next::Read) };
+        let (uid, count) = (self.identity.uid, descriptors.len());
+        if count > 0 && !way.may_send(uid, self.id, count) {
+            if socket::unread(self.socket.as_fd())? == 0 {
+                way.was_read(uid, self.id);
+            }
+            if !way.may_send(uid, self.id, count) {
+                return Ok(self.put_off(way, Next::Later));
+            }
+        }
+        let sent = descriptors.iter_mut().try_for_each(Handed::take_up).and_then(|()| {
+            let fds: Vec<_> = descriptors.iter().filter_map(Handed::fd).map(AsFd::as_fd).collect();
+            socket::send(self.socket.as_fd(), bytes, &fds, false)
+        });
+        match sent {
             Ok(()) => {
                 self.waiting = None;
-                self.unread += count;
+                way.sent(uid, self.id, count);
                 self.held_up = false;
                 service.answered(self.id);
-                // It is there: it was looked at.
-                let done = socket::try_receive(self.socket.as_fd(), &mut [])?;
-                close_elsewhere(done.descriptors);
                 Ok(Next::Read)
             }
             Err(error) => match error.raw_os_error() {
-                Some(libc::EAGAIN | libc::EINTR) => Ok(Next::Write),
-                Some(libc::ETOOMANYREFS) => {
+                Some(libc::EAGAIN | libc::EINTR) => Ok(self.put_off(way, Next::Write)),
+                Some(libc::ETOOMANYREFS | libc::EMFILE | libc::ENFILE | libc::ENOMEM) => {
                     if !std::mem::replace(&mut self.held_up, true) {
-                        warn!(session = self.id.0, who = %self.identity, "an answer waits: too many descriptors are on their way to clients that do not read");
+                        warn!(session = self.id.0, who = %self.identity, %error, "an answer waits: too many descriptors are open, or on their way to clients that do not read");
                     }
-                    Ok(Next::Later)
+                    Ok(self.put_off(way, Next::Later))
                 }
                 _ => Err(error),
             },
         }
+    }
+
+    /// Has an answer wait, with as few descriptors open for it as can be.
+    fn put_off(&mut self, way: &mut OnTheWay, next: Next) -> Next {
+        if let Some((_, descriptors)) = &mut self.waiting {
+            descriptors.iter_mut().for_each(Handed::put_down);
+            way.waits(self.identity.uid, self.id, descriptors.len());
+        }
+        next
     }
 
     fn lost(&self, error: &io::Error) -> Next {
@@ -373,29 +400,11 @@ impl Session {
     }
 }
 
-/// Closes descriptors that a client has sent unasked, in a thread of its own: closing one can wait for a file
-/// system that the client itself serves.
-fn close_elsewhere(descriptors: Vec<OwnedFd>) {
-    static CLOSER: OnceLock<Option<mpsc::Sender<Vec<OwnedFd>>>> = OnceLock::new();
-    if descriptors.is_empty() {
-        return;
-    }
-    let closer = CLOSER.get_or_init(|| {
-        let (sender, receiver) = mpsc::channel();
-        let close = move || receiver.into_iter().for_each(drop::<Vec<OwnedFd>>);
-        std::thread::Builder::new().name("closer".into()).spawn(close).ok().map(|_| sender)
-    });
-    // Without the thread they are closed here.
-    if let Some(closer) = closer {
-        let _ = closer.send(descriptors);
-    }
-}
-
 /// A session's descriptors as they come out of the store.
 #[derive(Debug)]
 pub struct Descriptors {
     /// The socket.
-    pub socket: OwnedFd,
+    pub socket: ClientSocket,
     /// The process, if it was there.
     pub pidfd: Option<OwnedFd>,
     /// Their place in the store.

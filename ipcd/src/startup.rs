@@ -34,6 +34,8 @@ pub fn start_log(settings: &Settings) -> anyhow::Result<()> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none())
+        // A full disk under the log is no reason to die.
+        .log_internal_errors(false)
         .init();
     Ok(())
 }
@@ -45,6 +47,9 @@ pub fn start_log(settings: &Settings) -> anyhow::Result<()> {
 pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     check_kernel()?;
     raise_descriptor_limit();
+    if settings.kept {
+        leave_some_to_the_keeper();
+    }
     let stop = stop_signals()?;
     let mut inherited =
         if settings.kept { Inherited::from_keeper()? } else { Inherited::from_systemd()? };
@@ -54,12 +59,18 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
             Some(listener) => listener,
             None => return detach::say_ready().map(|()| 0),
         },
-        None => Listener::bind(&settings.socket, settings.socket_mode, settings.private)?,
+        None => Listener::bind(&settings.socket, settings.into())?,
     };
+    if settings.refuse_descriptors {
+        // Of those that wait there already each is told for itself when it is let in.
+        socket::refuse_descriptors(&listener.socket).context("cannot set up the socket")?;
+    }
     let barrier = settings.use_barrier && futex::barrier_register();
     let first_position = settings.first_position;
-    let recovered = recover(&mut inherited, &settings.quotas, first_position, barrier);
     let store = inherited.store.clone();
+    let descriptors = descriptor_limit().min(store.max().unwrap_or(u64::MAX));
+    let quotas = settings.quotas(descriptors);
+    let recovered = recover(&mut inherited, &quotas, first_position, barrier);
     if listener.own.is_some() && store.is_there() {
         let kept = store.keep(&[listener.socket.as_fd()]).context("cannot keep the socket")?;
         inherited.listener_kept = Some(kept);
@@ -67,6 +78,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     let mut server = Server::new(listener.socket.as_fd(), stop.as_fd(), recovered.service)
         .context("cannot set up the event loop")?
         .exit_when_idle(settings.idle_exit)
+        .refusing_descriptors(settings.refuse_descriptors)
         .watched(sd_notify::watchdog_enabled().map(|limit| limit / 3));
     server.adopt(recovered.last_session, recovered.sessions, recovered.fresh);
     let (activated, kept) = (listener.own.is_none(), store.is_there());
@@ -89,7 +101,9 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
         // The keeper would have done so.
         let _ = std::fs::remove_file(&settings.socket);
     }
-    drop((listener, inherited.lock));
+    drop(server);
+    listener.end();
+    drop(inherited.lock);
     info!("stopped");
     Ok(0)
 }
@@ -115,10 +129,27 @@ pub(crate) fn raise_descriptor_limit() {
     }
 }
 
+/// The daemon of a keeper has some descriptors less than its keeper, which holds whatever the daemon does, and its own.
+fn leave_some_to_the_keeper() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, soft - (soft / 8).min(64), hard)
+    {
+        warn!(%error, "cannot leave descriptors to the keeper");
+    }
+}
+
+/// How many descriptors this process may have.
+pub(crate) fn descriptor_limit() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft)
+}
+
 /// A descriptor that is readable once SIGTERM or SIGINT has come.
 pub(crate) fn stop_signals() -> anyhow::Result<SignalFd> {
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
     signals.thread_block().context("cannot block signals")?;
+    // Where files are limited in size, a write that goes beyond is an error like any other, and no reason to die.
+    let too_large: SigSet = [Signal::SIGXFSZ].into_iter().collect();
+    too_large.thread_block().context("cannot block signals")?;
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     SignalFd::with_flags(&signals, flags).context("cannot listen to signals")
 }
@@ -145,6 +176,24 @@ fn checked(socket: OwnedFd) -> anyhow::Result<OwnedFd> {
 #[error("another ipcd listens at {} already: stop it first, or use another --socket", .socket.display())]
 pub struct AnotherDaemon {
     socket: PathBuf,
+}
+
+/// What a socket at which the daemon listens is to be like.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// Its mode: who may connect.
+    pub mode: u32,
+    /// Its directory is one user's alone.
+    pub private: bool,
+    /// Clients may send no descriptors, where the kernel can have sockets refuse them.
+    pub refuse_descriptors: bool,
+}
+
+impl From<&Settings> for Manner {
+    fn from(settings: &Settings) -> Self {
+        let &Settings { socket_mode: mode, private, refuse_descriptors, .. } = settings;
+        Self { mode, private, refuse_descriptors }
+    }
 }
 
 /// A listening socket. One that we made ourselves is unlinked when it is dropped.
@@ -181,6 +230,14 @@ impl Listener {
         self.own.as_ref().map(|own| own.lock.as_fd())
     }
 
+    /// Removes its name if it is ours, and leaves the rest to the end of this process: whoever waits to be let in may have sent something
+    /// whose end waits.
+    pub(crate) fn end(self) {
+        let Self { socket, own } = self;
+        drop(own);
+        std::mem::forget(socket);
+    }
+
     /// Where it listens, for people.
     fn address(&self) -> String {
         let address = getsockname::<UnixAddr>(self.socket.as_raw_fd());
@@ -192,7 +249,8 @@ impl Listener {
     ///
     /// # Errors
     /// A sentence that says what is in the way.
-    pub fn bind(path: &Path, mode: u32, private: bool) -> anyhow::Result<Self> {
+    pub fn bind(path: &Path, manner: Manner) -> anyhow::Result<Self> {
+        let Manner { mode, private, refuse_descriptors } = manner;
         let shown = path.display();
         let address = UnixAddr::new(path).with_context(|| {
             format!("{shown} cannot be a socket's path: use a shorter --socket")
@@ -210,6 +268,11 @@ impl Listener {
         let socket = socket::seqpacket(SockFlag::SOCK_CLOEXEC).context("cannot make a socket")?;
         bind(socket.as_raw_fd(), &address).with_context(|| format!("cannot bind {shown}"))?;
         let own = OwnSocket { path: path.to_owned(), lock };
+        if refuse_descriptors {
+            // Before anybody can connect.
+            socket::refuse_descriptors(&socket)
+                .with_context(|| format!("cannot set up {shown}"))?;
+        }
         // Nobody can connect before `listen`, so there is no moment with another mode.
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
             .with_context(|| format!("cannot set the mode of {shown}"))?;
@@ -274,6 +337,8 @@ fn lock(socket: &Path) -> anyhow::Result<File> {
 mod tests {
     use super::*;
 
+    const OURS: Manner = Manner { mode: 0o600, private: false, refuse_descriptors: true };
+
     fn directory(name: &str) -> PathBuf {
         let path = std::env::temp_dir().join(format!("ipcd-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
@@ -284,8 +349,8 @@ mod tests {
     fn a_second_daemon_is_refused_and_a_stale_socket_replaced() {
         let directory = directory("lock");
         let path = directory.join("s");
-        let first = Listener::bind(&path, 0o600, false).unwrap();
-        let error = Listener::bind(&path, 0o600, false).unwrap_err().to_string();
+        let first = Listener::bind(&path, OURS).unwrap();
+        let error = Listener::bind(&path, OURS).unwrap_err().to_string();
         assert!(error.contains("another ipcd"), "{error}");
         let mode = std::fs::metadata(&path).unwrap().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -293,9 +358,9 @@ mod tests {
         assert!(!path.exists());
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists(), "a socket that its daemon left");
-        drop(Listener::bind(&path, 0o600, false).unwrap());
+        drop(Listener::bind(&path, OURS).unwrap());
         std::fs::write(&path, "precious").unwrap();
-        assert!(Listener::bind(&path, 0o600, false).is_err());
+        assert!(Listener::bind(&path, OURS).is_err());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
         std::fs::remove_dir_all(directory).unwrap();
     }
@@ -304,9 +369,10 @@ mod tests {
     fn a_private_daemon_wants_a_directory_of_its_own() {
         let directory = directory("private");
         std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let error = Listener::bind(&directory.join("s"), 0o600, true).unwrap_err().to_string();
+        let private = Manner { private: true, ..OURS };
+        let error = Listener::bind(&directory.join("s"), private).unwrap_err().to_string();
         assert!(error.contains("0700"), "{error}");
-        drop(Listener::bind(&directory.join("own/s"), 0o600, true).unwrap());
+        drop(Listener::bind(&directory.join("own/s"), private).unwrap());
         std::fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -114,6 +114,18 @@ impl Store {
         self.inner.borrow().line.as_ref().is_some_and(|line| line.address.is_none())
     }
 
+    /// How many descriptors it keeps at most, if there is a limit.
+    #[must_use]
+    pub fn max(&self) -> Option<u64> {
+        self.inner.borrow().max.map(|max| max as u64)
+    }
+
+    /// Has it keep nothing more.
+    #[cfg(test)]
+    pub(crate) fn fill_up(&self) {
+        self.inner.borrow_mut().max = Some(0);
+    }
+
     /// Does something with the line to the store, if there is one.
     pub fn with_line<T>(&self, act: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
         self.inner.borrow().line.as_ref().map(|line| act(line.socket.as_fd()))

@@ -100,7 +100,7 @@ fn a_grown_lane_takes_the_place_of_the_old_one_which_goes_when_it_is_drained() {
     // And back to a small one; a drained lane goes at once.
     let (small, _) = client.add_lane(sender.link, 0, 4096, Some(grown.ticket));
     assert_eq!((small.ticket.index, small.ticket.generation), (0, 2));
-    assert_eq!(small.first_position, 256);
+    assert_eq!(small.first_position, 257);
     assert_eq!(status(&roster, 1), (1, SlotState::Free));
     assert_eq!(client.status().usage.bytes, before.bytes);
 }

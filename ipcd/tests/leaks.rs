@@ -48,7 +48,7 @@ fn use_every_request(client: &mut Client) {
 
 #[test]
 fn no_descriptor_is_left_by_sessions_mailboxes_or_bad_input() {
-    let daemon = Daemon::start();
+    let daemon = Daemon::taking_descriptors();
     let mut client = daemon.client();
     let before = (open_descriptors(), mappings(), client.status().usage);
     for round in 0..20 {

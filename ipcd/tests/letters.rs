@@ -51,7 +51,8 @@ impl Scene {
         let Answer::Opened(opened) = reply.answer else { panic!("{reply:?}") };
         let OpenedRole::Receive { slot, .. } = opened.role else { panic!("{opened:?}") };
         let limits = opened.attributes.limits(1);
-        let cursors = Cursors::map(&reply.descriptors[1].fd, limits, Access::ReadWrite).unwrap();
+        let cursors =
+            Cursors::map(reply.descriptors[1].fd().unwrap(), limits, Access::ReadWrite).unwrap();
         Self { service, mailbox_id, cursors, opened, slot }
     }
 

@@ -141,8 +141,10 @@ fn a_daemon_that_cannot_start_in_the_background_says_why() {
 fn a_daemon_out_of_descriptors_turns_clients_away_and_goes_on() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("ipcd.sock");
-    let script = "ulimit -n 40; exec \"$0\" --log error --socket \"$1\"";
-    let mut daemon = Command::new("sh").args(["-c", script, PROGRAM]).arg(&socket).spawn().unwrap();
+    let script =
+        "ulimit -n 40; exec \"$0\" --log error --descriptors-max 99 --no-keeper --socket \"$1\"";
+    let daemon = Command::new("sh").args(["-c", script, PROGRAM]).arg(&socket).spawn();
+    let mut daemon = Running(daemon.unwrap());
     wait_until("the daemon listens", || libipc::sys::socket::connect_to(&socket).is_ok());
     let client = connect(&socket);
     let many: Vec<_> = (0..60).map(|_| libipc::sys::socket::connect_to(&socket).unwrap()).collect();

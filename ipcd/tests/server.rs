@@ -9,8 +9,8 @@ use ipcd::registry::quota::DEFAULT_LIMITS;
 use libipc::lane::layout::{Hold, LAYOUT_VERSION, LaneStatus, SlotState, Traffic};
 use libipc::lane::position::Position;
 use libipc::protocol::{
-    Answer, Buffering, LaneTicket, MailboxAttributes, OnDeath, OpenedRole, Order, Owner,
-    PROTOCOL_VERSION, Receivers, Refresh, Refusal, Request, Role, Usage, encode,
+    Answer, Buffering, Group, LaneTicket, MailboxAttributes, OnDeath, OpenedRole, Order, Owner,
+    PROTOCOL_VERSION, Receivers, Refresh, Refusal, Request, Role, SlowGroup, Usage, encode,
 };
 use libipc::regions::{Cursors, Doorstep, LaneWords, Roster};
 use libipc::sync::Ordering;
@@ -118,7 +118,7 @@ fn many_lanes_come_in_pages_that_fit() {
 
 #[test]
 fn bad_input_ends_its_session_with_a_reason_and_nothing_else() {
-    let daemon = Daemon::start();
+    let daemon = Daemon::taking_descriptors();
     let mut bystander = daemon.client();
     let good = encode(9, 0, &Request::Status).unwrap();
     let changed = |at: usize, byte: u8| {
@@ -209,7 +209,7 @@ fn quotas_refuse_and_are_given_back_exactly() {
     let daemon = Daemon::with(limits, 0);
     let mut client = daemon.client();
     let idle = client.status().usage;
-    assert_eq!(idle, Usage { sessions: 1, ..Usage::default() });
+    assert_eq!(idle, Usage { sessions: 1, descriptors: 2, ..Usage::default() });
     client.create("a");
     client.create("b");
     let refusal = client.refused(&create("c", SMALL));
@@ -324,10 +324,56 @@ fn a_gone_senders_lane_stays_until_it_has_drained() {
     assert_eq!(state(), SlotState::Free);
     let shown = client.show("small");
     assert_eq!((shown.summary.sent_messages, shown.summary.queued_messages), (1, 0));
-    // The slot's next lane goes on where this one ended.
+    // The slot's next lane goes on behind where this one ended.
     let (sender, _) = client.open("small", Role::Send);
     let OpenedRole::Send { lane } = sender.role else { panic!() };
-    assert_eq!((lane.ticket.generation, lane.first_position), (2, 102));
+    assert_eq!((lane.ticket.generation, lane.first_position), (2, 103));
+}
+
+#[test]
+fn a_claim_that_was_read_before_its_slot_was_given_away_moves_nothing_of_the_next_lanes() {
+    let daemon = Daemon::start();
+    let mut client = daemon.client();
+    let groups = ["a", "b"].map(|it| Group { name: name(it), slow: SlowGroup::Block });
+    let attributes = MailboxAttributes { lanes_max: 1, ..SMALL };
+    client.ask(&Request::Create { name: name("news"), attributes, groups: groups.to_vec() });
+    let limits = attributes.limits(2);
+    let cursors = ["a", "b"].map(|group| {
+        let (_, fds) = client.join("news", group);
+        Cursors::map(&fds[1], limits, ReadWrite).unwrap()
+    });
+    let words = || [0, 1].map(|group| cursors[group].claims[0].claim.load(Ordering::Acquire));
+    for spoil in [false, true] {
+        for _ in 0..5 {
+            let (sender, fds) = client.open("news", Role::Send);
+            let first = words();
+            if spoil {
+                // One group has moved on, and the other is where the next lane would begin, or behind it.
+                let (words, _mapping) = LaneWords::map(&fds[3], 4096, ReadWrite).unwrap();
+                let tail = words.header.tail.load(Ordering::Relaxed);
+                words.header.tail.store(tail + 9000, Ordering::Release);
+                for (group, ahead) in [(0, 2), (1, 1)] {
+                    let claim = &cursors[group].claims[0].claim;
+                    claim.store((tail + ahead) << 16, Ordering::Release);
+                }
+            }
+            let read = words();
+            client.ask(&Request::CloseLink { link: sender.link });
+            let (next, _) = client.open("news", Role::Send);
+            for (group, word) in words().into_iter().enumerate() {
+                assert!(!first.contains(&word) && !read.contains(&word), "{first:?} {read:?}");
+                let claim = &cursors[group].claims[0].claim;
+                let moved = claim.compare_exchange(
+                    read[group],
+                    read[group] + (3 << 16) + 1,
+                    Ordering::AcqRel,
+                    Ordering::Relaxed,
+                );
+                assert!(moved.is_err());
+            }
+            client.ask(&Request::CloseLink { link: next.link });
+        }
+    }
 }
 
 #[test]

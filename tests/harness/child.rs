@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{ChildStdin, Command, ExitStatus, Stdio};
@@ -59,6 +60,9 @@ impl Child {
 
     fn connected(mut command: Command, socket: &Path, who: Option<(u32, u32)>) -> Self {
         command.arg(socket);
+        if let Some(server) = socket.metadata().ok().map(|it| it.uid()).filter(|&uid| uid != 0) {
+            command.env("IPCD_TRUSTED_UID", server.to_string());
+        }
         if let Some((uid, gid)) = who {
             command.uid(uid).gid(gid);
         }

@@ -41,21 +41,50 @@ impl TestDaemon {
         Self::launch(flags, true)
     }
 
+    /// The same, with so many descriptors at most: the daemon has an eighth less than its keeper.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start_kept_limited(descriptors_max: u32, flags: &[&str]) -> Self {
+        Self::limited(None, descriptors_max, flags, true)
+    }
+
     /// Starts a daemon that runs as another uid, has none of the rights of root, and so many descriptors at most.
     ///
     /// # Panics
     /// If it does not start.
     #[must_use]
     pub fn start_as(uid: u32, descriptors_max: u32, flags: &[&str]) -> Self {
+        Self::limited(Some(uid), descriptors_max, &[&["--no-keeper"], flags].concat(), false)
+    }
+
+    /// The same under its keeper, which has an eighth more.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start_kept_as(uid: u32, descriptors_max: u32, flags: &[&str]) -> Self {
+        Self::limited(Some(uid), descriptors_max, flags, true)
+    }
+
+    fn limited(uid: Option<u32>, descriptors_max: u32, flags: &[&str], kept: bool) -> Self {
         let folder = open_folder();
-        chown(folder.path(), Some(uid), Some(uid)).expect("root may");
-        let ipcd = reachable(folder.path(), "ipcd");
+        let ipcd = match uid {
+            Some(uid) => {
+                chown(folder.path(), Some(uid), Some(uid)).expect("root may");
+                reachable(folder.path(), "ipcd")
+            }
+            None => program("ipcd"),
+        };
         let limit = format!("--nofile={descriptors_max}");
-        let ipcd = ipcd.to_str().expect("a temporary folder's name");
-        let flags = [&[&limit, ipcd, "--no-keeper"], flags].concat();
+        let flags = [&[&limit, ipcd.to_str().expect("a path")], flags].concat();
         let mut command = command(Path::new("prlimit"), folder.path(), &flags).expect("a log");
-        let process = command.uid(uid).gid(uid).spawn().expect("ipcd starts");
-        let mut daemon = Self { folder, process, kept: false };
+        if let Some(uid) = uid {
+            command.uid(uid).gid(uid);
+        }
+        let process = command.spawn().expect("ipcd starts");
+        let mut daemon = Self { folder, process, kept };
         daemon.await_ready();
         daemon
     }
@@ -251,6 +280,14 @@ impl TestDaemon {
     /// If it does not end.
     pub fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
+        self.wait()
+    }
+
+    /// Waits until the daemon has ended, and its keeper.
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub fn wait(&mut self) -> ExitStatus {
         let mut status = None;
         wait_until("ipcd stops", || {
             status = self.process.try_wait().expect("our child");

@@ -18,7 +18,6 @@ use libipc::lane::memory::{Payload, RingMemory};
 use libipc::lane::park::slot_bit;
 use libipc::lane::position::Position;
 use libipc::lane::repair::{discard_slot, lane_is_drained, leave_line, mend_slot, slot_is_idle};
-use libipc::lane::ring::RecordHeader;
 use libipc::protocol::SlowGroup;
 use libipc::regions::{Cursors, Doorstep, LaneWords, Roster};
 use libipc::sync::Ordering::{Acquire, Relaxed};
@@ -256,9 +255,7 @@ impl Copies {
                 return;
             }
             let attempts = claimant.in_hand().expect("it was taken").attempts;
-            let bytes = payload.bytes();
-            let len = RecordHeader::message_len(claimant.kind(), bytes.len());
-            got.push(numbered::read(&bytes[..len], attempts));
+            got.push(numbered::read(payload.bytes(), attempts));
             claimant.acknowledge();
         }
     }

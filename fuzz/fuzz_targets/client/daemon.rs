@@ -176,10 +176,14 @@ impl Serving {
     }
 
     fn answer(&mut self, id: u64, request: u64, reply: Result<Reply, Refusal>) {
-        let Reply { answer, descriptors } =
+        let Reply { answer, mut descriptors } =
             reply.unwrap_or_else(|refusal| Answer::Refused(refusal).into());
         let bytes = encode(request, descriptors.len(), &answer).expect("it fits into a message");
-        let fds: Vec<_> = descriptors.iter().map(|handed| handed.fd.as_fd()).collect();
+        for handed in &mut descriptors {
+            handed.take_up().expect("a descriptor");
+        }
+        let fds: Vec<_> =
+            descriptors.iter().filter_map(|handed| Some(handed.fd()?.as_fd())).collect();
         let socket = self.sessions[&id].socket.as_fd();
         // Whoever asked may have gone.
         let _ = socket::send(socket, &bytes, &fds, false);

@@ -192,10 +192,9 @@ impl Member {
             stamp: 0,
         };
         let fd = &fds[1 + usize::from(Self::limits(opened).groups)];
-        let [word, stamp] = header.to_words();
+        let word = header.word().get();
         let at = data_offset(lane, self.tail);
         let _ = pwrite(fd, &word.to_ne_bytes(), at as i64);
-        let _ = pwrite(fd, &stamp.to_ne_bytes(), at as i64 + 8);
         self.tail = self.tail.advance(record_granules(len.into()));
         let tail = offset_of!(LaneHeader, tail);
         let _ = pwrite(fd, &self.tail.get().to_ne_bytes(), tail as i64);

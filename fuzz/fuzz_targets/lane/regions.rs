@@ -39,7 +39,8 @@ struct File {
 
 impl File {
     fn new(len: usize) -> Self {
-        let fd = Region::create("fuzz", len as u64).expect("memory").read_write().fd;
+        let fd = Region::create("fuzz", len as u64).expect("memory").read_write();
+        let fd = fd.fd().expect("it can be written").clone();
         let mapping: Arc<Mapping> = Mapping::map(&*fd, len, Access::ReadWrite).expect("memory");
         let words = view_slice(&mapping, 0, len / 8);
         Self { fd, words }

@@ -5,7 +5,8 @@ use libipc::lane::claim::{Claimant, Malformed, Next};
 use libipc::lane::hints::Hints;
 use libipc::lane::memory::{Payload, RingMemory};
 use libipc::lane::park;
-use libipc::lane::position::Position;
+use libipc::lane::position::{GRANULE_BYTES, Position};
+use libipc::lane::ring::Storage;
 use libipc::lane::run::Reach;
 
 use super::book::{self, Key};
@@ -41,7 +42,8 @@ pub struct Taker {
     /// The messages in hand that honest senders sent.
     hand: Vec<Key>,
     /// Where those of a batch lie, and how long they are.
-    batch: Vec<(Position, usize)>,
+    /// Of every message in hand where it lies, and where its bytes are among those of all, and how many.
+    batch: Vec<(Position, usize, usize)>,
     acknowledged: usize,
     /// The last of each lane, while all comes in order.
     last: [Option<u16>; LANES as usize],
@@ -279,23 +281,24 @@ impl Taker {
         self.batch.clear();
         self.hand.clear();
         self.acknowledged = 0;
-        let (batch, mut bytes) = (&mut self.batch, 0);
-        self.claimant.take_more(max.max(1), |at, len, _| {
-            let first = batch.first().map_or(at, |&(first, _)| first);
-            bytes = at.since(first) as usize * 16 + len;
-            batch.push((at, len));
+        let first = self.claimant.position_in_hand().unwrap_or(Position::new(0));
+        let first_offset = self.claimant.word().payload_offset();
+        let batch = &mut self.batch;
+        self.claimant.take_more(max.max(1), |behind, header, len, _| {
+            let offset = behind as usize * GRANULE_BYTES + header;
+            batch.push((first.advance(behind), offset.saturating_sub(first_offset), len));
         });
+        let bytes = self.batch.last().map_or(0, |&(_, offset, len)| offset + len);
         let lane = self.claimant.in_hand().filter(|_| taken).map(|taken| taken.lane);
-        let first = self.batch.first().map(|&(at, _)| at);
-        match (lane.and_then(|lane| self.claimant.lane(lane)), first) {
-            (Some(lane), Some(first)) => self.payload.end_batch(lane.storage(), first, bytes),
-            _ => return self.payload.abandon_batch(),
+        match lane.and_then(|lane| self.claimant.lane(lane)) {
+            Some(lane) => self.payload.end_batch(lane.storage(), first, first_offset, bytes),
+            None => return self.payload.abandon_batch(),
         }
         book::check_length(self.payload.bytes());
-        let (Some(lane), Some(first)) = (lane, first) else { return };
-        if world.is_honest(lane) {
-            for &(at, len) in &self.batch {
-                let offset = at.since(first) as usize * 16;
+        if let Some(lane) = lane
+            && world.is_honest(lane)
+        {
+            for &(_, offset, len) in &self.batch {
                 let came = &self.payload.bytes()[offset..offset + len];
                 self.hand.push(world.book.borrow().handed_out(lane, came));
             }
@@ -348,7 +351,7 @@ impl Taker {
         }
         self.acknowledged += count;
         self.done(world, count);
-        let next = self.batch.get(self.acknowledged).map(|&(at, _)| at);
+        let next = self.batch.get(self.acknowledged).map(|&(at, ..)| at);
         if let Some(lane) = self.claimant.acknowledge_some(count as u64, next) {
             self.freed(world, lane);
         }
@@ -397,17 +400,12 @@ impl Taker {
         let Some(mut left) = reader.published(at) else { return };
         let mut payload = Payload::default();
         while left > 0 {
-            let Some(header) = reader.record(at, left) else { return };
-            libipc::lane::ring::Storage::copy_out(
-                reader.storage(),
-                at,
-                header.len as usize,
-                &mut payload,
-            );
+            let Some(word) = reader.record(at, left) else { return };
+            reader.storage().copy_out(at, word, &mut payload);
             book::check_length(payload.bytes());
-            let _ = reader.is_withdrawn(at, header);
-            at = at.advance(header.granules());
-            left -= header.granules();
+            let _ = reader.is_withdrawn(at, word);
+            at = at.advance(word.granules());
+            left -= word.granules();
         }
     }
 }

@@ -71,10 +71,10 @@ impl Word {
             }
             Self::Record { len, kind, flags } => {
                 let (len, kind, flags) = (u32::from(len % 5000), kind % 4, flags % 4);
-                RecordHeader { len, kind, flags, stamp: 0 }.to_words()[0]
+                RecordHeader { len, kind, flags, stamp: 0 }.word().get()
             }
             Self::LongRecord { len } => {
-                RecordHeader { len, ..RecordHeader::default() }.to_words()[0]
+                RecordHeader { len, ..RecordHeader::default() }.word().get()
             }
             Self::Status { generation, state } => {
                 let state = SlotState::from_word(u32::from(state % 4));

@@ -265,7 +265,10 @@ fn attributes_table(detail: &MailboxDetail) -> Table {
         ("sent", format!("{} messages", summary.sent_messages)),
         ("dropped", format!("{} messages", detail.dropped_messages)),
         ("dead letters", dead_letters),
-        ("reserved", format!("{} bytes", detail.reserved_bytes)),
+        (
+            "reserved",
+            format!("{} bytes, {} descriptors", detail.reserved_bytes, detail.descriptors),
+        ),
         ("barrier", fence.to_owned()),
     ] {
         table.add_row([label.to_owned(), value]);

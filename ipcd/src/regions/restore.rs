@@ -51,7 +51,7 @@ impl Found {
     #[must_use]
     pub fn hand(&self, name: &str, read_only: bool) -> Option<Handed> {
         let region = self.regions.get(name)?;
-        if read_only { region.read_only().ok() } else { Some(region.read_write()) }
+        Some(if read_only { region.read_only_later() } else { region.read_write() })
     }
 
     /// The mailboxes of which there is a roster.
@@ -111,9 +111,6 @@ impl MailboxRegions {
     pub fn show_all(&self, mailbox: &Mailbox, barrier: bool) {
         for freeing in &mailbox.freeing {
             self.show(&Show::Free(*freeing));
-        }
-        for freeing in mailbox.freeing.iter().filter(|it| it.gone) {
-            self.show(&Show::Mend { group: freeing.group, slot: freeing.slot });
         }
         self.give_letters_back(mailbox);
         for slot in mailbox.lanes() {

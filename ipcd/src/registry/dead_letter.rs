@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::mailbox::{Letter, Mailbox};
 use super::permission::{Caller, Ownership};
-use super::quota::lane_usage;
+use super::quota::{dead_letter_usage, lane_usage};
 use super::{Registry, no_session};
 
 /// Dead letters that one mailbox may have.
@@ -139,8 +139,7 @@ impl Registry {
         let last = self.mailbox(dead).ok_or_else(no_session)?.last_dead_letter;
         let dead_letter = DeadLetter { number: last + 1, reason, attempts, group };
         let letter = message.letter(Some(dead_letter), None);
-        let bytes = lane_file_bytes(letter.capacity_bytes);
-        let usage = Usage { dead_letters: 1, bytes, ..Usage::default() };
+        let usage = dead_letter_usage(lane_file_bytes(letter.capacity_bytes));
         let lane = self.add_letter(dead, letter, usage)?;
         if let Some(mailbox) = self.mailboxes.get_mut(&dead) {
             mailbox.last_dead_letter = dead_letter.number;

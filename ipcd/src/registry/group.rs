@@ -40,6 +40,9 @@ pub struct ReceiverGroup {
     pub dead_lettered: u64,
     slots: Vec<ReceiverSlot>,
     gone: Rotation,
+    /// Of those that are gone, slots that nobody is to have yet: what follows from what is in them.
+    #[serde(skip)]
+    held_back: BTreeSet<u16>,
     /// The uid of every receiver there ever was.
     uids: BTreeSet<u32>,
 }
@@ -86,7 +89,7 @@ impl ReceiverGroup {
                 self.slots.push(ReceiverSlot { state: SlotState::Free, identity, generation: 0 });
                 (self.slots.len() - 1, false)
             }
-            None => (usize::from(self.gone.pop()?), true),
+            None => (usize::from(self.gone.pop(|slot| !self.held_back.contains(slot))?), true),
         };
         let slot = self.slots.get_mut(index)?;
         let generation = slot.generation.wrapping_add(1);
@@ -104,8 +107,24 @@ impl ReceiverGroup {
         }
     }
 
+    /// Says whether a slot is to be given to nobody for now, though its receiver is gone.
+    pub fn hold_back(&mut self, index: u16, back: bool) {
+        if back {
+            self.held_back.insert(index);
+        } else {
+            self.held_back.remove(&index);
+        }
+    }
+
+    /// Whether a slot is given to nobody for now.
+    #[must_use]
+    pub fn is_held_back(&self, index: u16) -> bool {
+        self.held_back.contains(&index)
+    }
+
     /// Frees a slot whose receiver is gone.
     pub fn free(&mut self, index: u16, received: u64) {
+        self.held_back.remove(&index);
         if self.gone.remove(index)
             && let Some(slot) = self.slots.get_mut(usize::from(index))
         {
@@ -136,8 +155,10 @@ impl Rotation {
         self.slots.remove(&slot)
     }
 
-    pub(super) fn pop(&mut self) -> Option<u16> {
-        self.slots.pop_first()
+    /// The first that fits, taken out.
+    fn pop(&mut self, fits: impl Fn(&u16) -> bool) -> Option<u16> {
+        let first = self.slots.iter().copied().find(fits)?;
+        self.slots.take(&first)
     }
 
     /// The next ones, at most `count`, behind those of the last time.

@@ -9,6 +9,7 @@ use libipc::protocol::{Receivers, Usage};
 use super::Registry;
 use super::link::LinkRole;
 use super::mailbox::Mailbox;
+use super::quota::is_within;
 
 /// What is not as it must be.
 type Broken = Result<(), String>;
@@ -26,12 +27,16 @@ impl Registry {
     pub fn check_invariants(&self) -> Result<(), String> {
         let mut used: HashMap<u32, Usage> = HashMap::new();
         for session in self.sessions.values() {
-            used.entry(session.identity.uid).or_default().sessions += 1;
+            let user = used.entry(session.identity.uid).or_default();
+            user.sessions += 1;
+            user.descriptors += 2;
         }
         for mailbox in self.mailboxes.values() {
             let owner = used.entry(mailbox.ownership.uid).or_default();
             owner.mailboxes += 1;
-            owner.bytes += mailbox.owner_bytes();
+            owner.bytes += mailbox.owner_usage().bytes;
+            // Its roster, and what each group and each sender uid has.
+            owner.descriptors += 1 + (mailbox.groups().len() + mailbox.doorsteps().len()) as u64;
             for lane in mailbox.lanes().iter().filter(|lane| lane.state != SlotState::Free) {
                 let by_us = lane.link.is_none();
                 let payer = if by_us { mailbox.ownership.uid } else { lane.info.sender.uid };
@@ -39,6 +44,7 @@ impl Registry {
                 payer.lanes += u64::from(lane.info.dead_letter.is_none());
                 payer.dead_letters += u64::from(lane.info.dead_letter.is_some());
                 payer.bytes += lane.bytes();
+                payer.descriptors += 1;
             }
             self.check_mailbox(mailbox)?;
         }
@@ -54,12 +60,7 @@ impl Registry {
         hold(&noted == used, || format!("quotas say {noted:?}, counting anew gives {used:?}"))?;
         for (&uid, usage) in used {
             let limits = self.quotas.limits(uid);
-            let within = usage.mailboxes <= limits.mailboxes
-                && usage.lanes <= limits.lanes
-                && usage.sessions <= limits.sessions
-                && usage.bytes <= limits.bytes
-                && usage.dead_letters <= limits.dead_letters;
-            hold(within, || format!("uid {uid} uses {usage:?} of {limits:?}"))?;
+            hold(is_within(*usage, limits), || format!("uid {uid} uses {usage:?} of {limits:?}"))?;
         }
         Ok(())
     }

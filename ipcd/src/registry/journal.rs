@@ -9,12 +9,12 @@
 use std::collections::BTreeSet;
 
 use libipc::lane::layout::SlotState;
-use libipc::protocol::Usage;
 use serde::{Deserialize, Serialize};
 
 use super::Registry;
 use super::link::{Link, LinkKey, SessionEntry, SessionId};
 use super::mailbox::{Attachment, LaneSlot, Mailbox, Sender};
+use super::quota::SESSION;
 
 /// The keys of what may have changed.
 #[derive(Debug, Default)]
@@ -177,7 +177,7 @@ impl Registry {
         self.quotas.forget();
         for (id, session) in &self.sessions {
             let uid = session.identity.uid;
-            self.quotas.note(uid, Usage { sessions: 1, ..Usage::default() });
+            self.quotas.note(uid, SESSION);
             for (&number, link) in session.links.iter().filter(|(_, link)| !link.deleted) {
                 if let Some(mailbox) = self.mailboxes.get_unnoticed(&link.mailbox_id) {
                     mailbox.links.insert((*id, number));
@@ -195,9 +195,7 @@ impl Registry {
                     self.inboxes.insert(owner.pid, mailbox.id);
                 }
             }
-            let bytes = mailbox.owner_bytes();
-            let owner = Usage { mailboxes: 1, bytes, ..Usage::default() };
-            self.quotas.note(mailbox.ownership.uid, owner);
+            self.quotas.note(mailbox.ownership.uid, mailbox.owner_usage());
             for lane in mailbox.lanes.iter().filter(|lane| lane.state != SlotState::Free) {
                 self.quotas.note(lane.charged.0, lane.charged.1);
             }

@@ -224,32 +224,39 @@ impl Mailbox {
         self.attributes.limits(self.groups.len())
     }
 
-    /// Bytes of a mailbox with nothing but its home doorstep.
+    /// What the owner is charged for a mailbox with nothing but its home doorstep: its roster, and the cursors of each
+    /// group.
     #[must_use]
-    pub fn empty_bytes(attributes: &MailboxAttributes, groups: usize) -> u64 {
+    pub fn empty_usage(attributes: &MailboxAttributes, groups: usize) -> Usage {
         let limits = attributes.limits(groups);
-        let cursors = cursors_map(limits).len * usize::from(limits.groups);
-        (roster_map(limits).len + cursors + doorstep_map(limits).len) as u64
+        let groups = u64::from(limits.groups);
+        let cursors = cursors_map(limits).len as u64 * groups;
+        let bytes = (roster_map(limits).len + doorstep_map(limits).len) as u64 + cursors;
+        Usage { mailboxes: 1, bytes, descriptors: 2 + groups, ..Usage::default() }
     }
 
-    /// Bytes charged to its owner.
+    /// What its owner is charged.
     #[must_use]
-    pub fn owner_bytes(&self) -> u64 {
-        let further = (self.doorsteps.len() - 1) as u64 * self.doorstep_bytes();
-        Self::empty_bytes(&self.attributes, self.groups.len()) + further
+    pub fn owner_usage(&self) -> Usage {
+        let further = (self.doorsteps.len() - 1) as u64;
+        let mut usage = Self::empty_usage(&self.attributes, self.groups.len());
+        usage.bytes += further * self.doorstep_usage().bytes;
+        usage.descriptors += further;
+        usage
     }
 
-    /// Bytes of one doorstep.
+    /// What its owner is charged for the doorstep of one more uid.
     #[must_use]
-    pub fn doorstep_bytes(&self) -> u64 {
-        doorstep_map(self.limits()).len as u64
+    pub fn doorstep_usage(&self) -> Usage {
+        let bytes = doorstep_map(self.limits()).len as u64;
+        Usage { bytes, descriptors: 1, ..Usage::default() }
     }
 
     /// Bytes of all its regions.
     #[must_use]
     pub fn reserved_bytes(&self) -> u64 {
         let lanes = self.lanes.iter().filter(|lane| lane.state != SlotState::Free);
-        self.owner_bytes() + lanes.map(LaneSlot::bytes).sum::<u64>()
+        self.owner_usage().bytes + lanes.map(LaneSlot::bytes).sum::<u64>()
     }
 
     /// Its groups as they were asked for: none where all receivers are one.
@@ -565,8 +572,8 @@ impl Mailbox {
     }
 
     /// Frees a lane whose sender is gone; says who was charged for it, and what. The slot's next lane begins at
-    /// `next_position`: where this one ended, so that a receiver that still has the old lane mapped
-    /// finds nothing new in it, whatever it reads.
+    /// `next_position`: behind where this one ended, so that a receiver that still has the old lane mapped finds nothing in
+    /// it that it could claim, whatever it reads.
     pub fn free_lane(&mut self, index: u16, next_position: u64, sent: u64) -> Option<(u32, Usage)> {
         if !self.gone_lanes.remove(index) {
             return None;

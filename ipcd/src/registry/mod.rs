@@ -30,14 +30,14 @@ use std::ops::Bound;
 use libipc::lane::layout::{SlotState, lane_file_bytes};
 use libipc::protocol::{
     Group, GroupName, Identity, LaneInfo, LaneTicket, MailboxAttributes, MailboxName, Owner,
-    Refusal, Role, Usage,
+    Refusal, Role,
 };
 
 use group::Place;
 use link::{Link, LinkKey, LinkRole, SessionEntry, SessionId};
 use mailbox::{LaneWish, Mailbox, OwnerProcess};
 use permission::{Caller, Ownership};
-use quota::{Quotas, lane_usage};
+use quota::{Quotas, SESSION, lane_usage};
 use tracked::Tracked;
 
 /// What an open has given.
@@ -179,7 +179,7 @@ impl Registry {
     /// # Errors
     /// [`Refusal::QuotaExceeded`].
     pub fn begin_session(&mut self, id: SessionId, identity: Identity) -> Result<(), Refusal> {
-        self.quotas.charge(identity.uid, Usage { sessions: 1, ..Usage::default() })?;
+        self.quotas.charge(identity.uid, SESSION)?;
         self.sessions.insert(id, SessionEntry::new(identity));
         Ok(())
     }
@@ -188,7 +188,7 @@ impl Registry {
     pub fn end_session(&mut self, id: SessionId) -> Departure {
         let Some(session) = self.sessions.remove(&id) else { return Departure::default() };
         let uid = session.identity.uid;
-        self.quotas.release(uid, Usage { sessions: 1, ..Usage::default() });
+        self.quotas.release(uid, SESSION);
         let ended = session.links().filter_map(|(number, link)| self.end(id, number, link));
         let ended = ended.collect();
         Departure { ended, orphans: session.owned.into_iter().collect() }
@@ -249,8 +249,7 @@ impl Registry {
         ownership: Ownership,
         groups: &[Group],
     ) -> Result<u64, Refusal> {
-        let bytes = Mailbox::empty_bytes(attributes, groups.len());
-        self.quotas.charge(ownership.uid, Usage { mailboxes: 1, bytes, ..Usage::default() })?;
+        self.quotas.charge(ownership.uid, Mailbox::empty_usage(attributes, groups.len()))?;
         self.last_id += 1;
         let id = self.last_id;
         let first = self.first_position;
@@ -301,9 +300,7 @@ impl Registry {
         for lane in mailbox.lanes().iter().filter(|lane| lane.state != SlotState::Free) {
             self.quotas.release(lane.charged.0, lane.charged.1);
         }
-        let bytes = mailbox.owner_bytes();
-        let owner = mailbox.ownership.uid;
-        self.quotas.release(owner, Usage { mailboxes: 1, bytes, ..Usage::default() });
+        self.quotas.release(mailbox.ownership.uid, mailbox.owner_usage());
         Some(mailbox)
     }
 
@@ -374,9 +371,7 @@ impl Registry {
                 let Some(mailbox) = self.mailboxes.get_mut(&id) else { return };
                 if *doorstep_is_new {
                     mailbox.withdraw_doorstep();
-                    let bytes = mailbox.doorstep_bytes();
-                    let owner = mailbox.ownership.uid;
-                    self.quotas.release(owner, Usage { bytes, ..Usage::default() });
+                    self.quotas.release(mailbox.ownership.uid, mailbox.doorstep_usage());
                 }
             }
             Got::Slot { group, place } => {
@@ -436,8 +431,8 @@ impl Registry {
         let doorstep = match known {
             Some(doorstep) => doorstep,
             None => {
-                let doorstep = Usage { bytes: mailbox.doorstep_bytes(), ..Usage::default() };
-                if let Err(refusal) = self.quotas.charge(mailbox.ownership.uid, doorstep) {
+                let (owner, doorstep) = (mailbox.ownership.uid, mailbox.doorstep_usage());
+                if let Err(refusal) = self.quotas.charge(owner, doorstep) {
                     self.quotas.release(sender.uid, lane);
                     return Err(refusal);
                 }

@@ -1,18 +1,62 @@
 //! What each uid uses, and what it may use. Every charge is released by the same amount.
+//!
+//! Whatever `ipcd` keeps a descriptor for is charged for that as well: its descriptors are what all uids share.
 
 use std::collections::HashMap;
 
 use libipc::protocol::{Refusal, Usage};
 
-/// What a uid may use where nobody said otherwise.
-pub const DEFAULT_LIMITS: Usage =
-    Usage { mailboxes: 4096, lanes: 4096, sessions: 1024, bytes: 64 << 30, dead_letters: 4096 };
+/// What a uid may use where nobody said otherwise. How many descriptors that is follows from how many there are:
+/// [`descriptors_a_uid`]. Here it is a quarter of what a store keeps.
+pub const DEFAULT_LIMITS: Usage = Usage {
+    mailboxes: 4096,
+    lanes: 4096,
+    sessions: 1024,
+    bytes: 64 << 30,
+    dead_letters: 4096,
+    descriptors: 8000,
+};
+
+/// What a session is charged: its socket and its pidfd.
+pub const SESSION: Usage = Usage { sessions: 1, descriptors: 2, ..NOTHING };
+
+const NOTHING: Usage =
+    Usage { mailboxes: 0, lanes: 0, sessions: 0, bytes: 0, dead_letters: 0, descriptors: 0 };
+
+/// How many of all descriptors one uid may have where nobody said otherwise: what is left is for three others like it. A
+/// daemon that serves one uid keeps but an eighth back.
+#[must_use]
+pub fn descriptors_a_uid(all: u64, private: bool) -> u64 {
+    if private { all - all / 8 } else { all / 4 }
+}
+
+/// Of its descriptors so many are for a uid's sessions alone: who has used up all others can connect still, to give some
+/// back.
+const FOR_SESSIONS: u64 = 16;
 
 /// What a sender is charged for a lane whose file has so many bytes.
 #[must_use]
 pub fn lane_usage(bytes: u64) -> Usage {
-    Usage { lanes: 1, bytes, ..Usage::default() }
+    Usage { lanes: 1, bytes, descriptors: 1, ..NOTHING }
 }
+
+/// What the owner of a mailbox is charged for a dead letter whose lane has so many bytes.
+#[must_use]
+pub fn dead_letter_usage(bytes: u64) -> Usage {
+    Usage { dead_letters: 1, bytes, descriptors: 1, ..NOTHING }
+}
+
+type Count = fn(&mut Usage) -> &mut u64;
+
+/// All that is counted, under the name by which a refusal tells of it.
+const COUNTS: [(&str, Count); 6] = [
+    ("mailboxes", |usage| &mut usage.mailboxes),
+    ("lanes", |usage| &mut usage.lanes),
+    ("sessions", |usage| &mut usage.sessions),
+    ("bytes", |usage| &mut usage.bytes),
+    ("dead letters", |usage| &mut usage.dead_letters),
+    ("descriptors", |usage| &mut usage.descriptors),
+];
 
 /// Limits, and use so far.
 #[derive(Clone, Debug)]
@@ -50,15 +94,13 @@ impl Quotas {
     ///
     /// # Errors
     /// [`Refusal::QuotaExceeded`] for the first thing of which there would be too much.
-    pub fn charge(&mut self, uid: u32, asked: Usage) -> Result<(), Refusal> {
-        let (used, limits) = (self.used(uid), self.limits(uid));
-        for (what, used, asked, limit) in [
-            ("mailboxes", used.mailboxes, asked.mailboxes, limits.mailboxes),
-            ("lanes", used.lanes, asked.lanes, limits.lanes),
-            ("sessions", used.sessions, asked.sessions, limits.sessions),
-            ("bytes", used.bytes, asked.bytes, limits.bytes),
-            ("dead letters", used.dead_letters, asked.dead_letters, limits.dead_letters),
-        ] {
+    pub fn charge(&mut self, uid: u32, mut asked: Usage) -> Result<(), Refusal> {
+        let (mut used, mut limits) = (self.used(uid), self.limits(uid));
+        if asked.sessions == 0 {
+            limits.descriptors -= FOR_SESSIONS.min(limits.descriptors / 4);
+        }
+        for (what, count) in COUNTS {
+            let (used, asked, limit) = (*count(&mut used), *count(&mut asked), *count(&mut limits));
             if asked > 0 && used.saturating_add(asked) > limit {
                 return Err(Refusal::QuotaExceeded { uid, what: what.into(), used, asked, limit });
             }
@@ -68,13 +110,11 @@ impl Quotas {
     }
 
     /// Charges what is used already, whatever the limits are now.
-    pub(super) fn note(&mut self, uid: u32, used: Usage) {
+    pub(super) fn note(&mut self, uid: u32, mut used: Usage) {
         let entry = self.used.entry(uid).or_default();
-        entry.mailboxes += used.mailboxes;
-        entry.lanes += used.lanes;
-        entry.sessions += used.sessions;
-        entry.dead_letters += used.dead_letters;
-        entry.bytes += used.bytes;
+        for (_, count) in COUNTS {
+            *count(entry) += *count(&mut used);
+        }
     }
 
     /// Forgets all use.
@@ -83,17 +123,22 @@ impl Quotas {
     }
 
     /// Gives back what was charged.
-    pub fn release(&mut self, uid: u32, returned: Usage) {
+    pub fn release(&mut self, uid: u32, mut returned: Usage) {
         let Some(entry) = self.used.get_mut(&uid) else { return };
-        entry.mailboxes = entry.mailboxes.saturating_sub(returned.mailboxes);
-        entry.lanes = entry.lanes.saturating_sub(returned.lanes);
-        entry.sessions = entry.sessions.saturating_sub(returned.sessions);
-        entry.bytes = entry.bytes.saturating_sub(returned.bytes);
-        entry.dead_letters = entry.dead_letters.saturating_sub(returned.dead_letters);
+        for (_, count) in COUNTS {
+            let left = count(entry);
+            *left = left.saturating_sub(*count(&mut returned));
+        }
         if *entry == Usage::default() {
             self.used.remove(&uid);
         }
     }
+}
+
+/// Whether nothing is used beyond its limit.
+#[cfg(any(test, fuzzing))]
+pub(super) fn is_within(mut used: Usage, mut limits: Usage) -> bool {
+    COUNTS.iter().all(|(_, count)| *count(&mut used) <= *count(&mut limits))
 }
 
 #[cfg(test)]
@@ -102,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_charge_beyond_a_limit_charges_nothing_and_names_the_limit() {
-        let limits = Usage { mailboxes: 2, lanes: 9, sessions: 9, bytes: 100, dead_letters: 9 };
+        let limits = Usage { bytes: 100, mailboxes: 2, ..DEFAULT_LIMITS };
         let mut quotas = Quotas::new(limits, HashMap::from([(7, DEFAULT_LIMITS)]));
         let one = Usage { mailboxes: 1, bytes: 60, ..Usage::default() };
         quotas.charge(1, one).unwrap();
@@ -121,5 +166,34 @@ mod tests {
         quotas.release(1, one);
         assert_eq!(quotas.used(1), Usage::default());
         assert_eq!(quotas.users().count(), 1);
+    }
+
+    #[test]
+    fn who_has_used_all_descriptors_up_can_connect_still() {
+        let limits = Usage { descriptors: 100, ..DEFAULT_LIMITS };
+        let mut quotas = Quotas::new(limits, HashMap::new());
+        let lanes = (0..).map_while(|_| quotas.charge(1, lane_usage(4096)).ok()).count();
+        assert_eq!(lanes, 84);
+        let refusal = quotas.charge(1, lane_usage(4096)).unwrap_err().to_string();
+        assert_eq!(refusal, "uid 1 uses 84 of 84 descriptors; 1 more were asked for");
+        let sessions = (0..).map_while(|_| quotas.charge(1, SESSION).ok()).count();
+        assert_eq!(sessions, 8);
+        assert_eq!(quotas.used(1).descriptors, 100);
+    }
+
+    #[test]
+    fn each_thing_that_is_charged_has_a_limit_of_its_own() {
+        let each = |usage: &mut Usage| COUNTS.map(|(_, count)| *count(usage));
+        let mut all = Usage::default();
+        for (number, (_, count)) in (1..).zip(COUNTS) {
+            *count(&mut all) = number;
+        }
+        assert_eq!(each(&mut all), [1, 2, 3, 4, 5, 6], "each is counted, and no other");
+        for (what, count) in COUNTS {
+            let mut limits = Usage { descriptors: 999, ..all };
+            *count(&mut limits) = *count(&mut all) - 1;
+            let refusal = Quotas::new(limits, HashMap::new()).charge(1, all).unwrap_err();
+            assert!(matches!(&refusal, Refusal::QuotaExceeded { what: it, .. } if it == what));
+        }
     }
 }

@@ -3,13 +3,21 @@
 //! `ipcd` alone moves them, since a lane has one writer. A message is copied first; that it is to be freed is written
 //! down with the copy ([`Freeing`]), and only then its fate is written where its sender looks, and it is freed: so at every
 //! moment it is somewhere, and if the daemon dies its successor goes on where it was.
+//!
+//! What a receiver dies with may be thousands of messages. They are ended some at a time; until the last is, the slot holds
+//! the others, offers nothing and is given to nobody. So a successor finds in the slots themselves what is left to do.
+
+use std::collections::VecDeque;
 
 use libipc::lane::fate::Fate;
+use libipc::lane::layout::SlotState;
 use libipc::lane::position::{Position, granules_of};
 use libipc::lane::repair::{Held, drop_through, held_by, held_by_gone};
 use libipc::lane::ring::RecordHeader;
 use libipc::lane::withdraw::is_to_be_handed_out;
-use libipc::protocol::{Answer, LaneInfo, LaneTicket, MailboxName, OnDeath, Reason, Refusal};
+use libipc::protocol::{
+    Answer, LaneInfo, LaneTicket, MailboxName, OnDeath, Reason, Refusal, Request, Role,
+};
 use tracing::{info, warn};
 
 use super::{Asker, Reply, Service, missing, resources};
@@ -18,8 +26,9 @@ use crate::registry::link::LinkRole;
 use crate::registry::mailbox::Mailbox;
 use crate::repair;
 
-/// Records of one dead receiver that are put among the dead letters: the others are offered again.
-const A_DEATH_MAX: usize = 64;
+/// Records of one dead receiver that are ended in one step, and granules of them: others are served between two steps.
+const A_STEP_MAX: usize = 64;
+const A_STEP_GRANULES_MAX: i64 = 1 << 16;
 /// Dead letters that one request puts back or throws away.
 const A_REQUEST_MAX: usize = 256;
 
@@ -78,34 +87,109 @@ impl Service {
         Ok(Answer::Done.into())
     }
 
-    /// Sees to what a receiver that is gone had in hand, as far as it is not to be offered to others.
-    pub(super) fn settle_in_hand(&mut self, id: u64, group: u8, slot: u16) {
+    /// Ends what a receiver that is gone had in hand, as far as it is not to be offered to others: a step of it. The others go
+    /// on meanwhile, and the rest is offered once the last step is done.
+    pub(super) fn end_what_is_in_hand(&mut self, id: u64, group: u8, slot: u16) {
+        let more = self.end_some(id, group, slot);
+        if let Some(table) = self.registry.mailbox_mut(id).and_then(|it| it.group_mut(group)) {
+            table.hold_back(slot, more);
+        }
+        if more {
+            self.ending.push_back((id, group, slot));
+        } else if let Some(mailbox) = self.registry.mailbox_mut(id)
+            && let Some(regions) = self.regions.get(&id)
+        {
+            repair::mend_slot_of(mailbox, regions, group, slot);
+            if !mailbox.freeing.is_empty() {
+                self.freeing.insert(id);
+            }
+        }
+    }
+
+    /// Whether there is more of that to do.
+    #[must_use]
+    pub fn has_more_to_do(&self) -> bool {
+        !self.ending.is_empty()
+    }
+
+    /// Does a step more of it, for whoever's turn it is.
+    pub fn do_more(&mut self) {
+        let Some((id, group, slot)) = self.ending.pop_front() else { return };
+        self.end_what_is_in_hand(id, group, slot);
+        self.tell(id);
+        self.settle();
+    }
+
+    /// Goes on where a predecessor was: with what receivers that are gone hold still, and nobody is offered.
+    pub fn find_more_to_do(&mut self) {
+        let mut found = VecDeque::new();
+        for id in self.registry.mailbox_ids() {
+            let (Some(mailbox), Some(regions)) = (self.registry.mailbox(id), self.regions.get(&id))
+            else {
+                continue;
+            };
+            for (group, table) in (0u8..).zip(mailbox.groups()) {
+                let Some(cursors) = regions.cursors(group) else { continue };
+                let gone = (0u16..).zip(table.slots());
+                let gone = gone.filter(|(_, slot)| slot.state == SlotState::Gone);
+                let held = gone.filter(|&(slot, _)| held_by_gone(cursors, slot).is_some());
+                found.extend(held.map(|(slot, _)| (id, group, slot)));
+            }
+        }
+        for &(id, group, slot) in &found {
+            if let Some(table) = self.registry.mailbox_mut(id).and_then(|it| it.group_mut(group)) {
+                table.hold_back(slot, true);
+            }
+        }
+        self.ending = found;
+    }
+
+    /// Whether a request is to wait: for the place of a receiver whose end is not done with yet.
+    #[must_use]
+    pub fn is_to_wait(&self, request: &Request) -> bool {
+        let Request::Open { name, role: Role::Receive, .. } = request else { return false };
+        let id = self.registry.find(name).map(|mailbox| mailbox.id);
+        id.is_ok_and(|id| self.ending.iter().any(|&(ending, ..)| ending == id))
+    }
+
+    /// Ends some of what a receiver that is gone had in hand; says whether there is more to be ended.
+    fn end_some(&mut self, id: u64, group: u8, slot: u16) -> bool {
         let Some(mailbox) = self.registry.mailbox(id).filter(|it| !it.drops_oldest(group)) else {
-            return;
+            return false;
         };
         let cursors = self.regions.get(&id).and_then(|regions| regions.cursors(group));
-        let Some(held) = cursors.and_then(|cursors| held_by_gone(cursors, slot)) else { return };
+        let held = cursors.and_then(|cursors| held_by_gone(cursors, slot));
+        let Some(held) = held else { return false };
         let (attributes, name) = (&mailbox.attributes, mailbox.name.clone());
         let again = attributes.max_attempts == 0 || held.hand_outs < attributes.max_attempts;
         let end = match attributes.on_death {
             // Claimed with others, and never handed out.
-            _ if held.hand_outs == 0 => return,
-            OnDeath::Redeliver if again => return,
+            _ if held.hand_outs == 0 => return false,
+            OnDeath::Redeliver if again => return false,
             OnDeath::Redeliver => End::Bury(Reason::Attempts),
             OnDeath::DeadLetter => End::Bury(Reason::Death),
             OnDeath::Drop => End::Drop,
         };
         let mut in_hand = InHand { mailbox: id, group, slot, held, gone: true };
-        for _ in 0..A_DEATH_MAX {
-            match self.end_first(in_hand, end) {
-                Ok(next) if held.handed_out_end.since(next) > 0 => in_hand.held.from = next,
-                Ok(_) => return,
+        let mut granules = 0;
+        for _ in 0..A_STEP_MAX {
+            let next = match self.end_first(in_hand, end) {
+                Ok(next) => next,
                 Err(refusal) => {
                     warn!(mailbox = %name, group, slot, %refusal, "no dead letter: offered again");
-                    return;
+                    return false;
                 }
+            };
+            if held.handed_out_end.since(next) <= 0 {
+                return false;
+            }
+            granules += next.since(in_hand.held.from);
+            in_hand.held.from = next;
+            if granules > A_STEP_GRANULES_MAX {
+                break;
             }
         }
+        true
     }
 
     /// Ends the first record of what a slot holds: it is freed once the state has this. Says where it ends.

@@ -10,7 +10,7 @@ mod mailbox;
 mod open;
 pub mod settle;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 
 use libipc::lane::layout::{SlotState, Traffic};
@@ -75,8 +75,12 @@ pub struct Service {
     removed: Vec<(u64, Traffic)>,
     /// Mailboxes in which something is to be freed.
     freeing: BTreeSet<u64>,
+    /// Slots of receivers that are gone, of what is in whose hand more is to end: mailbox, group and slot.
+    ending: VecDeque<(u64, u8, u16)>,
     /// The program is to be started anew.
     restarts: bool,
+    /// The state has all that was done.
+    settled: bool,
 }
 
 impl Service {
@@ -117,7 +121,9 @@ impl Service {
             departing,
             removed,
             freeing,
+            ending: VecDeque::new(),
             restarts,
+            settled: true,
         }
     }
 
@@ -225,19 +231,20 @@ impl Service {
     /// went with them.
     fn mend(&mut self, departure: &Departure) {
         let mut touched = BTreeSet::new();
+        let mut left = BTreeSet::new();
         for ended in &departure.ended {
             let id = ended.mailbox_id;
-            if let LinkRole::Receive { group, slot } = ended.role {
-                self.settle_in_hand(id, group, slot);
-            }
-            let mailbox = self.registry.mailbox_mut(id);
-            let (Some(mailbox), Some(regions)) = (mailbox, self.regions.get_mut(&id)) else {
+            let (Some(mailbox), Some(regions)) =
+                (self.registry.mailbox(id), self.regions.get_mut(&id))
+            else {
                 continue;
             };
-            repair::mend_member(mailbox, regions, ended);
-            if !mailbox.freeing.is_empty() {
-                self.freeing.insert(id);
+            repair::show_member_gone(mailbox, regions, ended);
+            if let LinkRole::Receive { group, slot } = ended.role {
+                self.end_what_is_in_hand(id, group, slot);
+                left.insert(id);
             }
+            let Some(regions) = self.regions.get_mut(&id) else { continue };
             for lane in &ended.lanes {
                 repair::free_lane_if_drained(&mut self.registry, regions, id, lane.index);
             }
@@ -250,12 +257,22 @@ impl Service {
             touched.remove(&orphan);
         }
         for mailbox_id in touched {
+            if left.contains(&mailbox_id) {
+                self.tidy(mailbox_id);
+            }
             if let Some(regions) = self.regions.get_mut(&mailbox_id) {
                 repair::sweep(&mut self.registry, regions, mailbox_id);
             }
             self.tell(mailbox_id);
             self.remove_if_drained(mailbox_id);
         }
+    }
+
+    /// Puts right what receivers may have left that are gone; says whether there was anything.
+    fn tidy(&mut self, mailbox_id: u64) -> bool {
+        let mailbox = self.registry.mailbox_mut(mailbox_id);
+        let found = mailbox.zip(self.regions.get(&mailbox_id));
+        found.is_some_and(|(mailbox, regions)| repair::tidy(mailbox, regions))
     }
 
     fn sweep(&mut self, mailbox_id: u64) {

@@ -29,6 +29,9 @@ impl Service {
         }
         let admission = self.registry.open(asker.session, &asker.caller, name, role, group)?;
         let reply = self.give(asker, &admission)?;
+        if role == Role::Receive && self.tidy(admission.mailbox_id) {
+            self.tell(admission.mailbox_id);
+        }
         debug!(mailbox = %name, %role, link = admission.link, by = %asker.caller.identity, "opened");
         Ok(reply)
     }

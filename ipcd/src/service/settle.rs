@@ -11,6 +11,9 @@
 //! 4. the answer is sent: the successor sends it;
 //! 5. the request is taken out of the socket (`Session::turn`): the successor sends the answer a second time, which the
 //!    client passes over.
+//!
+//! Where step 2 fails, for want of memory, all that comes behind it waits until it succeeds, and so does every other
+//! request: what members see and what clients are told is never ahead of the state.
 
 use libipc::protocol::{Answer, Refusal, Request};
 use tracing::{error, info};
@@ -38,7 +41,7 @@ impl Service {
     /// Whether the program is to be started anew.
     #[must_use]
     pub fn restarts(&self) -> bool {
-        self.restarts
+        self.restarts && self.settled
     }
 
     pub(super) fn restart(&mut self, asker: &Asker<'_>) -> Result<Reply, Refusal> {
@@ -96,7 +99,7 @@ impl Service {
             return;
         }
         if let Some(connection) = state.connections.get_mut(&session.0) {
-            let regions = descriptors.iter().map(|it| (it.region.to_string(), it.read_only));
+            let regions = descriptors.iter().map(|it| (it.name().to_owned(), it.is_read_only()));
             let (answer, regions) = (answer.to_vec(), regions.collect());
             connection.handled = Some(Handled { request, answer, regions });
         }
@@ -115,37 +118,50 @@ impl Service {
         }
     }
 
-    /// Puts what was done into the state, then shows it, then gives back what is needed no more.
+    /// Puts what was done into the state, then shows it, then gives back what is needed no more. While the state cannot be
+    /// written nothing is shown, nobody is to be answered ([`Self::is_settled`]), and this is to be called again.
     pub fn settle(&mut self) {
-        self.commit();
+        if !self.commit() {
+            return;
+        }
         self.show_what_is_due();
         if self.has_freed() {
-            self.commit();
+            if !self.commit() {
+                return;
+            }
             self.show_what_is_due();
         }
         self.departing.clear();
         self.store().flush();
     }
 
-    fn commit(&mut self) {
-        match &mut self.state {
-            Some(state) => {
-                let store = &self.backstage.store;
-                let result = state.commit(store, &mut self.registry, &self.removed);
-                if let Err(error) = result {
-                    self.lose_state(&error);
-                }
-            }
-            None => drop(self.registry.take_touched()),
-        }
-        self.removed.clear();
+    /// Whether the state has all that was done, and it was shown.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.settled
     }
 
-    fn lose_state(&mut self, error: &std::io::Error) {
-        error!(%error, "cannot write the state: a death of this daemon is the end of its mailboxes from now on");
-        // A successor that finds half of it would be worse than one that finds nothing.
-        self.end_state();
-        self.state = None;
+    /// Says whether the state has all that was done.
+    fn commit(&mut self) -> bool {
+        let written = match &mut self.state {
+            Some(state) => state.commit(&mut self.registry, &self.removed),
+            None => {
+                drop(self.registry.take_touched());
+                Ok(())
+            }
+        };
+        let was_settled = std::mem::replace(&mut self.settled, written.is_ok());
+        match written {
+            Ok(()) if !was_settled => info!("the state is written again"),
+            Err(error) if was_settled => {
+                error!(%error, "cannot write the state: nothing is answered until that is possible");
+            }
+            _ => {}
+        }
+        if self.settled {
+            self.removed.clear();
+        }
+        self.settled
     }
 
     pub(super) fn end_state(&self) {
@@ -169,10 +185,11 @@ impl Service {
     /// Notes that nobody keeps anything any more.
     pub fn lose_store(&mut self) {
         self.store().lose();
-        (self.state, self.progress) = (None, None);
+        (self.state, self.progress, self.settled) = (None, None, true);
         info!(
             "goes on without a keeper: a death of this daemon is the end of its mailboxes from now on"
         );
+        self.settle();
     }
 }
 
@@ -186,6 +203,20 @@ pub fn only_asks(request: &Request) -> bool {
             | Request::Show { .. }
             | Request::Status
             | Request::Find { .. }
+    )
+}
+
+/// Whether the answer to a request may have descriptors.
+#[must_use]
+pub fn hands_out(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Open { .. }
+            | Request::Fetch(_)
+            | Request::AddLane { .. }
+            | Request::OpenDirect { .. }
+            | Request::OpenReplies { .. }
+            | Request::OpenReply { .. }
     )
 }
 

@@ -12,7 +12,7 @@ use ipcd::registry::Registry;
 use ipcd::registry::quota::{DEFAULT_LIMITS, Quotas};
 use ipcd::server::Server;
 use ipcd::service::Service;
-use ipcd::startup::Listener;
+use ipcd::startup::{Listener, Manner};
 use libipc::lane::layout::LAYOUT_VERSION;
 use libipc::protocol::{
     Answer, LaneInfo, LaneTicket, MESSAGE_BYTES_MAX, MailboxAttributes, MailboxName, Opened,
@@ -37,9 +37,19 @@ impl Daemon {
     }
 
     pub fn with(limits: Usage, first_position: u64) -> Self {
+        Self::start_as(limits, first_position, true)
+    }
+
+    /// One that behaves as if the kernel had no sockets that refuse descriptors.
+    pub fn taking_descriptors() -> Self {
+        Self::start_as(DEFAULT_LIMITS, 0, false)
+    }
+
+    fn start_as(limits: Usage, first_position: u64, refuse_descriptors: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ipcd.sock");
-        let listener = Listener::bind(&path, 0o600, false).unwrap();
+        let manner = Manner { mode: 0o600, private: false, refuse_descriptors };
+        let listener = Listener::bind(&path, manner).unwrap();
         let (wait, stop) = nix::unistd::pipe().unwrap();
         let thread = std::thread::spawn(move || {
             // All of it, not just the descriptor: dropping it removes the socket's name.
@@ -47,7 +57,8 @@ impl Daemon {
             let quotas = Quotas::new(limits, HashMap::new());
             let barrier = libipc::sys::futex::barrier_register();
             let service = Service::new(Registry::new(quotas, first_position), barrier);
-            let mut server = Server::new(listener.socket.as_fd(), wait.as_fd(), service).unwrap();
+            let server = Server::new(listener.socket.as_fd(), wait.as_fd(), service).unwrap();
+            let mut server = server.refusing_descriptors(refuse_descriptors);
             server.run().unwrap();
             server.stop();
         });

@@ -337,11 +337,7 @@ impl<S: Storage> Claimant<S> {
     ///
     /// A record that is not as it should be, or that its sender has back, is left for its turn.
     #[inline]
-    pub fn take_more(
-        &mut self,
-        records_max: usize,
-        mut each: impl FnMut(u64, usize, usize, u32),
-    ) {
+    pub fn take_more(&mut self, records_max: usize, mut each: impl FnMut(u64, usize, usize, u32)) {
         let run = &mut self.run;
         let Some(Some(lane)) = self.lanes.get(usize::from(run.lane)) else { return };
         if !run.has_in_hand() {
@@ -547,7 +543,8 @@ impl<S: Storage> Claimant<S> {
                 return Err(Malformed { what, lane: index, by_sender });
             };
             let end = claim.position.advance(record.granules());
-            let (end, records) = self.reach.extend(&mut self.pace, &lane.storage, lane.tail, claim.position, end);
+            let (end, records) =
+                self.reach.extend(&mut self.pace, &lane.storage, lane.tail, claim.position, end);
             if !self.single {
                 confirm_winner(&self.cursors, self.slot, index, claim);
             }

@@ -190,13 +190,7 @@ impl Storage for RingMemory {
     }
 
     #[inline(always)]
-    fn copy_message_out(
-        &self,
-        at: Position,
-        word: RecordWord,
-        granules: u64,
-        into: &mut Payload,
-    ) {
+    fn copy_message_out(&self, at: Position, word: RecordWord, granules: u64, into: &mut Payload) {
         let len = word.payload_len();
         let padded = granules as usize * GRANULE_BYTES - RECORD_HEADER_BYTES;
         assert!(granules <= self.capacity, "a record longer than its lane");

@@ -10,6 +10,7 @@
 //! - [`order`] which lane a receiver takes from next
 //! - `takeover` what is offered is taken over, or put aside
 //! - [`repair`] what a receiver's death leaves, and how it is mended
+//! - [`tidy`] what else those that are gone may have left, honest or not
 //! - [`turn`] who receives where one receives at a time
 //! - [`hints`] which of many lanes may have something
 //! - [`park`] who sleeps and who wakes whom
@@ -33,5 +34,6 @@ pub mod repair;
 pub mod ring;
 pub mod run;
 pub(crate) mod takeover;
+pub mod tidy;
 pub mod turn;
 pub mod withdraw;

@@ -343,9 +343,11 @@ impl Mailbox {
         claimant.set_reach(Reach::batch(2, false));
         let mut got = Vec::new();
         if self.take(claimant).is_some() {
-            claimant.take_more(2, |at, word, _| {
+            let first = claimant.position_in_hand().expect("a message is in hand");
+            claimant.take_more(2, |behind, _, _, _| {
+                let at = first.advance(behind);
                 let mut payload = 0;
-                self.model.copy_out(at, word, &mut payload);
+                self.model.copy_out(at, self.model.word(at), &mut payload);
                 got.push(payload);
             });
         }

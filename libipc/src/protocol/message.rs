@@ -505,6 +505,8 @@ pub struct MailboxDetail {
     pub summary: MailboxSummary,
     /// Bytes that its regions may take in all, counted against quotas.
     pub reserved_bytes: u64,
+    /// Descriptors that `ipcd` keeps for it and for its lanes, counted against quotas.
+    pub descriptors: u64,
     /// Members keep the fence on the fast side, since one of them may not call the barrier.
     pub fences: bool,
     /// Messages that were dropped: a group was slow, or a receiver died with them.
@@ -566,6 +568,8 @@ pub struct Usage {
     pub bytes: u64,
     /// Dead letters of mailboxes owned.
     pub dead_letters: u64,
+    /// Descriptors that `ipcd` keeps for all of these.
+    pub descriptors: u64,
 }
 
 /// All about the daemon.

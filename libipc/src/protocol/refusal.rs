@@ -40,7 +40,7 @@ pub enum Refusal {
     QuotaExceeded {
         /// Whose quota.
         uid: u32,
-        /// Of what: mailboxes, lanes, sessions, bytes.
+        /// Of what: mailboxes, lanes, sessions, bytes, descriptors.
         what: String,
         /// In use.
         used: u64,

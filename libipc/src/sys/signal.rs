@@ -1,10 +1,10 @@
-//! Signals to this very process, and threads that take none.
+//! Signals to this very process, threads that take none, and a signal that does nothing but interrupt.
 
-#![expect(unsafe_code, reason = "a signal with a value, for which nix has no call")]
+#![expect(unsafe_code, reason = "a signal with a value, for which nix has no call, and a handler")]
 
 use std::io;
 
-use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
 
 /// Whether there is such a signal.
 ///
@@ -26,6 +26,18 @@ pub fn queue(signal: i32, value: usize) -> bool {
     // SAFETY: the call takes numbers only: nobody follows the value as a pointer but whoever gave it as one.
     let result = unsafe { libc::sigqueue(us, signal, value) };
     result == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EAGAIN)
+}
+
+/// Has a signal do nothing from now on but interrupt whatever the thread that gets it waits for in the kernel.
+///
+/// # Errors
+/// What the kernel said.
+pub fn only_interrupts(signal: Signal) -> io::Result<()> {
+    extern "C" fn nothing(_: libc::c_int) {}
+    let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler touches nothing, so it may run at any moment.
+    unsafe { sigaction(signal, &action) }?;
+    Ok(())
 }
 
 /// Runs something (that starts a thread, say) with all signals blocked: no handler of the program runs on a

@@ -27,6 +27,19 @@ pub struct Received {
     pub credentials: Option<UnixCredentials>,
 }
 
+/// What a datagram is that comes next.
+#[derive(Debug)]
+pub struct Peeked {
+    /// Bytes of it; 0 without credentials is the other side's hang-up.
+    pub len: usize,
+    /// It is longer than there was room for.
+    pub truncated: bool,
+    /// More came with it than credentials: descriptors.
+    pub has_descriptors: bool,
+    /// The sender's pid, uid and gid, checked by the kernel, if the receiving side asked for them.
+    pub credentials: Option<UnixCredentials>,
+}
+
 /// Connects to a listening `SOCK_SEQPACKET` socket.
 ///
 /// # Errors
@@ -76,6 +89,62 @@ pub fn peer_pidfd(socket: impl AsFd, pid: u32) -> io::Result<OwnedFd> {
         Err(nix::Error::ENOPROTOOPT | nix::Error::EINVAL) => super::process::pidfd_open(pid),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Forbids that descriptors are sent to a socket: the sender is told EPERM. A listening socket hands that on to those
+/// that connect to it from then on. What was sent before is there still. False on a kernel that cannot (before 6.16).
+///
+/// # Errors
+/// What the kernel said.
+pub fn refuse_descriptors(socket: impl AsFd) -> io::Result<bool> {
+    if cfg!(any(target_arch = "sparc", target_arch = "sparc64")) {
+        // There the option has another number, and this number is another option.
+        return Ok(false);
+    }
+    let no: libc::c_int = 0;
+    // SAFETY: the kernel reads one int, of `no`.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PASSRIGHTS,
+            (&raw const no).cast(),
+            size_of_val(&no) as libc::socklen_t,
+        )
+    };
+    known_option(result).map(|known| known.is_some())
+}
+
+/// Whether descriptors cannot be sent to a socket.
+///
+/// # Errors
+/// What the kernel said.
+pub fn refuses_descriptors(socket: impl AsFd) -> io::Result<bool> {
+    let mut passes: libc::c_int = 1;
+    let mut len = size_of_val(&passes) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes, those of `passes`, and the length.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PASSRIGHTS,
+            (&raw mut passes).cast(),
+            &raw mut len,
+        )
+    };
+    known_option(result).map(|known| known.is_some() && passes == 0)
+}
+
+/// `SO_PASSRIGHTS` of asm-generic/socket.h, since Linux 6.16.
+const SO_PASSRIGHTS: libc::c_int = 83;
+
+/// What came of setting or reading an option; `None` if the kernel does not know it.
+fn known_option(result: libc::c_int) -> io::Result<Option<()>> {
+    if result == 0 {
+        return Ok(Some(()));
+    }
+    let error = io::Error::last_os_error();
+    if error.raw_os_error() == Some(libc::ENOPROTOOPT) { Ok(None) } else { Err(error) }
 }
 
 /// Sends one datagram with the caller's own pid, effective uid and gid, which the kernel checks.
@@ -135,6 +204,9 @@ struct ControlSpace([u8; CONTROL_BYTES]);
 // a sender cannot have it cut off by adding what we did not ask for.
 const CONTROL_BYTES: usize = 16 + 16 + 16 + 4 * 256 + 256;
 
+// Credentials come first; behind them there is no room for a descriptor, so none is ever installed.
+const CREDENTIALS_BYTES: usize = 16 + 16;
+
 /// Bytes, with what the kernel needs beside them, that were sent over a socket and that the other side has not read yet.
 ///
 /// # Errors
@@ -162,13 +234,28 @@ pub fn try_receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Rece
     receive_with(socket, buffer, libc::MSG_DONTWAIT)
 }
 
-/// Looks at the datagram that comes next, and leaves it there. Descriptors that came with it are given out, and
-/// will be again when it is received.
+/// Looks at the datagram that comes next, and leaves it there. Of descriptors that came with it none is taken: whatever
+/// they are, they are nobody's to close.
 ///
 /// # Errors
 /// What the kernel said: EAGAIN with nothing to read.
-pub fn peek(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
-    receive_with(socket, buffer, libc::MSG_DONTWAIT | libc::MSG_PEEK)
+pub fn peek(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Peeked> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
+    let (received, flags) = receive_into(socket, buffer, flags, CREDENTIALS_BYTES)?;
+    let Received { len, credentials, .. } = received;
+    let (truncated, has_descriptors) =
+        (flags & libc::MSG_TRUNC != 0, flags & libc::MSG_CTRUNC != 0);
+    Ok(Peeked { len, truncated, has_descriptors, credentials })
+}
+
+/// Throws away the datagram that comes next, and what came with it: this waits as long as the end of that does. False if
+/// none comes any more. The socket is to be one that asks for credentials.
+///
+/// # Errors
+/// What the kernel said: EAGAIN with nothing to read.
+pub fn discard(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    let (received, _) = receive_into(socket, &mut [], libc::MSG_DONTWAIT, CREDENTIALS_BYTES)?;
+    Ok(received.len > 0 || received.credentials.is_some())
 }
 
 fn receive_with(
@@ -176,6 +263,16 @@ fn receive_with(
     buffer: &mut [u8],
     flags: libc::c_int,
 ) -> io::Result<Received> {
+    receive_into(socket, buffer, flags, CONTROL_BYTES).map(|(received, _)| received)
+}
+
+/// Receives, with so much room for what comes with a datagram; returns the kernel's flags as well.
+fn receive_into(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    flags: libc::c_int,
+    control_bytes: usize,
+) -> io::Result<(Received, libc::c_int)> {
     let mut space = ControlSpace([0; CONTROL_BYTES]);
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: all-zero bytes are a valid msghdr: null pointers and zero lengths.
@@ -183,7 +280,7 @@ fn receive_with(
     message.msg_iov = &raw mut part;
     message.msg_iovlen = 1;
     message.msg_control = space.0.as_mut_ptr().cast();
-    message.msg_controllen = CONTROL_BYTES;
+    message.msg_controllen = control_bytes.min(CONTROL_BYTES);
     // SAFETY: `message` names `part` (which names `buffer`) and `space`, with their lengths; all live
     // through the call and nobody else touches them.
     let len = unsafe {
@@ -192,8 +289,9 @@ fn receive_with(
     let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
     // nix's iterator refuses cut-off control data and so leaks the descriptors that did arrive.
     let (descriptors, credentials) = take_control(&space.0[..message.msg_controllen]);
-    let truncated = message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0;
-    Ok(Received { len, truncated, descriptors, credentials })
+    let flags = message.msg_flags;
+    let truncated = flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0;
+    Ok((Received { len, truncated, descriptors, credentials }, flags))
 }
 
 /// Owns what the kernel put into the control data: a row of headers (length u64, level i32, type i32),
@@ -257,6 +355,48 @@ mod tests {
         let who = received.credentials.unwrap();
         assert_eq!(who.pid(), nix::unistd::getpid().as_raw());
         assert_eq!(who.uid(), nix::unistd::geteuid().as_raw());
+    }
+
+    #[test]
+    fn a_look_at_a_message_takes_none_of_its_descriptors_and_discarding_it_closes_them() {
+        let (ours, theirs) = pair();
+        nix::sys::socket::setsockopt(&theirs, sockopt::PassCred, &true).unwrap();
+        let (gift, other) = nix::unistd::pipe().unwrap();
+        for (bytes, descriptors) in [(&b"hello"[..], vec![other.as_fd()]), (b"", vec![])] {
+            send(ours.as_fd(), bytes, &descriptors, true).unwrap();
+        }
+        drop(other);
+        for _ in 0..2 {
+            let mut buffer = [0; 64];
+            let peeked = peek(theirs.as_fd(), &mut buffer).unwrap();
+            assert_eq!(&buffer[..peeked.len], b"hello");
+            assert!(peeked.has_descriptors && !peeked.truncated);
+            assert_eq!(peeked.credentials.unwrap().uid(), nix::unistd::geteuid().as_raw());
+        }
+        assert!(peek(theirs.as_fd(), &mut [0; 2]).unwrap().truncated);
+        assert!(discard(theirs.as_fd()).unwrap());
+        // The end of the pipe that was under way is closed: nobody writes any more.
+        assert_eq!(nix::unistd::read(&gift, &mut [0; 1]), Ok(0));
+        let peeked = peek(theirs.as_fd(), &mut [0; 64]).unwrap();
+        assert!(peeked.len == 0 && peeked.credentials.is_some() && !peeked.has_descriptors);
+        assert!(discard(theirs.as_fd()).unwrap(), "an empty one is one as well");
+        drop(ours);
+        assert!(!discard(theirs.as_fd()).unwrap());
+    }
+
+    #[test]
+    fn a_socket_that_refuses_descriptors_gets_none_and_all_else() {
+        let (ours, theirs) = pair();
+        assert!(!refuses_descriptors(&theirs).unwrap());
+        if !refuse_descriptors(&theirs).unwrap() {
+            println!("SKIPPED: sockets that refuse descriptors (this kernel has none)");
+            return;
+        }
+        assert!(refuses_descriptors(&theirs).unwrap());
+        let refused = send(ours.as_fd(), b"hello", &[ours.as_fd()], true).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EPERM));
+        send(ours.as_fd(), b"hello", &[], true).unwrap();
+        assert_eq!(receive(theirs.as_fd(), &mut [0; 64]).unwrap().len, 5);
     }
 
     #[test]

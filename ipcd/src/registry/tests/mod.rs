@@ -17,11 +17,11 @@ use super::dead_letter::Message;
 use super::link::SessionId;
 use super::mailbox::LaneWish;
 use super::permission::Caller;
-use super::quota::Quotas;
+use super::quota::{DEFAULT_LIMITS, Quotas};
 use super::{Got, Registry};
 
 const LIMITS: Usage =
-    Usage { mailboxes: 3, lanes: 6, sessions: 3, bytes: 1 << 20, dead_letters: 3 };
+    Usage { mailboxes: 3, lanes: 6, sessions: 3, bytes: 1 << 20, dead_letters: 3, descriptors: 24 };
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -388,9 +388,7 @@ fn root() -> Caller<'static> {
 }
 
 fn with_mailbox(attributes: MailboxAttributes) -> Registry {
-    let unlimited =
-        Usage { mailboxes: 9, lanes: 999, sessions: 9, bytes: 1 << 40, dead_letters: 9 };
-    let mut registry = Registry::new(Quotas::new(unlimited, HashMap::new()), 5);
+    let mut registry = Registry::new(Quotas::new(DEFAULT_LIMITS, HashMap::new()), 5);
     registry.begin_session(id(0), root().identity).unwrap();
     registry.create(id(0), &root(), &name(0), &attributes, &[]).unwrap();
     registry
@@ -415,7 +413,7 @@ fn a_mailbox_has_room_for_a_bounded_number_of_sender_uids() {
 }
 
 #[test]
-fn a_slots_next_lane_begins_where_the_last_one_ended() {
+fn a_slots_next_lane_begins_where_it_is_told_to() {
     let mut registry = with_mailbox(MailboxAttributes::default());
     let open = |registry: &mut Registry| {
         let admission = registry.open(id(0), &root(), &name(0), Role::Send, None).unwrap();

@@ -12,12 +12,12 @@ use super::{depart, id, name};
 use crate::registry::group::Place;
 use crate::registry::mailbox::LaneWish;
 use crate::registry::permission::Caller;
-use crate::registry::quota::Quotas;
+use crate::registry::quota::{DEFAULT_LIMITS, Quotas};
 use crate::registry::{Admission, Got, Registry};
 
 /// Sessions 0 to 4 of processes 100 to 104, all of one uid.
 fn registry() -> Registry {
-    let limits = Usage { mailboxes: 9, lanes: 9, sessions: 9, bytes: 64 << 20, dead_letters: 2 };
+    let limits = Usage { lanes: 9, bytes: 64 << 20, dead_letters: 2, ..DEFAULT_LIMITS };
     let mut registry = Registry::new(Quotas::new(limits, HashMap::new()), 0);
     for session in 0..5 {
         registry.begin_session(id(session), who(session).identity).unwrap();
@@ -168,8 +168,10 @@ fn a_mailbox_with_groups_wants_a_group_named_by_its_receivers() {
     let mailbox = registry.find(&name(0)).unwrap();
     assert_eq!(mailbox.active_receivers(), 2);
     let one = MailboxAttributes::default();
-    let three = super::super::Mailbox::empty_bytes(&one, 3);
-    assert!(three > super::super::Mailbox::empty_bytes(&one, 1), "cursors a group are charged");
+    let usage = |groups| super::super::Mailbox::empty_usage(&one, groups);
+    let (three, none) = (usage(3), usage(0));
+    assert!(three.bytes > none.bytes, "cursors a group are charged");
+    assert_eq!((three.descriptors, none.descriptors), (5, 3));
 }
 
 #[test]

@@ -1,15 +1,16 @@
-//! Every interleaving of `ipcd` that frees records of a dead receiver with those who go on meanwhile.
+//! Every interleaving of `ipcd` that frees records of a dead receiver, or tidies up, with those who go on meanwhile.
 //!
 //! What `ipcd` does besides is done here in its place ([`bury`]); all else is the code that ships.
 
 use super::{
-    Arc, Claimant, MESSAGE_BYTES, Mailbox, Mended, Model, Reach, Relaxed, Release, Writer, explore,
-    get_cell, lane_is_drained, mend_slot, slot_is_idle, thread,
+    Arc, Claimant, MESSAGE_BYTES, Mailbox, Mended, Model, Reach, Relaxed, Release, SlotState,
+    Writer, drain, explore, get_cell, lane_is_drained, mend_slot, slot_is_idle, thread,
 };
 use crate::lane::fate::{self, Fate};
 use crate::lane::park;
 use crate::lane::repair::{Held, free_first, held_by_gone};
 use crate::lane::ring::Storage;
+use crate::lane::tidy::tidy;
 use crate::lane::withdraw::Record;
 use crate::sync::AtomicU8;
 
@@ -137,5 +138,34 @@ fn loom_the_fate_of_a_dead_letter_is_seen_with_its_end() {
         let fate = fate::read(&mailbox.roster.lanes[0], &fates, mailbox.first);
         assert_eq!(fate, Some(Fate::DeadLettered), "taken for acknowledged, or not seen");
         daemon.join().unwrap();
+    });
+}
+
+/// `ipcd` tidies up while a receiver returns what it has, and puts it aside to take more: none of that is touched.
+#[test]
+fn loom_what_is_returned_and_put_aside_is_left_alone_by_who_tidies_up() {
+    explore(3, || {
+        let mailbox = Mailbox::new(2, 8);
+        let mut writer = mailbox.writer();
+        mailbox.send(&mut writer, 1);
+        mailbox.send(&mut writer, 2);
+        let tidier = mailbox.clone();
+        let mut claimant = mailbox.claimant(0, false);
+        assert_eq!(mailbox.take(&mut claimant), Some(1));
+        let thread = thread::spawn(move || {
+            tidy(&tidier.cursors, |_| SlotState::Active, |lane| (lane == 0).then_some(8))
+        });
+        claimant.return_to_queue();
+        let mut got = Vec::new();
+        if claimant.put_aside() && claimant.claim_next().unwrap() {
+            got.push(mailbox.take(&mut claimant).unwrap());
+            mailbox.acknowledge(&mut claimant);
+        }
+        assert_eq!(thread.join().unwrap().lost, 0);
+        drop(claimant);
+        got.extend(drain(&mailbox, &mut mailbox.claimant(1, false)));
+        got.sort_unstable();
+        assert_eq!(got, [1, 2]);
+        assert!(lane_is_drained(&mailbox.cursors, 0, writer.0.tail()));
     });
 }
