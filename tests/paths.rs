@@ -170,7 +170,7 @@ fn measured_empty(receiver: &mut Receiver, count: usize) -> Outcome {
 /// The C library's `syscall`, for this program: valgrind knows neither `futex_waitv` nor `membarrier`, and nobody here
 /// sleeps. Anything else goes to the kernel.
 #[cfg(target_arch = "x86_64")]
-// SAFETY: of the same calling convention as the one that it takes the place of, whose arguments are integers and
+// Sound: of the same calling convention as the one that it takes the place of, whose arguments are integers and
 // pointers; no other object defines the symbol for this program's own code.
 #[unsafe(no_mangle)]
 extern "C" fn syscall(
@@ -183,8 +183,7 @@ extern "C" fn syscall(
     f: libc::c_long,
 ) -> libc::c_long {
     let fail = |error: i32| {
-        // SAFETY: the address of this thread's own errno.
-        unsafe { *libc::__errno_location() = error };
+        nix::errno::Errno::set_raw(error);
         -1
     };
     match number {

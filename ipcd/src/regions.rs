@@ -19,8 +19,8 @@ use libipc::lane::layout::{
     lane_data_offset, lane_file_bytes, roster_map,
 };
 use libipc::lane::position::{GRANULE_BYTES, Position, granules_of};
+use libipc::lane::record::{RecordHeader, RecordWord};
 use libipc::lane::repair::leave_line;
-use libipc::lane::ring::{RecordHeader, RecordWord};
 use libipc::protocol::{Identity, LaneInfo, LaneTicket, Receivers};
 use libipc::regions::{Cursors, Doorstep, Roster};
 use libipc::sync::{AtomicU32, AtomicU64, Ordering};

@@ -26,7 +26,7 @@ impl<'a> Delivery<'a> {
         self.receiver.payload()
     }
 
-    /// What the message is: see `lane::ring::RecordHeader`.
+    /// What the message is: see `lane::record::RecordHeader`.
     pub(crate) fn kind(&self) -> u8 {
         self.receiver.kind()
     }

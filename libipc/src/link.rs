@@ -5,12 +5,12 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::error::{Fault, RequestError};
-use crate::lane::claim::LaneReader;
 use crate::lane::hints::Hints;
 use crate::lane::layout::{LaneStatus, Limits, SlotState, hint_words};
 use crate::lane::memory::RingMemory;
 use crate::lane::order::{LaneId, Standing};
 use crate::lane::position::Position;
+use crate::lane::reader::LaneReader;
 use crate::lane::ring::Oldest;
 use crate::protocol::{Answer, Fetched, LaneInfo, LaneTicket, Opened, Reason, Refresh, Request};
 use crate::regions::{Doorstep, LaneWords, Roster};

@@ -4,11 +4,11 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::error::{Fault, RequestError};
-use crate::lane::claim::LaneReader;
 use crate::lane::layout::Claim;
 use crate::lane::memory::{Payload, RingMemory};
 use crate::lane::position::Position;
-use crate::lane::ring::Storage;
+use crate::lane::reader::LaneReader;
+use crate::lane::record::Storage;
 use crate::link::{Link, NOT_OPENED, Neighbours, map_roster};
 use crate::protocol::{DeadLetter, Identity, LaneInfo, Opened, OpenedRole};
 use crate::regions::{Cursors, Roster};

@@ -37,7 +37,7 @@ use crate::delivery::Delivery;
 use crate::error::{Fault, ReceiveError, SendError, TryReceiveError};
 use crate::protocol::Identity;
 use crate::receiver::Receiver;
-use crate::receiver::without_empty;
+use crate::receiver::wait::without_empty;
 use crate::sender::Sender;
 use crate::sender::meeting::Meeting;
 use crate::sys::registration;

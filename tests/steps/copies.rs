@@ -10,13 +10,14 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use libipc::MailboxOptions;
-use libipc::lane::claim::{Claimant, LaneReader, Next};
+use libipc::lane::claim::{Claimant, Next};
 use libipc::lane::layout::{
     Claim, LaneStatus, Limits, SlotState, cursors_map, doorstep_map, lane_file_bytes, roster_map,
 };
 use libipc::lane::memory::{Payload, RingMemory};
 use libipc::lane::park::slot_bit;
 use libipc::lane::position::Position;
+use libipc::lane::reader::LaneReader;
 use libipc::lane::repair::{discard_slot, lane_is_drained, leave_line, mend_slot, slot_is_idle};
 use libipc::protocol::SlowGroup;
 use libipc::regions::{Cursors, Doorstep, LaneWords, Roster};

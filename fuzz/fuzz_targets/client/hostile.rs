@@ -10,7 +10,7 @@ use libipc::lane::layout::{
     Limits, SlotCell, cursors_map, doorstep_map, lane_data_offset,
 };
 use libipc::lane::position::{GRANULE_BYTES, Position, granules_of, record_granules};
-use libipc::lane::ring::RecordHeader;
+use libipc::lane::record::RecordHeader;
 use libipc::protocol::{
     Answer, LaneInfo, MESSAGE_BYTES_MAX, MailboxName, Opened, OpenedRole, PROTOCOL_VERSION,
     Request, Role, decode, encode,

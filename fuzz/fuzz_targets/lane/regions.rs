@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use ipcd::regions::Region;
-use libipc::lane::claim::{Claimant, LaneReader};
+use libipc::lane::claim::Claimant;
 use libipc::lane::layout::{
     Claim, ClaimCell, Hold, LaneStatus, Limits, SlotCell, SlotState, cursors_map, doorstep_map,
     lane_file_bytes, roster_map,
@@ -13,6 +13,7 @@ use libipc::lane::layout::{
 use libipc::lane::memory::RingMemory;
 use libipc::lane::order::{LaneId, Standing};
 use libipc::lane::position::{GRANULE_BYTES, Position};
+use libipc::lane::reader::LaneReader;
 use libipc::lane::ring::LaneWriter;
 use libipc::regions::{Cursors, Doorstep, LaneWords, Roster};
 use libipc::sync::AtomicU64;

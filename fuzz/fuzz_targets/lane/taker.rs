@@ -6,7 +6,7 @@ use libipc::lane::hints::Hints;
 use libipc::lane::memory::{Payload, RingMemory};
 use libipc::lane::park;
 use libipc::lane::position::{GRANULE_BYTES, Position};
-use libipc::lane::ring::Storage;
+use libipc::lane::record::Storage;
 use libipc::lane::run::Reach;
 
 use super::book::{self, Key};

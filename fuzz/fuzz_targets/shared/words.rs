@@ -3,7 +3,7 @@
 use arbitrary::Arbitrary;
 use libipc::lane::layout::{Claim, Hold, LaneStatus, SlotState, Verdict, VerdictState};
 use libipc::lane::position::Position;
-use libipc::lane::ring::RecordHeader;
+use libipc::lane::record::RecordHeader;
 
 /// A word. Positions are counted from where the lanes begin.
 #[derive(Arbitrary, Clone, Copy, Debug)]

@@ -12,8 +12,8 @@ use std::collections::VecDeque;
 use libipc::lane::fate::Fate;
 use libipc::lane::layout::SlotState;
 use libipc::lane::position::{Position, granules_of};
+use libipc::lane::record::RecordHeader;
 use libipc::lane::repair::{Held, drop_through, held_by, held_by_gone};
-use libipc::lane::ring::RecordHeader;
 use libipc::lane::withdraw::is_to_be_handed_out;
 use libipc::protocol::{
     Answer, LaneInfo, LaneTicket, MailboxName, OnDeath, Reason, Refusal, Request, Role,

@@ -16,17 +16,17 @@
 //!
 //! Killed in between, [`super::repair`] either gives it back to the old slot or finishes the step.
 
-use crate::lane::layout::{Claim, Hold, LaneHeader, LaneStatus, Marked, SlotCell, SlotState};
-use crate::lane::order::{Choice, Standing};
+use crate::lane::layout::{Claim, Hold, LaneStatus, Marked, SlotCell, SlotState};
+use crate::lane::order::Choice;
 use crate::lane::park::{self, slot_bit};
 use crate::lane::position::{Position, RECORD_HEADER_BYTES};
+use crate::lane::reader::LaneReader;
+use crate::lane::record::{RecordWord, Storage};
 use crate::lane::repair::slot_is_idle;
-use crate::lane::ring::{RecordWord, Storage};
 use crate::lane::run::{NotHandedOut, Pace, Reach, Run};
-use crate::lane::withdraw::is_withdrawn;
 use crate::regions::{Cursors, Roster};
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use crate::sync::{AtomicU64, fence, overwrite};
+use crate::sync::{fence, overwrite};
 use crate::sys::mapping::Shared;
 
 /// Times that a claim is tried again when others win.
@@ -43,97 +43,6 @@ pub struct Malformed {
     pub lane: u16,
     /// The lane's sender is to blame (else some receiver).
     pub by_sender: bool,
-}
-
-/// A lane as a receiver sees it.
-#[derive(Debug)]
-pub struct LaneReader<S> {
-    storage: S,
-    header: Shared<LaneHeader>,
-    /// Who has the record that the sender wants back; `None` where that is not to be known.
-    verdict: Option<Shared<AtomicU64>>,
-    /// The tail as last seen.
-    tail: Position,
-    /// Which of its slot's lanes it is.
-    pub(super) generation: u32,
-    /// Something impossible was found in it: it is left alone.
-    pub(super) corrupt: bool,
-    /// Its records may be taken: it is not corrupt, and no other lane is to be emptied first.
-    pub(super) open: bool,
-    /// What comes before it.
-    pub(super) standing: Standing,
-    /// Where it stands in the order of turns.
-    pub(super) place: usize,
-}
-
-impl<S: Storage> LaneReader<S> {
-    /// The reading end of a lane that began at `first`.
-    pub fn new(storage: S, header: Shared<LaneHeader>, first: Position, generation: u32) -> Self {
-        let standing = Standing::default();
-        Self {
-            storage,
-            header,
-            verdict: None,
-            tail: first,
-            generation,
-            corrupt: false,
-            open: true,
-            standing,
-            place: 0,
-        }
-    }
-
-    /// The same, of this priority and behind this lane.
-    #[must_use]
-    pub fn standing(self, standing: Standing) -> Self {
-        Self { open: standing.after.is_none(), standing, ..self }
-    }
-
-    /// The same, with its verdict: without one no record is known to be withdrawn before its mark is final.
-    #[must_use]
-    pub fn with_verdict(self, verdict: Option<Shared<AtomicU64>>) -> Self {
-        Self { verdict, ..self }
-    }
-
-    /// Leaves it alone from now on.
-    fn spoil(&mut self) {
-        self.corrupt = true;
-        self.open = false;
-    }
-
-    /// The sender's words.
-    pub fn header(&self) -> &LaneHeader {
-        &self.header
-    }
-
-    /// A view of the sender's words that outlives this reader.
-    pub fn shared_header(&self) -> Shared<LaneHeader> {
-        self.header.clone()
-    }
-
-    /// What lies between the claim and the tail, if it can be true.
-    pub fn published(&self, claim: Position) -> Option<u64> {
-        // PAIR(publish): Acquire here, Release in `ring::LaneWriter::publish`.
-        let tail = Position::new(self.header.tail.load(Acquire));
-        u64::try_from(tail.since(claim)).ok().filter(|&n| n <= self.storage.capacity())
-    }
-
-    /// The checked first word of a record at `at` with at most `available` granules behind it.
-    #[inline]
-    pub fn record(&self, at: Position, available: u64) -> Option<RecordWord> {
-        let word = self.storage.word(at);
-        (word.granules() <= available).then_some(word)
-    }
-
-    /// Whether the sender of a record at `at` has it back.
-    pub fn is_withdrawn(&self, at: Position, word: RecordWord) -> bool {
-        is_withdrawn(self.verdict.as_deref(), at, word.flags())
-    }
-
-    /// Where the records are.
-    pub fn storage(&self) -> &S {
-        &self.storage
-    }
 }
 
 /// A message in hand.

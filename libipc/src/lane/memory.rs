@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 use crate::lane::layout::lane_data_offset;
 use crate::lane::position::{GRANULE_BYTES, Position, RECORD_HEADER_BYTES, record_granules};
-use crate::lane::ring::{LaneWriter, Marks, RecordHeader, RecordWord, Storage};
+use crate::lane::record::{Marks, RecordHeader, RecordWord, Storage};
+use crate::lane::ring::LaneWriter;
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{Relaxed, Release};
 use crate::sys::mapping::Mapping;

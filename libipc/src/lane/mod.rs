@@ -1,11 +1,13 @@
 //! The heart: how messages lie in shared memory, how receivers take them, who sleeps and who wakes
 //! whom. No system call is made in this folder: memory and sleeping come in through two small
-//! traits ([`ring::Storage`], [`park::Park`]), so that the models check the very code that ships.
+//! traits ([`record::Storage`], [`park::Park`]), so that the models check the very code that ships.
 //!
 //! - [`layout`] the byte map of the regions and the words in them
 //! - [`position`] how far a lane has come
+//! - [`record`] what stands in front of a payload, and where records lie
 //! - [`ring`] one sender writes records, and finds out where there is room
 //! - [`run`] what was claimed in one step, and how it is handed out
+//! - [`reader`] one lane as a receiver sees it
 //! - [`claim`] receivers take records, acknowledge and return
 //! - [`order`] which lane a receiver takes from next
 //! - `takeover` what is offered is taken over, or put aside
@@ -30,6 +32,8 @@ mod models;
 pub mod order;
 pub mod park;
 pub mod position;
+pub mod reader;
+pub mod record;
 pub mod repair;
 pub mod ring;
 pub mod run;

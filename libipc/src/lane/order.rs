@@ -9,12 +9,13 @@
 
 use std::cmp::Reverse;
 
-use crate::lane::claim::{Claimant, LaneReader, Malformed, TURN_RECORDS};
+use crate::lane::claim::{Claimant, Malformed, TURN_RECORDS};
 use crate::lane::hints::{self, Hints};
 use crate::lane::layout::{Hold, LaneStatus, SlotState};
 use crate::lane::position::Position;
+use crate::lane::reader::LaneReader;
+use crate::lane::record::Storage;
 use crate::lane::repair::is_offered;
-use crate::lane::ring::Storage;
 use crate::lane::run::Reach;
 use crate::sync::Ordering::{Acquire, Relaxed};
 

@@ -3,7 +3,8 @@
 
 use crate::lane::layout::Hold;
 use crate::lane::position::Position;
-use crate::lane::ring::{RECORDS_AHEAD, RecordWord, Storage};
+use crate::lane::record::{RecordWord, Storage};
+use crate::lane::ring::RECORDS_AHEAD;
 use crate::lane::withdraw::is_to_be_handed_out;
 use crate::sync::AtomicU64;
 use crate::sys::clock::ticks;

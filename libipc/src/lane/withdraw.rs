@@ -32,8 +32,8 @@
 use crate::lane::layout::{Claim, GroupEntry, Hold, RosterHeader, SlotCell, Verdict, VerdictState};
 use crate::lane::park::{Park, heavy_barrier};
 use crate::lane::position::Position;
+use crate::lane::record::{Marks, RecordHeader, RecordWord};
 use crate::lane::repair::owned_holds;
-use crate::lane::ring::{Marks, RecordHeader, RecordWord};
 use crate::regions::Cursors;
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire};

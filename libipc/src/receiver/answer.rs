@@ -3,7 +3,7 @@
 use super::Receiver;
 use crate::delivery::Delivery;
 use crate::error::{ReplyError, RequestError, TrySendError};
-use crate::lane::ring::RecordHeader;
+use crate::lane::record::RecordHeader;
 use crate::link::Link;
 use crate::protocol::{LaneTicket, Refusal};
 use crate::sender::Sender;

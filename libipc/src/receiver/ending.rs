@@ -1,6 +1,7 @@
 //! When there will be nothing more to receive, and why.
 
-use super::{Receiver, without_empty};
+use super::Receiver;
+use super::wait::without_empty;
 use crate::error::{ReceiveError, TryReceiveError};
 use crate::lane::layout::{SlotState, Traffic};
 use crate::sync::Ordering::Relaxed;

@@ -2,8 +2,9 @@
 //! room, and is received at most once.
 
 use super::Receiver;
-use crate::lane::claim::{LaneReader, Taken};
+use crate::lane::claim::Taken;
 use crate::lane::park;
+use crate::lane::reader::LaneReader;
 use crate::sync::Ordering::Relaxed;
 
 /// What is in hand and holds no room any more.

@@ -26,7 +26,7 @@ impl Receiver {
 
     /// Stands in line until it is this receiver's turn.
     pub(super) fn await_turn(&mut self, deadline: Option<Instant>) -> Result<(), ReceiveError> {
-        self.check().map_err(super::without_empty)?;
+        self.check().map_err(super::wait::without_empty)?;
         let slot = self.claimant.slot();
         turn::join(self.claimant.cursors(), slot);
         loop {
@@ -49,7 +49,7 @@ impl Receiver {
             };
             drop(words);
             let over = match self.check() {
-                Err(error) => super::without_empty(error),
+                Err(error) => super::wait::without_empty(error),
                 Ok(()) if lost => ReceiveError::DaemonAway,
                 Ok(()) if woke == Woke::TimedOut => ReceiveError::TimedOut,
                 Ok(()) => continue,

@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::{Sender, ending};
 use crate::error::{CallError, RequestError, SendError, TryReceiveError, TrySendError};
 use crate::lane::layout::{Limits, Traffic};
-use crate::lane::ring::{CALL_NUMBER_BYTES, RecordHeader};
+use crate::lane::record::{CALL_NUMBER_BYTES, RecordHeader};
 use crate::lane::withdraw::Record;
 use crate::protocol::Identity;
 use crate::receiver::Receiver;

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::error::{CommitError, SendError, TrySendError};
-use crate::lane::ring::RecordHeader;
+use crate::lane::record::RecordHeader;
 use crate::sender::Sender;
 use crate::session::Wait;
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::Sender;
 use crate::error::{SendError, TrySendError};
-use crate::lane::ring::RecordHeader;
+use crate::lane::record::RecordHeader;
 use crate::lane::withdraw::Record;
 use crate::session::Wait;
 use crate::ticket::{LaneView, SentLane, Ticket};

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::lane::fate::{self, Fate};
 use crate::lane::park;
+use crate::lane::record::Storage;
 use crate::lane::repair::{Held, free_first, held_by_gone};
-use crate::lane::ring::Storage;
 use crate::lane::tidy::tidy;
 use crate::lane::withdraw::Record;
 use crate::sync::AtomicU8;

@@ -185,8 +185,8 @@ fn loom_a_withdrawal_that_its_sender_did_not_survive_never_was() {
             state: crate::lane::layout::VerdictState::Open,
         };
         mailbox.verdict.store(open.to_word(), Relaxed);
-        let flags = crate::lane::ring::RecordHeader::WITHDRAWING;
-        crate::lane::ring::Marks::mark(&mailbox.model, record.at, record.word.with_flags(flags));
+        let flags = crate::lane::record::RecordHeader::WITHDRAWING;
+        crate::lane::record::Marks::mark(&mailbox.model, record.at, record.word.with_flags(flags));
         let other = mailbox.clone();
         let thread = thread::spawn(move || receive_all(&other, 1, false));
         let mut got = receive_all(&mailbox, 0, false);

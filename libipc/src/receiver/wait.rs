@@ -1,0 +1,151 @@
+//! What a receiver does that finds nothing at once: it looks again for a while, and sleeps.
+
+use std::time::Instant;
+
+use super::Receiver;
+use crate::error::{ReceiveError, TryReceiveError};
+use crate::lane::park::Woke;
+use crate::sync::spin_hint;
+use crate::sys::clock::has_passed;
+
+/// Looks that a spinning receiver takes before it asks whether spinning makes sense at all.
+const LOOKS_BEFORE_ASKING: u32 = 24;
+/// The same where last time the senders were found on this very processor.
+const LOOKS_BESIDE_HERE: u32 = 2;
+/// Looks between two readings of the clock while spinning.
+const LOOKS_BETWEEN_CLOCKS: u32 = 32;
+
+impl Receiver {
+    pub(super) fn try_slowly(&mut self, deadline: Option<Instant>) -> Result<(), TryReceiveError> {
+        self.until = deadline;
+        self.ask_for_daemon();
+        if self.stale {
+            self.refresh();
+        }
+        let taken = if !self.takes_turns() {
+            self.take_or_arm()
+        } else if self.try_turn()? {
+            let taken = self.take(true);
+            self.pass_the_turn();
+            taken
+        } else {
+            return Err(TryReceiveError::Empty);
+        };
+        if taken? { Ok(()) } else { Err(self.why_nothing()) }
+    }
+
+    #[cold]
+    pub(super) fn take_slowly(&mut self, deadline: Option<Instant>) -> Result<(), ReceiveError> {
+        self.until = deadline;
+        if !self.takes_turns() {
+            return self.take_or_wait(deadline);
+        }
+        self.await_turn(deadline)?;
+        let result = self.take_or_wait(deadline);
+        self.pass_the_turn();
+        result
+    }
+
+    fn take_or_wait(&mut self, deadline: Option<Instant>) -> Result<(), ReceiveError> {
+        let mut slept = self.was_woken();
+        let result = match self.take(false) {
+            Ok(true) => Ok(()),
+            Ok(false) => self.wait_and_take(deadline, &mut slept),
+            Err(error) => Err(without_empty(error)),
+        };
+        // Woken for a message that is left to others, or with more behind it: somebody else's turn.
+        if slept {
+            self.pass_the_baton();
+        }
+        result
+    }
+
+    fn wait_and_take(
+        &mut self,
+        deadline: Option<Instant>,
+        slept: &mut bool,
+    ) -> Result<(), ReceiveError> {
+        loop {
+            if self.spin(deadline).map_err(without_empty)? {
+                return Ok(());
+            }
+            self.ask_for_daemon();
+            if let Some(end) = self.take_the_last() {
+                return end;
+            }
+            if self.stale {
+                self.refresh();
+            }
+            let woke = self.sleep(deadline);
+            *slept = true;
+            if self.take(true).map_err(without_empty)? {
+                return Ok(());
+            }
+            if woke == Woke::TimedOut || has_passed(deadline) {
+                return Err(ReceiveError::TimedOut);
+            }
+        }
+    }
+
+    /// Looks again and again, as long as that may pay.
+    pub(super) fn spin(&mut self, deadline: Option<Instant>) -> Result<bool, TryReceiveError> {
+        let mut budget = self.spin.current();
+        if budget.is_zero() {
+            return Ok(false);
+        }
+        let lull = self.lull.pauses();
+        for _ in 0..lull {
+            spin_hint();
+        }
+        let before_asking =
+            if self.sender_elsewhere { LOOKS_BEFORE_ASKING } else { LOOKS_BESIDE_HERE };
+        for look in 0..before_asking {
+            if self.take_quickly() || self.take(false)? {
+                self.spin.paid();
+                if lull > 0 {
+                    self.lull.ended(if look == 0 { self.claimant.backlog() } else { 0 });
+                }
+                return Ok(true);
+            }
+            spin_hint();
+        }
+        self.sender_elsewhere = self.sender_runs_elsewhere();
+        if !self.sender_elsewhere {
+            return Ok(false);
+        }
+        let start = Instant::now();
+        if let Some(deadline) = deadline {
+            budget = budget.min(deadline.saturating_duration_since(start));
+        }
+        loop {
+            for _ in 0..LOOKS_BETWEEN_CLOCKS {
+                if self.take_quickly() || self.take(false)? {
+                    self.spin.paid();
+                    return Ok(true);
+                }
+                // Without a pause the next look would begin before this one is over, and have to be undone.
+                spin_hint();
+            }
+            if self.ending().is_some() || start.elapsed() >= budget {
+                self.spin.failed();
+                return Ok(false);
+            }
+        }
+    }
+}
+
+pub(crate) fn without_empty(error: TryReceiveError) -> ReceiveError {
+    match error {
+        // `take` says this by `Ok(None)`.
+        TryReceiveError::Empty | TryReceiveError::Closed => ReceiveError::Closed,
+        TryReceiveError::NoSenders => ReceiveError::NoSenders,
+        TryReceiveError::SenderGone => ReceiveError::SenderGone,
+        TryReceiveError::DaemonAway => ReceiveError::DaemonAway,
+        TryReceiveError::HandsFull => ReceiveError::HandsFull,
+        TryReceiveError::Deleted => ReceiveError::Deleted,
+        TryReceiveError::OwnerGone => ReceiveError::OwnerGone,
+        TryReceiveError::Corrupt(corrupt) => ReceiveError::Corrupt(corrupt),
+        TryReceiveError::Forked => ReceiveError::Forked,
+        TryReceiveError::Fault(fault) => ReceiveError::Fault(fault),
+    }
+}
