@@ -8,7 +8,7 @@ use libipc::{
 };
 use tests::{Child, Got, TestDaemon, UIDS, patience, program, skip_unless_root, wait_until};
 
-/// A small mailbox: a lane of it holds 128 messages of up to 16 bytes.
+/// A small mailbox: a lane of it holds 256 messages of up to 8 bytes.
 fn small() -> MailboxOptions {
     MailboxOptions::new().capacity_bytes(4096).receivers_max(4).lanes_max(8)
 }
@@ -53,14 +53,14 @@ fn a_send_waits_for_room_and_a_deadline_withdraws_it_whole() {
     let mut receiver = client.receiver("orders").unwrap();
     let mut child = daemon.child();
     child.done("sender orders");
-    for _ in 0..128 {
+    for _ in 0..256 {
         child.done("send queued");
     }
     child.refused("send_within 20 late", "TimedOut");
     child.refused("try_send late", "Full");
     child.tell("send waited");
     wait_until("the sender sleeps", || child.sleeps());
-    for _ in 0..128 {
+    for _ in 0..256 {
         assert_eq!(received(&mut receiver), b"queued");
     }
     assert_eq!(child.answer(), "ok");
@@ -240,7 +240,7 @@ fn deleting_tells_a_blocked_sender_and_a_blocked_receiver_at_once() {
     let client = daemon.client_with("full", &small());
     client.create("empty", &small()).unwrap();
     let (mut sender, mut receiver) = blocked_ends(&daemon);
-    assert_eq!(client.delete("full").unwrap(), 128, "what was queued is counted");
+    assert_eq!(client.delete("full").unwrap(), 256, "what was queued is counted");
     assert_eq!(client.delete("empty").unwrap(), 0);
     assert_eq!(sender.answer(), "error Deleted");
     assert_eq!(receiver.answer(), "error Deleted");
@@ -255,7 +255,7 @@ fn deleting_tells_a_blocked_sender_and_a_blocked_receiver_at_once() {
 fn blocked_ends(daemon: &TestDaemon) -> (Child, Child) {
     let (mut sender, mut receiver) = (daemon.child(), daemon.child());
     sender.done("sender full");
-    for _ in 0..128 {
+    for _ in 0..256 {
         sender.done("try_send queued");
     }
     sender.tell("send waits");

@@ -17,7 +17,7 @@ use tests::{Absence, Baseline, Dice, PATIENCE, TestDaemon, patience, seed, wait_
 /// How a daemon can be away: it stands still, or it is dead and another is yet to come.
 const WAYS: [fn(&TestDaemon) -> Absence; 2] = [TestDaemon::stand_still, TestDaemon::stay_dead];
 
-/// A lane of it holds 128 messages of up to 16 bytes.
+/// A lane of it holds 256 messages of up to 8 bytes.
 fn small() -> MailboxOptions {
     MailboxOptions::new().capacity_bytes(4096).receivers_max(4).lanes_max(64)
 }
@@ -152,14 +152,14 @@ fn a_sender_whose_mailbox_is_closed_before_it_has_its_lane_is_told_just_that() {
         let absence = away(&daemon);
         // Both wait for the daemon, the closing first.
         let closing = asleep(move || client.close("orders").map(|()| client));
-        (0..128).for_each(|number| send(&mut sender, number).expect("there is room"));
-        let sending = asleep(move || (send(&mut sender, 128), sender));
+        (0..256).for_each(|number| send(&mut sender, number).expect("there is room"));
+        let sending = asleep(move || (send(&mut sender, 256), sender));
         drop(absence);
         let client = closing.join().expect("no panic").expect("ours to close");
         let (sent, mut sender) = sending.join().expect("no panic");
         assert!(matches!(sent, Err(SendError::Closed)), "{sent:?}");
         client.open("orders").expect("ours to open");
-        send(&mut sender, 128).expect("sent");
+        send(&mut sender, 256).expect("sent");
     }
 }
 

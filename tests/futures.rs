@@ -19,7 +19,7 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-/// A lane of it holds 128 messages of up to 16 bytes.
+/// A lane of it holds 256 messages of up to 8 bytes.
 fn small() -> MailboxOptions {
     MailboxOptions::new().capacity_bytes(4096).receivers_max(8).lanes_max(8)
 }
@@ -97,7 +97,7 @@ fn a_send_that_waits_for_room_goes_on_when_there_is_some_and_a_dropped_one_has_s
     let client = daemon.client_with("orders", &small());
     runtime().block_on(async {
         let mut sender = sender(&client);
-        for n in 0..128u8 {
+        for n in 0..=255u8 {
             patiently(sender.send(&[n])).await.unwrap();
         }
         for _ in 0..3 {
@@ -107,16 +107,17 @@ fn a_send_that_waits_for_room_goes_on_when_there_is_some_and_a_dropped_one_has_s
         let mut child = daemon.child();
         child.done("receiver orders");
         let waiting = tokio::spawn(async move {
-            for n in 128..=255u8 {
+            for n in 0..=255u8 {
                 patiently(sender.send(&[n])).await.unwrap();
             }
             sender
         });
         let log = daemon.folder().join("texts");
-        child.tell(&format!("take_bytes 256 {}", log.display()));
+        child.tell(&format!("take_bytes 512 {}", log.display()));
         let mut sender = patiently(waiting).await.unwrap();
         assert_eq!(child.answer(), "ok");
-        assert_eq!(std::fs::read(log).unwrap(), (0..=255).collect::<Vec<u8>>());
+        let twice: Vec<u8> = (0..=255).chain(0..=255).collect();
+        assert_eq!(std::fs::read(log).unwrap(), twice);
         client.close("orders").unwrap();
         assert!(matches!(patiently(sender.send(b"")).await, Err(SendError::Closed)));
     });
@@ -516,7 +517,7 @@ fn a_rendezvous_future_waits_for_room_where_dropped_ones_have_taken_it() {
     let client = daemon.client_with("orders", &rendezvous());
     runtime().block_on(async {
         let mut sender = sleepy_sender(&client);
-        for _ in 0..128 {
+        for _ in 0..256 {
             let mut send = Box::pin(sender.send(b"dropped"));
             offered(&client, send.as_mut()).await;
         }

@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tests::numbered::{Census, check_order, read_log};
 use tests::{Dice, TestDaemon, patience, seed, wait_until};
 
-/// A small mailbox: a lane of it holds 128 messages of up to 16 bytes.
+/// A small mailbox: a lane of it holds 256 messages of up to 8 bytes.
 fn small() -> MailboxOptions {
     MailboxOptions::new().capacity_bytes(4096).receivers_max(8).lanes_max(8)
 }

@@ -45,6 +45,18 @@ impl ClientSocket {
         let _ = shutdown(self.as_fd().as_raw_fd(), Shutdown::Both);
     }
 
+    /// Has what the client has left in it thrown away. It may be what keeps the client's own end open, which then never
+    /// loses what it was sent.
+    ///
+    /// # Errors
+    /// There is no descriptor left for that.
+    pub fn empty(&self) -> io::Result<()> {
+        if !self.clean {
+            closers::close(self.as_fd().try_clone_to_owned()?);
+        }
+        Ok(())
+    }
+
     /// Leaves it open: others who have it go on with it.
     pub fn leave(mut self) {
         std::mem::forget(self.socket.take());

@@ -496,7 +496,7 @@ impl<'a> Server<'a> {
     fn part(&mut self, session: Session) {
         let (id, uid, socket) = session.end();
         let unread = socket::unread(socket.as_fd()).is_ok_and(|bytes| bytes > 0);
-        if unread && self.way.unread(uid).contains(&id) {
+        if unread && self.way.unread(uid).contains(&id) && socket.empty().is_ok() {
             self.way.waits(uid, id, 0);
             self.parted.insert(id, (uid, socket));
         } else {

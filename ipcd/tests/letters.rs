@@ -10,7 +10,7 @@ use ipcd::registry::mailbox::Mailbox;
 use ipcd::registry::permission::Caller;
 use ipcd::registry::quota::{DEFAULT_LIMITS, Quotas};
 use ipcd::service::{Asker, Reply, Service};
-use libipc::lane::layout::Hold;
+use libipc::lane::layout::{Claim, Hold};
 use libipc::lane::position::Position;
 use libipc::protocol::{
     Answer, Identity, LaneTicket, MailboxAttributes, MailboxName, OnDeath, Opened, OpenedRole,
@@ -65,7 +65,10 @@ impl Scene {
         let (cell, position) = (&self.cursors.slots[usize::from(self.slot)], Position::new(0));
         let hold = Hold { confirmed: true, lane: self.lane().index, position }.to_word();
         cell.attempts.store(attempts, Relaxed);
-        cell.end.store(position.advance(1).get(), Relaxed);
+        let end = position.advance(1);
+        cell.end.store(end.get(), Relaxed);
+        let claim = Claim { position: end, winner: Some(self.slot) };
+        self.cursors.claims[usize::from(self.lane().index)].claim.store(claim.to_word(), Relaxed);
         cell.hold.store(hold, Relaxed);
         hold
     }

@@ -403,6 +403,7 @@ fn a_gone_receivers_delivery_keeps_its_slot_until_someone_has_taken_it_over() {
     let roster = Roster::map(&fds[0], SMALL.limits(0), ReadOnly).unwrap();
     let cursors = Cursors::map(&fds[1], SMALL.limits(0), ReadWrite).unwrap();
     let hold = Hold { confirmed: false, lane: 0, position: Position::new(0) };
+    cursors.slots[0].end.store(2, Ordering::Relaxed);
     cursors.slots[0].hold.store(hold.to_word(), Ordering::Release);
     cursors.claims[0].claim.store(2 << 16 | 1, Ordering::Release);
     cursors.header.sleeping[0].store(1, Ordering::Relaxed);

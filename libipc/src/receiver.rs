@@ -220,6 +220,9 @@ impl Receiver {
     /// [`TryReceiveError`].
     #[inline(always)]
     pub fn try_receive(&mut self) -> Result<Delivery<'_>, TryReceiveError> {
+        if self.is_quiet() {
+            return Err(TryReceiveError::Empty);
+        }
         if !self.take_quickly() {
             self.try_slowly(None)?;
         }
@@ -383,6 +386,21 @@ impl Receiver {
             // PAIR(changes): Acquire here, Release in `ipcd` behind every change of the roster.
             && u64::from(self.roster.header.changes.load(Acquire)) == self.undisturbed_changes;
         undisturbed && self.claimant.take_quickly(&mut self.payload)
+    }
+
+    /// Whether there is nothing, as nothing has changed since a look that found nothing, and nothing else is to be seen to.
+    #[inline]
+    pub(crate) fn is_quiet(&self) -> bool {
+        let only_looks = self.traffic == Traffic::Open
+            && !self.ends_with_senders
+            && !self.lifeline.is_kept()
+            && self.elsewhere.watch.is_none();
+        !self.claimant.has_run()
+            && only_looks
+            && self.guard.is_original()
+            // PAIR(changes): Acquire here, Release in `ipcd` behind every change of the roster.
+            && u64::from(self.roster.header.changes.load(Acquire)) == self.undisturbed_changes
+            && self.claimant.is_quiet()
     }
 
     /// Takes the next message, if there is one; if it is not `thorough` it may miss one for a while.
@@ -579,6 +597,9 @@ impl Receiver {
 
     /// How many records a claim takes unasked.
     fn settle_reach(&mut self) {
+        if self.batching {
+            return;
+        }
         let in_place = self.payload.is_in_place();
         // What others are to have is not claimed in advance.
         let alone = self.alone && !self.lossy && !self.takes_turns();

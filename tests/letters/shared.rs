@@ -6,7 +6,7 @@ use libipc::{
 };
 use tests::patience;
 
-/// A small mailbox: a lane of it holds 128 messages of up to 16 bytes.
+/// A small mailbox: a lane of it holds 256 messages of up to 8 bytes.
 pub(crate) fn small() -> MailboxOptions {
     MailboxOptions::new().capacity_bytes(4096).receivers_max(4).lanes_max(8)
 }

@@ -31,6 +31,8 @@ use crate::sys::mapping::Shared;
 
 /// Times that a claim is tried again when others win.
 const CLAIM_TRIES: u32 = 1000;
+/// Lanes that a receiver glances at before it looks.
+const LANES_GLANCED_AT: usize = 4;
 /// Records taken from one lane before the others get their turn.
 pub(crate) const TURN_RECORDS: u32 = 64;
 
@@ -322,6 +324,26 @@ impl<S: Storage> Claimant<S> {
             self.unreported = Some(malformed);
             false
         })
+    }
+
+    /// Whether a look would find nothing: neither more in a lane than was seen, all of which is claimed, nor an offer. Says
+    /// so of few lanes only.
+    #[inline]
+    pub fn is_quiet(&self) -> bool {
+        let idle = self.run.is_over() && !self.returned && self.unreported.is_none();
+        idle && self.order.len() <= LANES_GLANCED_AT
+            && !self.anything_offered()
+            && self.order.iter().all(|&lane| self.has_nothing_new(lane))
+    }
+
+    #[inline]
+    fn has_nothing_new(&self, index: u16) -> bool {
+        let Some(Some(lane)) = self.lanes.get(usize::from(index)) else { return false };
+        // PAIR(claim): Acquire.
+        let word = self.cursors.claims[usize::from(index)].claim.load(Acquire);
+        // PAIR(publish): Acquire here, Release in `ring::LaneWriter::publish`.
+        let tail = Position::new(lane.header.tail.load(Acquire));
+        lane.open && tail == lane.tail && Claim::from_word(word).position == tail
     }
 
     /// Granules that were seen published behind the message in hand, in its lane.

@@ -94,6 +94,7 @@ impl Receiver {
 
     /// The first message is in hand, if one was `taken`: so are those behind it in its run from here on.
     fn end_batch(&mut self, max: usize, taken: bool) {
+        self.batching = false;
         self.settle_reach();
         let index = &mut self.batch;
         index.entries.clear();
@@ -120,7 +121,6 @@ impl Receiver {
             }
             None => self.payload.abandon_batch(),
         }
-        self.batching = false;
         if self.lossy && self.lets_go() {
             self.let_go(self.batch.entries.len() as u64);
         }

@@ -14,7 +14,7 @@ use crate::watch::{WORDS_WATCHED_MAX, Watch};
 #[derive(Debug, Default)]
 pub(super) struct Elsewhere {
     /// Its descriptor, once it was asked for.
-    watch: Option<Watch>,
+    pub(super) watch: Option<Watch>,
     /// A [`crate::WaitSet`] has slept for it, and it has not looked since.
     woken: bool,
     /// As made last, and good for as long as the roster stays the same.

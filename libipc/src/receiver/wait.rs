@@ -87,6 +87,10 @@ impl Receiver {
         }
     }
 
+    fn glance(&mut self) -> Result<bool, TryReceiveError> {
+        Ok(!self.is_quiet() && (self.take_quickly() || self.take(false)?))
+    }
+
     /// Looks again and again, as long as that may pay.
     pub(super) fn spin(&mut self, deadline: Option<Instant>) -> Result<bool, TryReceiveError> {
         let mut budget = self.spin.current();
@@ -100,7 +104,7 @@ impl Receiver {
         let before_asking =
             if self.sender_elsewhere { LOOKS_BEFORE_ASKING } else { LOOKS_BESIDE_HERE };
         for look in 0..before_asking {
-            if self.take_quickly() || self.take(false)? {
+            if self.glance()? {
                 self.spin.paid();
                 if lull > 0 {
                     self.lull.ended(if look == 0 { self.claimant.backlog() } else { 0 });
@@ -119,7 +123,7 @@ impl Receiver {
         }
         loop {
             for _ in 0..LOOKS_BETWEEN_CLOCKS {
-                if self.take_quickly() || self.take(false)? {
+                if self.glance()? {
                     self.spin.paid();
                     return Ok(true);
                 }
