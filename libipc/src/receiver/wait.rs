@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::Receiver;
+use crate::delivery::Delivery;
 use crate::error::{ReceiveError, TryReceiveError};
 use crate::lane::park::Woke;
 use crate::sync::spin_hint;
@@ -85,6 +86,15 @@ impl Receiver {
                 return Err(ReceiveError::TimedOut);
             }
         }
+    }
+
+    /// Takes a message, if one comes as long as looking again and again may pay.
+    pub(crate) fn receive_spinning(
+        &mut self,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Delivery<'_>>, TryReceiveError> {
+        self.until = deadline;
+        Ok(if self.spin(deadline)? { Some(Delivery::new(self)) } else { None })
     }
 
     fn glance(&mut self) -> Result<bool, TryReceiveError> {

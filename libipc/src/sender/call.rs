@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Sender, ending};
+use crate::delivery::Delivery;
 use crate::error::{CallError, RequestError, SendError, TryReceiveError, TrySendError};
 use crate::lane::layout::{Limits, Traffic};
 use crate::lane::record::{CALL_NUMBER_BYTES, RecordHeader};
@@ -175,6 +176,10 @@ impl Sender {
         let number = calls.last;
         let served = self.roster.header.receivers.load(Relaxed) > 0;
         let record = self.publish_numbered(RecordHeader::CALL, number, request, deadline)?;
+        // Most answers come at once: there is nothing else to look at meanwhile.
+        if let Some(reply) = calls.answer_while_spinning(number, deadline)? {
+            return Ok(reply);
+        }
         let mut unanswered = Unanswered {
             ticket: self.ticket(record),
             roster: self.roster.clone(),
@@ -284,19 +289,46 @@ impl Calls {
         deadline: Option<Instant>,
     ) -> Result<Option<Reply>, CallError> {
         loop {
-            let delivery = match self.replies.try_receive_by(deadline) {
-                Ok(delivery) => delivery,
+            match self.replies.try_receive_by(deadline) {
+                Ok(delivery) => {
+                    if let Some(reply) = reply_to(number, delivery) {
+                        return Ok(Some(reply));
+                    }
+                }
                 Err(TryReceiveError::Empty) => return Ok(None),
-                Err(TryReceiveError::Forked) => return Err(CallError::Forked),
-                Err(TryReceiveError::Corrupt(corrupt)) => return Err(CallError::Corrupt(corrupt)),
-                Err(TryReceiveError::Fault(fault)) => return Err(CallError::Fault(fault)),
-                Err(_) => return Err(CallError::Deleted),
-            };
-            let (kind, answered, server) = (delivery.kind(), delivery.number(), delivery.sender());
-            let bytes = delivery.into_bytes();
-            if kind == RecordHeader::REPLY && answered == Some(number) {
-                return Ok(Some(Reply { bytes, server }));
+                Err(error) => return Err(failed(error)),
             }
         }
+    }
+
+    /// The same, if it comes as long as looking again and again may pay.
+    fn answer_while_spinning(
+        &mut self,
+        number: u64,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Reply>, CallError> {
+        while let Some(delivery) = self.replies.receive_spinning(deadline).map_err(failed)? {
+            if let Some(reply) = reply_to(number, delivery) {
+                return Ok(Some(reply));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// What came, if it is the answer with this number.
+fn reply_to(number: u64, delivery: Delivery<'_>) -> Option<Reply> {
+    let (kind, answered, server) = (delivery.kind(), delivery.number(), delivery.sender());
+    let bytes = delivery.into_bytes();
+    (kind == RecordHeader::REPLY && answered == Some(number)).then_some(Reply { bytes, server })
+}
+
+/// Why no answer can be received any more.
+fn failed(error: TryReceiveError) -> CallError {
+    match error {
+        TryReceiveError::Forked => CallError::Forked,
+        TryReceiveError::Corrupt(corrupt) => CallError::Corrupt(corrupt),
+        TryReceiveError::Fault(fault) => CallError::Fault(fault),
+        _ => CallError::Deleted,
     }
 }
