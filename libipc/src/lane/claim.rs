@@ -343,6 +343,8 @@ impl<S: Storage> Claimant<S> {
         let word = self.cursors.claims[usize::from(index)].claim.load(Acquire);
         // PAIR(publish): Acquire here, Release in `ring::LaneWriter::publish`.
         let tail = Position::new(lane.header.tail.load(Acquire));
+        // Fetched with each look, and behind the look at the tail: what comes is read sooner.
+        lane.storage.expect_read(tail);
         lane.open && tail == lane.tail && Claim::from_word(word).position == tail
     }
 
