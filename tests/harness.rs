@@ -155,27 +155,45 @@ pub fn program(name: &str) -> PathBuf {
     FOLDER.get_or_init(build_programs).join(name)
 }
 
+/// One of the programs of these tests as a release would have it.
+///
+/// # Panics
+/// If it does not build.
+#[must_use]
+pub fn release_program(name: &str) -> PathBuf {
+    build(&target_and_profile().0, "release", &["--package", "tests", "--bin", name]).join(name)
+}
+
 fn build_programs() -> PathBuf {
     if let Some(folder) = std::env::var_os("PROGRAMS") {
         return folder.into();
     }
+    let (target, profile) = target_and_profile();
+    build(&target, &profile, &["--workspace", "--bins"])
+}
+
+/// The folder of the builds that this test is of, and which of them it is.
+fn target_and_profile() -> (PathBuf, String) {
     let us = std::env::current_exe().expect("the path of this test");
     // target/PROFILE/deps/TEST
     let folder = us.ancestors().nth(2).expect("a test lies in target/PROFILE/deps");
-    let profile = match folder.file_name().and_then(|name| name.to_str()) {
-        Some("debug") | None => "dev",
-        Some(profile) => profile,
-    };
+    let profile = folder.file_name().and_then(|name| name.to_str()).unwrap_or("debug");
     let target = folder.parent().expect("a profile lies in target");
+    (target.to_owned(), profile.to_owned())
+}
+
+fn build(target: &Path, folder: &str, which: &[&str]) -> PathBuf {
+    let profile = if folder == "debug" { "dev" } else { folder };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))
-        .args(["build", "--workspace", "--bins", "--quiet", "--profile", profile, "--target-dir"])
+        .args(["build", "--quiet", "--profile", profile, "--target-dir"])
         .arg(target)
+        .args(which)
         .status()
         .expect("cargo runs");
     assert!(built.success(), "the programs do not build");
-    folder.to_owned()
+    target.join(folder)
 }
 
 /// A seed for a test's dice: from `SEED` if set, so that a failure can be repeated; said aloud.

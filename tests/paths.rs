@@ -1,7 +1,7 @@
 //! Goes down one path of the library so many times: for a tool that counts instructions.
 //!
-//! `paths SOCKET PATH COUNT`, with nothing else in the mailbox. What is counted is what [`measured`] does; the lane is
-//! made, filled and drained outside of it.
+//! `paths SOCKET PATH COUNT [MAILBOX]`, in a mailbox of its own unless one is named, with nothing else in it. What is
+//! counted is what the functions do that are called `measured_...`; the lane is made, filled and drained outside of them.
 
 #![expect(
     unsafe_code,
@@ -22,11 +22,16 @@ const BATCH: usize = 250;
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
-    let [socket, path, count] = &arguments[..] else {
-        eprintln!("usage: paths SOCKET PATH COUNT");
-        return ExitCode::from(2);
+    let (socket, path, count, mailbox) = match &arguments[..] {
+        [socket, path, count] => (socket, path, count, None),
+        [socket, path, count, mailbox] => (socket, path, count, Some(mailbox)),
+        _ => {
+            eprintln!("usage: paths SOCKET PATH COUNT [MAILBOX]");
+            return ExitCode::from(2);
+        }
     };
-    match count.parse().map_err(Into::into).and_then(|count| go(socket, path, count)) {
+    let gone = count.parse().map_err(Into::into).and_then(|count| go(socket, path, count, mailbox));
+    match gone {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{path}: {error}");
@@ -72,16 +77,18 @@ fn path(name: &str) -> Option<Path> {
     })
 }
 
-fn go(socket: &str, name: &str, count: usize) -> Outcome {
+fn go(socket: &str, name: &str, count: usize, there: Option<&String>) -> Outcome {
     let Path { bytes, receivers_max, others, measured } = path(name).ok_or("no such path")?;
     let client: Client = ClientOptions::new().socket(socket).connect()?;
-    let mailbox = format!("paths-{}", std::process::id());
-    let options = MailboxOptions::new().capacity_bytes(256 << 10).receivers_max(receivers_max);
-    client.create(&mailbox, &options)?;
-    let mut sender = client.sender(&mailbox)?;
-    let mut receiver = client.receiver(&mailbox)?;
-    let others: Vec<_> =
-        (0..others).map(|_| client.receiver(&mailbox)).collect::<Result<_, _>>()?;
+    let own = format!("paths-{}", std::process::id());
+    let mailbox = there.unwrap_or(&own);
+    if there.is_none() {
+        let options = MailboxOptions::new().capacity_bytes(256 << 10).receivers_max(receivers_max);
+        client.create(mailbox, &options)?;
+    }
+    let mut sender = client.sender(mailbox)?;
+    let mut receiver = client.receiver(mailbox)?;
+    let others: Vec<_> = (0..others).map(|_| client.receiver(mailbox)).collect::<Result<_, _>>()?;
     let message = vec![7; bytes];
     // The first lap has memory allocated, and each receives once before it counts.
     for round in 0..300_usize.div_ceil(bytes / 8) + count.div_ceil(ROUND) {
@@ -103,7 +110,9 @@ fn go(socket: &str, name: &str, count: usize) -> Outcome {
         }
     }
     drop((sender, receiver, others));
-    client.delete(&mailbox)?;
+    if there.is_none() {
+        client.delete(mailbox)?;
+    }
     Ok(())
 }
 
