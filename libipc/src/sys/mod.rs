@@ -5,7 +5,6 @@
 //! we are, on which processor, and whether we are a fork's child; `registration` (with the feature
 //! `tokio`) descriptors that a runtime waits on.
 
-#[cfg(not(loom))]
 pub mod clock;
 #[cfg(not(loom))]
 pub mod futex;
