@@ -42,7 +42,7 @@ fn loom_competing_batches_get_each_message_once_and_never_overwritten_in_hand() 
         let mailbox = Mailbox::new(2, 4);
         let mut writer = mailbox.writer();
         writer.0.find_room(record_granules(MESSAGE_BYTES)).unwrap();
-        writer.0.append(&[1]);
+        writer.0.append(&[1; MESSAGE_BYTES]);
         mailbox.send(&mut writer, 2);
         let threads = [0, 1].map(|slot| {
             let mailbox = mailbox.clone();
