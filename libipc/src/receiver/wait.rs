@@ -66,9 +66,8 @@ impl Receiver {
         deadline: Option<Instant>,
         slept: &mut bool,
     ) -> Result<(), ReceiveError> {
-        let mut may_spin = true;
         loop {
-            if may_spin && self.spin(deadline).map_err(without_empty)? {
+            if self.spin(deadline).map_err(without_empty)? {
                 return Ok(());
             }
             self.ask_for_daemon();
@@ -83,8 +82,6 @@ impl Receiver {
             if self.take(true).map_err(without_empty)? {
                 return Ok(());
             }
-            // Somebody else has it, and will look for more: one that spins is enough.
-            may_spin = self.alone;
             if woke == Woke::TimedOut || has_passed(deadline) {
                 return Err(ReceiveError::TimedOut);
             }
