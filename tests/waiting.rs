@@ -9,7 +9,7 @@ use libipc::{
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tests::numbered::{Census, check_order, read_log};
-use tests::{Dice, TestDaemon, patience, seed, wait_until};
+use tests::{Dice, TestDaemon, is_asleep, patience, seed, wait_until};
 
 /// A small mailbox: a lane of it holds 256 messages of up to 8 bytes.
 fn small() -> MailboxOptions {
@@ -353,19 +353,44 @@ fn a_wait_on_many_takes_senders_that_wait_for_room_too() {
     second.try_send(&[7; 16]).unwrap();
 }
 
+/// Threads of this process that sleep for a wait on very many.
+fn companions() -> usize {
+    let names = std::fs::read_dir("/proc/self/task").expect("our threads").flatten();
+    let names = names.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    names.filter(|name| name.trim_end() == "ipc-companion").count()
+}
+
 /// Promise 33.
 #[test]
-fn a_wait_on_more_words_than_the_kernel_watches_names_the_limit() {
+fn a_wait_on_more_words_than_the_kernel_watches_in_one_sleep_is_one_all_the_same() {
     let daemon = TestDaemon::start(&[]);
     let client = daemon.client();
-    let (mut receivers, mut senders) = many(&client, 129);
+    let (mut receivers, mut senders) = many(&client, 300);
     let mut set = WaitSet::new();
-    let error = set.wait(&mut sources(&mut receivers)).unwrap_err();
-    assert_eq!(error, WaitError::TooManyWords { words: 129, max: 128 });
-    assert!(error.to_string().contains("128"));
-    receivers.pop();
-    senders[70].try_send(b"found").unwrap();
-    assert_eq!(set.wait_deadline(&mut sources(&mut receivers), patience()).unwrap(), [70]);
+    set.set_spin_max(Duration::ZERO);
+    for (count, threads) in [(128, 0), (129, 1), (300, 2), (200, 2)] {
+        let receivers = &mut receivers[..count];
+        let soon = Instant::now() + Duration::from_millis(20);
+        let timed_out = set.wait_deadline(&mut sources(receivers), soon).map(drop);
+        assert_eq!(timed_out, Err(WaitError::TimedOut), "{count}");
+        assert_eq!(companions(), threads, "{count}");
+        // Whichever part of them it is in whose words something changes.
+        for woken in [0, 126, 127, count - 1] {
+            let us = nix::unistd::gettid();
+            let sender = &mut senders[woken];
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    wait_until("it sleeps", || is_asleep(us.as_raw().cast_unsigned()));
+                    sender.try_send(b"found").unwrap();
+                });
+                let ready = set.wait_deadline(&mut sources(receivers), patience());
+                assert_eq!(ready.unwrap(), [woken], "{count}");
+            });
+            receivers[woken].try_receive().unwrap().acknowledge();
+        }
+    }
+    drop(set);
+    wait_until("their threads end with the set", || companions() == 0);
 }
 
 /// Promise 33.

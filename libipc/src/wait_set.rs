@@ -1,4 +1,6 @@
-//! Waiting on many at once, in one thread and with one sleep.
+//! Waiting on many at once, in one thread and with one sleep; of very many, with a sleep in several threads.
+
+mod companions;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,6 +13,7 @@ use crate::sync::Ordering::Acquire;
 use crate::sync::spin_hint;
 use crate::sys::clock::has_passed;
 use crate::sys::futex::{Futex, WORDS_MAX};
+use companions::{Companions, Seen, WORDS_EACH};
 
 /// Pauses between two looks at all sources: a look reads what others write.
 const PAUSES_BETWEEN_LOOKS: u32 = 16;
@@ -27,8 +30,10 @@ pub enum WaitError {
     /// A receiver of a mailbox whose receivers take turns: it stands in line while it executes receive.
     #[error("the receivers of one of the mailboxes take turns: block in receive instead")]
     TakesTurns,
-    /// The kernel cannot watch so many words in one sleep.
-    #[error("the sources have {words} futex words, one wait can sleep on at most {max}")]
+    /// The kernel cannot watch so many words in one sleep, and there are no threads to be had for the others.
+    #[error(
+        "the sources have {words} futex words, one thread can sleep on at most {max}, and no more can be started"
+    )]
     TooManyWords {
         /// Words that the sources need: a sender one, a receiver one for each uid that sends to its mailbox, and
         /// sometimes one more.
@@ -119,7 +124,8 @@ impl private::Source for Sender {
 }
 
 /// Waits until one of many mailboxes has something to say, in the caller's own thread: no watcher, no
-/// descriptor, one sleep on all their futex words.
+/// descriptor, one sleep on all their futex words. The kernel watches 128 of them in one sleep; for more (a receiver has
+/// one for each uid that sends to its mailbox, and sometimes one more) the set keeps a thread for each further 127.
 ///
 /// The sources are borrowed for the wait only; what comes back are their indexes, and then each is asked by its own
 /// `try_` call. That call may find nothing after all, where another receiver was quicker.
@@ -145,6 +151,8 @@ pub struct WaitSet {
     /// Where the rotation stands.
     turn: usize,
     ready: Vec<usize>,
+    /// For more words than one thread can sleep on.
+    companions: Companions,
 }
 
 impl Default for WaitSet {
@@ -157,7 +165,12 @@ impl WaitSet {
     /// A set that has waited for nothing yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { spin: SpinBudget::new(SpinBudget::DEFAULT), turn: 0, ready: Vec::new() }
+        Self {
+            spin: SpinBudget::new(SpinBudget::DEFAULT),
+            turn: 0,
+            ready: Vec::new(),
+            companions: Companions::default(),
+        }
     }
 
     /// How long a wait may spin before it sleeps; zero never spins.
@@ -213,7 +226,7 @@ impl WaitSet {
             if self.find_ready(sources) || self.spin(sources, deadline) {
                 break Ok(());
             }
-            match sleep(sources, deadline) {
+            match self.sleep(sources, deadline) {
                 Ok(woke) => {
                     slept = true;
                     let over = has_passed(deadline);
@@ -273,27 +286,48 @@ impl WaitSet {
         self.spin.failed();
         false
     }
+
+    /// One sleep for all of them, as `park` has it for one: words, lie down, barrier, last look, sleep, get up.
+    fn sleep(
+        &mut self,
+        sources: &mut [&mut dyn Waitable],
+        deadline: Option<Instant>,
+    ) -> Result<Woke, WaitError> {
+        let sleepers: Vec<Arc<dyn Sleeper>> = sources.iter_mut().map(|s| s.sleeper()).collect();
+        let words: usize = sleepers.iter().map(|sleeper| sleeper.words().len()).sum();
+        let parts = parts_of(&sleepers, words);
+        if !self.companions.gather(parts.len() - 1) {
+            return Err(WaitError::TooManyWords { words, max: WORDS_MAX });
+        }
+        sleepers.iter().for_each(|sleeper| sleeper.lie_down());
+        let unsure = park::barrier_before_sleep_in_all(sleepers.iter().map(|s| s.roster()), &Futex);
+        let at_most = sleepers.iter().filter_map(|sleeper| sleeper.at_most()).chain(unsure).min();
+        // A source that finds its roster changed looks at what is new: its sleeper then knows too little.
+        let news = sources.iter_mut().any(|source| source.has_news())
+            || sleepers.iter().any(|sleeper| sleeper.is_outdated());
+        let companions = &self.companions;
+        let woke = match news {
+            true => Woke::Perhaps,
+            false => park::until(deadline, at_most, |until| companions.sleep(parts, until)),
+        };
+        sleepers.iter().for_each(|sleeper| sleeper.get_up());
+        Ok(woke)
+    }
 }
 
-/// One sleep for all of them, as `park` has it for one: words, lie down, barrier, last look, sleep, get up.
-fn sleep(sources: &mut [&mut dyn Waitable], deadline: Option<Instant>) -> Result<Woke, WaitError> {
-    let sleepers: Vec<Arc<dyn Sleeper>> = sources.iter_mut().map(|s| s.sleeper()).collect();
-    let words: Vec<_> = sleepers
-        .iter()
-        .flat_map(|sleeper| sleeper.words())
-        .map(|word| (&**word, word.load(Acquire)))
-        .collect();
-    if words.len() > WORDS_MAX {
-        return Err(WaitError::TooManyWords { words: words.len(), max: WORDS_MAX });
+/// What the words of all say, cut into what each thread sleeps on.
+fn parts_of(sleepers: &[Arc<dyn Sleeper>], words: usize) -> Vec<Vec<Seen>> {
+    let each = if words <= WORDS_MAX { WORDS_MAX } else { WORDS_EACH };
+    let mut parts = vec![Vec::new()];
+    let mut left = each;
+    for sleeper in sleepers {
+        let seen: Vec<_> = sleeper.words().iter().map(|word| word.load(Acquire)).collect();
+        if seen.len() > left {
+            parts.push(Vec::new());
+            left = each;
+        }
+        left = left.saturating_sub(seen.len());
+        parts.last_mut().expect("one at least").push((sleeper.clone(), seen));
     }
-    sleepers.iter().for_each(|sleeper| sleeper.lie_down());
-    let unsure = park::barrier_before_sleep_in_all(sleepers.iter().map(|s| s.roster()), &Futex);
-    let at_most = sleepers.iter().filter_map(|sleeper| sleeper.at_most()).chain(unsure).min();
-    // A source that finds its roster changed looks at what is new: its sleeper then knows too little.
-    let news = sources.iter_mut().any(|source| source.has_news())
-        || sleepers.iter().any(|sleeper| sleeper.is_outdated());
-    let woke =
-        if news { Woke::Perhaps } else { park::bounded_wait(&words, deadline, at_most, &Futex) };
-    sleepers.iter().for_each(|sleeper| sleeper.get_up());
-    Ok(woke)
+    parts
 }

@@ -42,7 +42,7 @@ use crate::sys::process::ForkGuard;
 /// How long a handle whose descriptor has become readable may keep others from the message that it was woken for.
 const BATON_AFTER: Duration = Duration::from_millis(2);
 
-/// A watcher's stack: it calls next to nothing.
+/// The stack of a thread that calls next to nothing.
 const STACK_BYTES: usize = 128 << 10;
 
 /// Words of its handles that one watcher can sleep on, beside its own.
@@ -271,17 +271,8 @@ struct Inbox {
 impl Post {
     fn start() -> Result<Arc<Self>, Fault> {
         let post = Arc::new(Self { control: AtomicU32::new(0), inbox: Mutex::default() });
-        let fault = |error: std::io::Error| Fault::new("start a watcher's thread", error);
-        // No signal handler of the program runs on a thread that the program does not know.
-        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK);
         let its_own = post.clone();
-        let thread = std::thread::Builder::new().name("ipc-watcher".into()).stack_size(STACK_BYTES);
-        let started = thread.spawn(move || its_own.watch());
-        if let Ok(before) = before {
-            // It was this thread's mask a moment ago.
-            let _ = before.thread_set_mask();
-        }
-        started.map_err(fault)?;
+        start_thread("ipc-watcher", move || its_own.watch())?;
         Ok(post)
     }
 
@@ -447,6 +438,19 @@ impl Late {
         }
         true
     }
+}
+
+/// Starts a thread that calls next to nothing, and in which no signal handler of the program runs: the program does not
+/// know of it.
+pub(crate) fn start_thread(name: &str, life: impl FnOnce() + Send + 'static) -> Result<(), Fault> {
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK);
+    let thread = std::thread::Builder::new().name(name.into()).stack_size(STACK_BYTES);
+    let started = thread.spawn(life);
+    if let Ok(before) = before {
+        // It was this thread's mask a moment ago.
+        let _ = before.thread_set_mask();
+    }
+    started.map(drop).map_err(|error| Fault::new("start a thread that sleeps", error))
 }
 
 fn load(sleeper: &dyn Sleeper) -> Vec<u32> {

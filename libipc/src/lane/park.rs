@@ -363,12 +363,21 @@ pub fn bounded_wait(
     at_most: Option<Duration>,
     park: &impl Park,
 ) -> Woke {
-    let Some(at_most) = at_most else { return park.wait(words, deadline) };
+    until(deadline, at_most, |until| park.wait(words, until))
+}
+
+/// The same, whatever it is that waits.
+pub fn until(
+    deadline: Option<Instant>,
+    at_most: Option<Duration>,
+    wait: impl FnOnce(Option<Instant>) -> Woke,
+) -> Woke {
+    let Some(at_most) = at_most else { return wait(deadline) };
     let bound = Instant::now() + at_most;
     match deadline {
-        Some(deadline) if deadline <= bound => park.wait(words, Some(deadline)),
+        Some(deadline) if deadline <= bound => wait(Some(deadline)),
         _ => {
-            park.wait(words, Some(bound));
+            wait(Some(bound));
             Woke::Perhaps
         }
     }
