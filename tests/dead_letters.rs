@@ -151,6 +151,32 @@ fn what_is_given_back_in_batches_is_handed_out_so_often_and_no_more() {
     assert_eq!((fresh.bytes(), fresh.attempts()), (&b"fresh"[..], u32::from(!alone)));
 }
 
+/// Promise 102.
+#[test]
+fn what_a_batch_gave_back_keeps_one_count_while_it_comes_together() {
+    let daemon = TestDaemon::start(&[]);
+    let client = daemon.client_with("orders", &small().max_attempts(3));
+    let mut sender = client.sender("orders").unwrap();
+    (0..3u8).for_each(|n| sender.send(&[b'0' + n]).unwrap());
+    let mut receiver = client.receiver("orders").unwrap();
+    let batch = receiver.receive_batch_deadline(2, patience()).unwrap();
+    assert_eq!(batch.len(), 2);
+    drop(batch);
+    // The first is received alone, and given back once more.
+    let mut expect = |text: &[u8], attempts, back| {
+        let delivery = receiver.receive_deadline(patience()).unwrap();
+        assert_eq!((delivery.bytes(), delivery.attempts()), (text, attempts));
+        if back { delivery.return_to_queue() } else { delivery.acknowledge() }
+    };
+    expect(b"0", 1, true);
+    expect(b"0", 2, false);
+    expect(b"1", 2, true);
+    expect(b"2", 0, false);
+    assert!(none(&mut receiver));
+    let (text, _, known) = next(&mut letters(&client, "orders"));
+    assert_eq!((text.as_str(), known.reason, known.attempts), ("1", Reason::Attempts, 3));
+}
+
 /// Promise 28.
 #[test]
 fn attempts_that_somebody_has_made_up_are_no_harm() {

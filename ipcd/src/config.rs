@@ -43,6 +43,9 @@ pub struct Arguments {
     /// Sessions (connected processes) that one uid may have
     #[arg(long, value_name = "COUNT")]
     pub sessions_max: Option<u64>,
+    /// Links (mailboxes held open, once for each handle) that one uid may have
+    #[arg(long, value_name = "COUNT")]
+    pub links_max: Option<u64>,
     /// Bytes that one uid's mailboxes and lanes may reserve, such as 4GiB
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub bytes_max: Option<u64>,
@@ -154,6 +157,7 @@ impl Settings {
             mailboxes: arguments.mailboxes_max,
             lanes: arguments.lanes_max,
             sessions: arguments.sessions_max,
+            links: arguments.links_max,
             bytes: arguments.bytes_max.map(Bytes),
             dead_letters: arguments.dead_letters_max,
             descriptors: arguments.descriptors_max,
@@ -212,6 +216,7 @@ struct FileLimits {
     mailboxes: Option<u64>,
     lanes: Option<u64>,
     sessions: Option<u64>,
+    links: Option<u64>,
     bytes: Option<Bytes>,
     dead_letters: Option<u64>,
     descriptors: Option<u64>,
@@ -244,6 +249,7 @@ fn override_limits(base: Usage, changes: &FileLimits) -> Usage {
         mailboxes: changes.mailboxes.unwrap_or(base.mailboxes),
         lanes: changes.lanes.unwrap_or(base.lanes),
         sessions: changes.sessions.unwrap_or(base.sessions),
+        links: changes.links.unwrap_or(base.links),
         bytes: changes.bytes.map_or(base.bytes, |bytes| bytes.0),
         dead_letters: changes.dead_letters.unwrap_or(base.dead_letters),
         descriptors: changes.descriptors.unwrap_or(base.descriptors),

@@ -448,6 +448,8 @@ fn a_member_without_the_barrier_makes_all_keep_their_fences() {
         layout_version: LAYOUT_VERSION,
         barrier: false,
     });
+    slow.open("small", Role::Observe);
+    assert_eq!(roster.header.fences.load(Ordering::Relaxed), 0, "it neither sleeps nor wakes");
     slow.open("small", Role::Send);
     assert_eq!(roster.header.fences.load(Ordering::Relaxed), 1);
     drop(slow);

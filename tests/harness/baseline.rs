@@ -48,7 +48,8 @@ impl Baseline {
         let mut now = Self::now(daemon, client, 1);
         wait_until("all descriptors are closed", || {
             now = Self::now(daemon, client, 1);
-            (now.descriptors, now.keeper) == (self.descriptors, self.keeper)
+            let counts = |it: &Self| (it.reported, it.descriptors, it.keeper);
+            counts(&now) == counts(self)
         });
         assert_eq!(now, *self);
     }

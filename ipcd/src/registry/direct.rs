@@ -12,7 +12,8 @@ use super::permission::Caller;
 use super::{Admission, Registry, no_session};
 
 const PROCESS: &str = "process/";
-const REPLY: &str = "reply/";
+/// Begins the name of each mailbox to which answers come.
+pub const REPLY: &str = "reply/";
 /// Of an address that is nobody's, an answer repeats no more than this.
 const SHOWN: usize = 64;
 

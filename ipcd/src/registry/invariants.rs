@@ -30,6 +30,7 @@ impl Registry {
             let user = used.entry(session.identity.uid).or_default();
             user.sessions += 1;
             user.descriptors += 2;
+            user.links += session.links().count() as u64;
         }
         for mailbox in self.mailboxes.values() {
             let owner = used.entry(mailbox.ownership.uid).or_default();
@@ -39,7 +40,8 @@ impl Registry {
             owner.descriptors += 1 + (mailbox.groups().len() + mailbox.doorsteps().len()) as u64;
             for lane in mailbox.lanes().iter().filter(|lane| lane.state != SlotState::Free) {
                 let by_us = lane.link.is_none();
-                let payer = if by_us { mailbox.ownership.uid } else { lane.info.sender.uid };
+                let by_owner = by_us || mailbox.name.as_str().starts_with("reply/");
+                let payer = if by_owner { mailbox.ownership.uid } else { lane.info.sender.uid };
                 let payer = used.entry(payer).or_default();
                 payer.lanes += u64::from(lane.info.dead_letter.is_none());
                 payer.dead_letters += u64::from(lane.info.dead_letter.is_some());

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::Registry;
 use super::link::{Link, LinkKey, SessionEntry, SessionId};
 use super::mailbox::{Attachment, LaneSlot, Mailbox, Sender};
-use super::quota::SESSION;
+use super::quota::{LINK, SESSION};
 
 /// The keys of what may have changed.
 #[derive(Debug, Default)]
@@ -178,6 +178,7 @@ impl Registry {
         for (id, session) in &self.sessions {
             let uid = session.identity.uid;
             self.quotas.note(uid, SESSION);
+            session.links.iter().for_each(|_| self.quotas.note(uid, LINK));
             for (&number, link) in session.links.iter().filter(|(_, link)| !link.deleted) {
                 if let Some(mailbox) = self.mailboxes.get_unnoticed(&link.mailbox_id) {
                     mailbox.links.insert((*id, number));

@@ -60,7 +60,8 @@ impl Registry {
         mailbox.check_lane_room()?;
         let id = mailbox.id;
         let sender = mailbox.senders().get(&link).ok_or_else(no_session)?.identity;
-        self.quotas.charge(sender.uid, lane_usage(lane_file_bytes(wish.capacity_bytes)))?;
+        let payer = mailbox.payer_of(sender.uid);
+        self.quotas.charge(payer, lane_usage(lane_file_bytes(wish.capacity_bytes)))?;
         let mailbox = self.mailboxes.get_mut(&id).ok_or_else(no_session)?;
         // There is one: `check_lane_room` has looked.
         mailbox.add_lane(link, wish).ok_or_else(no_session)

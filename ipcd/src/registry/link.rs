@@ -7,9 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use super::tracked::Tracked;
 
-/// Most links that one session may hold, those to deleted mailboxes counted.
-pub const SESSION_LINKS_MAX: u64 = 32_768;
-
 /// Names a session; never used again while this `ipcd` lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SessionId(pub u64);
@@ -72,24 +69,6 @@ impl SessionEntry {
     /// Its links in order of their numbers.
     pub fn links(&self) -> impl Iterator<Item = (u32, &Link)> {
         self.links.iter().map(|(&number, link)| (number, link))
-    }
-
-    /// Says whether there is room for one more link.
-    ///
-    /// # Errors
-    /// [`Refusal::QuotaExceeded`].
-    pub fn check_room(&self) -> Result<(), Refusal> {
-        let used = self.links.len() as u64;
-        if used < SESSION_LINKS_MAX {
-            return Ok(());
-        }
-        Err(Refusal::QuotaExceeded {
-            uid: self.identity.uid,
-            what: "links of one session".into(),
-            used,
-            asked: 1,
-            limit: SESSION_LINKS_MAX,
-        })
     }
 
     /// A number that no link of the session has.

@@ -16,6 +16,7 @@ use libipc::protocol::{
 use serde::{Deserialize, Serialize};
 
 use super::dead_letter::Freeing;
+use super::direct::REPLY;
 use super::group::{Place, ReceiverGroup, Rotation};
 use super::link::{LinkKey, SessionId};
 use super::permission::Ownership;
@@ -252,6 +253,13 @@ impl Mailbox {
         Usage { bytes, descriptors: 1, ..Usage::default() }
     }
 
+    /// Who is charged for the lanes of a sender's uid: that uid, but for answers to calls whoever has called, as this one
+    /// has made the mailbox for them.
+    #[must_use]
+    pub fn payer_of(&self, sender: u32) -> u32 {
+        if self.name.as_str().starts_with(REPLY) { self.ownership.uid } else { sender }
+    }
+
     /// Bytes of all its regions.
     #[must_use]
     pub fn reserved_bytes(&self) -> u64 {
@@ -421,7 +429,8 @@ impl Mailbox {
     pub fn add_lane(&mut self, link: LinkKey, wish: LaneWish) -> Option<LaneInfo> {
         let sender = self.senders.get(&link)?;
         let (identity, doorstep) = (sender.identity, sender.doorstep);
-        let charged = (identity.uid, lane_usage(lane_file_bytes(wish.capacity_bytes)));
+        let charged =
+            (self.payer_of(identity.uid), lane_usage(lane_file_bytes(wish.capacity_bytes)));
         let info = LaneInfo {
             ticket: NO_TICKET,
             capacity_bytes: wish.capacity_bytes,

@@ -37,7 +37,7 @@ use group::Place;
 use link::{Link, LinkKey, LinkRole, SessionEntry, SessionId};
 use mailbox::{LaneWish, Mailbox, OwnerProcess};
 use permission::{Caller, Ownership};
-use quota::{Quotas, SESSION, lane_usage};
+use quota::{LINK, Quotas, SESSION, lane_usage};
 use tracked::Tracked;
 
 /// What an open has given.
@@ -189,6 +189,7 @@ impl Registry {
         let Some(session) = self.sessions.remove(&id) else { return Departure::default() };
         let uid = session.identity.uid;
         self.quotas.release(uid, SESSION);
+        session.links().for_each(|_| self.quotas.release(uid, LINK));
         let ended = session.links().filter_map(|(number, link)| self.end(id, number, link));
         let ended = ended.collect();
         Departure { ended, orphans: session.owned.into_iter().collect() }
@@ -337,17 +338,16 @@ impl Registry {
         group: u8,
     ) -> Result<Admission, Refusal> {
         let entry = self.sessions.get_mut(&session).ok_or_else(no_session)?;
-        entry.check_room()?;
+        let uid = entry.identity.uid;
+        self.quotas.charge(uid, LINK)?;
         let link = entry.next_number();
         let key = (session, link);
         let got = match role {
-            Role::Send => self.admit_sender(key, mailbox_id, identity)?,
-            Role::Receive => {
-                let mailbox = self.mailboxes.get_mut(&mailbox_id).ok_or_else(no_session)?;
-                Got::Slot { group, place: mailbox.add_receiver(group, session, identity)? }
-            }
-            Role::Observe => Got::Look { group },
+            Role::Send => self.admit_sender(key, mailbox_id, identity),
+            Role::Receive => self.admit_receiver(key, mailbox_id, identity, group),
+            Role::Observe => Ok(Got::Look { group }),
         };
+        let got = got.inspect_err(|_| self.quotas.release(uid, LINK))?;
         let role = match &got {
             Got::Lane { .. } => LinkRole::Send,
             Got::Slot { group, place } => LinkRole::Receive { group: *group, slot: place.slot },
@@ -401,6 +401,7 @@ impl Registry {
         let Some(closed) = session.remove(link) else {
             return Err(Refusal::NoSuchLink { link, wanted: "be closed".into() });
         };
+        self.quotas.release(session.identity.uid, LINK);
         let orphans = closed.replies.into_iter().collect();
         Ok(Departure { ended: self.end(id, link, &closed).into_iter().collect(), orphans })
     }
@@ -426,14 +427,15 @@ impl Registry {
         mailbox.check_sender_room(link.0, sender)?;
         let capacity_bytes = mailbox.attributes.capacity_bytes;
         let lane = lane_usage(lane_file_bytes(capacity_bytes));
-        self.quotas.charge(sender.uid, lane)?;
+        let payer = mailbox.payer_of(sender.uid);
+        self.quotas.charge(payer, lane)?;
         let known = mailbox.doorstep_of(sender.uid);
         let doorstep = match known {
             Some(doorstep) => doorstep,
             None => {
                 let (owner, doorstep) = (mailbox.ownership.uid, mailbox.doorstep_usage());
                 if let Err(refusal) = self.quotas.charge(owner, doorstep) {
-                    self.quotas.release(sender.uid, lane);
+                    self.quotas.release(payer, lane);
                     return Err(refusal);
                 }
                 mailbox.add_doorstep(sender.uid)
@@ -444,6 +446,17 @@ impl Registry {
         // There is one: `check_sender_room` has looked.
         let lane = mailbox.add_lane(link, wish).ok_or_else(no_session)?;
         Ok(Got::Lane { lane, doorstep_is_new: known.is_none() })
+    }
+
+    fn admit_receiver(
+        &mut self,
+        link: LinkKey,
+        mailbox_id: u64,
+        receiver: Identity,
+        group: u8,
+    ) -> Result<Got, Refusal> {
+        let mailbox = self.mailboxes.get_mut(&mailbox_id).ok_or_else(no_session)?;
+        Ok(Got::Slot { group, place: mailbox.add_receiver(group, link.0, receiver)? })
     }
 
     fn end(&mut self, session: SessionId, number: u32, link: &Link) -> Option<Ended> {

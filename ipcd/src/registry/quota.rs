@@ -12,6 +12,7 @@ pub const DEFAULT_LIMITS: Usage = Usage {
     mailboxes: 4096,
     lanes: 4096,
     sessions: 1024,
+    links: 32_768,
     bytes: 64 << 30,
     dead_letters: 4096,
     descriptors: 8000,
@@ -20,8 +21,18 @@ pub const DEFAULT_LIMITS: Usage = Usage {
 /// What a session is charged: its socket and its pidfd.
 pub const SESSION: Usage = Usage { sessions: 1, descriptors: 2, ..NOTHING };
 
-const NOTHING: Usage =
-    Usage { mailboxes: 0, lanes: 0, sessions: 0, bytes: 0, dead_letters: 0, descriptors: 0 };
+/// What a session is charged for each of its links, until it is closed: a few hundred bytes of the daemon's memory.
+pub const LINK: Usage = Usage { links: 1, ..NOTHING };
+
+const NOTHING: Usage = Usage {
+    mailboxes: 0,
+    lanes: 0,
+    sessions: 0,
+    links: 0,
+    bytes: 0,
+    dead_letters: 0,
+    descriptors: 0,
+};
 
 /// How many of all descriptors one uid may have where nobody said otherwise: what is left is for three others like it. A
 /// daemon that serves one uid keeps but an eighth back.
@@ -49,10 +60,11 @@ pub fn dead_letter_usage(bytes: u64) -> Usage {
 type Count = fn(&mut Usage) -> &mut u64;
 
 /// All that is counted, under the name by which a refusal tells of it.
-const COUNTS: [(&str, Count); 6] = [
+const COUNTS: [(&str, Count); 7] = [
     ("mailboxes", |usage| &mut usage.mailboxes),
     ("lanes", |usage| &mut usage.lanes),
     ("sessions", |usage| &mut usage.sessions),
+    ("links", |usage| &mut usage.links),
     ("bytes", |usage| &mut usage.bytes),
     ("dead letters", |usage| &mut usage.dead_letters),
     ("descriptors", |usage| &mut usage.descriptors),
@@ -188,7 +200,7 @@ mod tests {
         for (number, (_, count)) in (1..).zip(COUNTS) {
             *count(&mut all) = number;
         }
-        assert_eq!(each(&mut all), [1, 2, 3, 4, 5, 6], "each is counted, and no other");
+        assert_eq!(each(&mut all), [1, 2, 3, 4, 5, 6, 7], "each is counted, and no other");
         for (what, count) in COUNTS {
             let mut limits = Usage { descriptors: 999, ..all };
             *count(&mut limits) = *count(&mut all) - 1;

@@ -89,7 +89,8 @@ impl Service {
             fetched = self.attachments(id, 0, observes, &mut descriptors)?;
         }
         let (attributes, groups) = (mailbox.attributes, mailbox.named_groups().to_vec());
-        if !asker.barrier {
+        // Whoever only looks neither sleeps nor wakes anybody: it needs no barrier.
+        if !asker.barrier && !matches!(admission.got, Got::Look { .. }) {
             self.fence(id);
         }
         self.publish(admission, asker);

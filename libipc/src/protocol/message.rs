@@ -564,6 +564,8 @@ pub struct Usage {
     pub lanes: u64,
     /// Sessions.
     pub sessions: u64,
+    /// Links of these sessions, those that only look and those to deleted mailboxes among them.
+    pub links: u64,
     /// Bytes reserved by mailboxes and lanes.
     pub bytes: u64,
     /// Dead letters of mailboxes owned.

@@ -198,6 +198,7 @@ fn quotas(usage: &Usage, limits: &Usage) -> Vec<Check> {
         check("quota of mailboxes", usage.mailboxes, limits.mailboxes, count),
         check("quota of lanes", usage.lanes, limits.lanes, count),
         check("quota of sessions", usage.sessions, limits.sessions, count),
+        check("quota of links", usage.links, limits.links, count),
         check("quota of bytes", usage.bytes, limits.bytes, |bytes| HumanBytes(bytes).to_string()),
         check("quota of dead letters", usage.dead_letters, limits.dead_letters, count),
         check("quota of descriptors", usage.descriptors, limits.descriptors, count),

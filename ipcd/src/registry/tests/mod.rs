@@ -20,8 +20,15 @@ use super::permission::Caller;
 use super::quota::{DEFAULT_LIMITS, Quotas};
 use super::{Got, Registry};
 
-const LIMITS: Usage =
-    Usage { mailboxes: 3, lanes: 6, sessions: 3, bytes: 1 << 20, dead_letters: 3, descriptors: 24 };
+const LIMITS: Usage = Usage {
+    mailboxes: 3,
+    lanes: 6,
+    sessions: 3,
+    links: 9,
+    bytes: 1 << 20,
+    dead_letters: 3,
+    descriptors: 24,
+};
 
 #[derive(Clone, Debug)]
 enum Step {

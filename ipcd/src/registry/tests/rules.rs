@@ -369,3 +369,77 @@ fn whoever_receives_a_call_may_answer_it_while_its_caller_is_there() {
     let departure = registry.end_session(id(4));
     assert_eq!(departure.orphans.len(), 1, "it goes with the session, too");
 }
+
+fn quota(refusal: Refusal) -> (u32, String, u64) {
+    match refusal {
+        Refusal::QuotaExceeded { uid, what, limit, .. } => (uid, what, limit),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn every_link_is_charged_to_its_session_until_it_is_closed_or_that_ends() {
+    let limits = Usage { links: 3, ..DEFAULT_LIMITS };
+    let mut registry = Registry::new(Quotas::new(limits, HashMap::new()), 0);
+    for session in 0..2 {
+        registry.begin_session(id(session), who(session).identity).unwrap();
+    }
+    let mailbox = create(&mut registry, small(), &[]);
+    let looker = open(&mut registry, 0, Role::Observe).unwrap();
+    open(&mut registry, 1, Role::Observe).unwrap();
+    let sender = open(&mut registry, 1, Role::Send).unwrap();
+    for role in [Role::Observe, Role::Receive, Role::Send] {
+        let refusal = open(&mut registry, 0, role).unwrap_err();
+        assert_eq!(refusal.to_string(), "uid 7 uses 3 of 3 links; 1 more were asked for");
+    }
+    // A refused open is charged nothing.
+    close(&mut registry, 0, looker.link);
+    registry.mailbox_mut(mailbox).unwrap().traffic = Traffic::Closed;
+    let refusal = open(&mut registry, 0, Role::Send).unwrap_err();
+    assert!(matches!(refusal, Refusal::Closed { .. }), "{refusal}");
+    assert_eq!(registry.quotas().used(7).links, 2);
+    // One to a deleted mailbox is there still.
+    registry.remove(mailbox).unwrap();
+    create(&mut registry, small(), &[]);
+    open(&mut registry, 0, Role::Observe).unwrap();
+    assert_eq!(quota(open(&mut registry, 0, Role::Observe).unwrap_err()), (7, "links".into(), 3));
+    close(&mut registry, 1, sender.link);
+    open(&mut registry, 0, Role::Observe).unwrap();
+    registry.check_invariants().unwrap();
+    for session in 0..2 {
+        let departure = registry.end_session(id(session));
+        depart(&mut registry, departure);
+    }
+    assert_eq!(registry.quotas().used(7).links, 0);
+}
+
+#[test]
+fn answers_are_charged_to_who_has_called_and_not_to_who_answers() {
+    let limits = Usage { lanes: 3, ..DEFAULT_LIMITS };
+    let server = Caller { identity: Identity { pid: 55, uid: 8, gid: 8 }, groups: &[] };
+    let none = Usage { lanes: 0, ..DEFAULT_LIMITS };
+    let mut registry = Registry::new(Quotas::new(limits, HashMap::from([(8, none)])), 0);
+    registry.begin_session(id(0), who(0).identity).unwrap();
+    registry.begin_session(id(1), server.identity).unwrap();
+    create(&mut registry, MailboxAttributes { mode: 0o644, ..small() }, &[]);
+    let caller = open(&mut registry, 0, Role::Send).unwrap();
+    registry.open_replies(id(0), &who(0), caller.link).unwrap();
+    let receiver = registry.open(id(1), &server, &name(0), Role::Receive, None).unwrap();
+    let lane = lane_of(&caller).ticket;
+    let answer = |registry: &mut Registry| {
+        registry.open_reply(id(1), &server, receiver.link, lane).map(|admission| admission.link)
+    };
+    let link = answer(&mut registry).unwrap();
+    let wish = |priority| LaneWish { priority, capacity_bytes: SMALL, predecessor: None };
+    registry.add_lane((id(1), link), wish(1)).unwrap();
+    let used = |registry: &Registry, uid| registry.quotas().used(uid).lanes;
+    assert_eq!((used(&registry, 7), used(&registry, 8)), (3, 0));
+    assert_eq!(quota(answer(&mut registry).unwrap_err()), (7, "lanes".into(), 3));
+    let refusal = registry.add_lane((id(1), link), wish(2)).unwrap_err();
+    assert_eq!(quota(refusal), (7, "lanes".into(), 3));
+    registry.check_invariants().unwrap();
+    let departure = registry.end_session(id(0));
+    depart(&mut registry, departure);
+    registry.check_invariants().unwrap();
+    assert_eq!(used(&registry, 8), 0);
+}
