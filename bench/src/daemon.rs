@@ -41,6 +41,7 @@ impl Daemon {
             .arg(home.path().join("ipcd.sock"))
             .args(["--mailboxes-max", "20000", "--lanes-max", "100000"])
             .args(["--sessions-max", "4000", "--bytes-max", "64GiB"])
+            .args(more_limits(program)?)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -93,6 +94,14 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Limits that not every version has.
+fn more_limits(program: &Path) -> Result<Vec<&'static str>> {
+    let help = Command::new(program).arg("--help").output().context("cannot ask ipcd")?;
+    let help = String::from_utf8_lossy(&help.stdout);
+    let limits = [["--descriptors-max", "1000000"], ["--links-max", "1000000"]];
+    Ok(limits.into_iter().filter(|[flag, _]| help.contains(flag)).flatten().collect())
 }
 
 /// Becomes another program, which ends when the process that started this one does.

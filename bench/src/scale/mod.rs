@@ -29,7 +29,7 @@ const LANES: [u32; 4] = [1, 10, 100, 1000];
 /// Mailboxes in a wait set; it sleeps on 128 words at most.
 const WAITED_FOR: [u32; 6] = [1, 10, 64, 127, 128, 1000];
 /// Mailboxes that a daemon has.
-const MAILBOXES: [u32; 4] = [10, 100, 1000, 10_000];
+const MAILBOXES: [u32; 5] = [10, 100, 1000, 5000, 10_000];
 /// Sessions that a daemon has.
 const SESSIONS: [u32; 3] = [10, 100, 1000];
 
