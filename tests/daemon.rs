@@ -148,6 +148,25 @@ fn each_quota_is_refused_by_name_and_given_back_to_the_last_byte() {
     }
 }
 
+/// Promise 24.
+#[test]
+fn whoever_only_looks_uses_links_up_as_all_others_do() {
+    let daemon = TestDaemon::start_kept(&["--links-max", "3"]);
+    let client = daemon.client_with("a", &small());
+    for _ in 0..3 {
+        let looks: Vec<_> = (0..2).map(|_| client.observer("a").expect("a look")).collect();
+        // In whatever session of the uid.
+        let other = daemon.client();
+        let sender = other.sender("a").expect("a lane");
+        assert_eq!(exceeded(client.observer("a")), ("links".into(), 3));
+        assert_eq!(exceeded(client.receiver("a")), ("links".into(), 3));
+        daemon.kill_kept();
+        assert_eq!(exceeded(client.observer("a")), ("links".into(), 3));
+        drop((looks, sender, other));
+        wait_until("all are given back", || daemon.status(&client).usage.links == 0);
+    }
+}
+
 #[test]
 fn sessions_beyond_the_quota_are_told_so_and_the_place_is_given_back() {
     let daemon = TestDaemon::start(&["--sessions-max", "2"]);

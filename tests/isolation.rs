@@ -200,3 +200,52 @@ fn only_root_gives_a_mailbox_to_another_owner() {
     assert_eq!(other.done("list"), "");
     assert_eq!(child.done("list"), "mine");
 }
+
+/// The first of many uids that own nothing.
+const MANY_UIDS: u32 = 64_100;
+
+/// Promise 115.
+#[test]
+fn a_mailbox_takes_messages_from_more_uids_than_it_has_doorsteps() {
+    if skip_unless_root("senders of very many uids") {
+        return;
+    }
+    let daemon = TestDaemon::start_kept(&[]);
+    let client = daemon.client_with("bells", &small().mode(0o622));
+    let mut receiver = daemon.child();
+    receiver.done("receiver bells");
+    let open = |uid: u32| {
+        let mut sender = daemon.child_as(uid);
+        sender.done("sender bells");
+        sender
+    };
+    // Nothing but the doorstep of the sender's uid wakes the receiver.
+    let exchange = |receiver: &mut Child, sender: &mut Child, uid: u32| {
+        receiver.tell("receive");
+        wait_until("the receiver sleeps", || receiver.sleeps());
+        sender.done(&format!("send {uid}"));
+        let got = Got::parse(&receiver.answer());
+        assert_eq!((got.text, got.uid), (uid.to_string(), uid));
+    };
+    let gone = || {
+        let nobody = || client.show("bells").unwrap().summary.senders == 0;
+        wait_until("nobody sends", nobody);
+    };
+    let [first, .., last, other] = std::array::from_fn::<u32, 128, _>(|n| MANY_UIDS + n as u32);
+    exchange(&mut receiver, &mut open(first), first);
+    (first + 1..=last).for_each(|uid| drop(open(uid)));
+    gone();
+    exchange(&mut receiver, &mut open(other), other);
+    gone();
+    exchange(&mut receiver, &mut open(first), first);
+    gone();
+    // Another has had its place meanwhile, of which the receiver has seen nothing.
+    drop(open(other));
+    gone();
+    let mut sender = open(first);
+    exchange(&mut receiver, &mut sender, first);
+    daemon.kill_kept();
+    assert_eq!(client.show("bells").unwrap().summary.senders, 1);
+    exchange(&mut receiver, &mut sender, first);
+    exchange(&mut receiver, &mut open(other), other);
+}

@@ -18,8 +18,15 @@ use libipc::protocol::{
 };
 
 /// Small enough that every one of them is met.
-const LIMITS: Usage =
-    Usage { mailboxes: 3, lanes: 6, sessions: 3, bytes: 1 << 20, dead_letters: 3, descriptors: 24 };
+const LIMITS: Usage = Usage {
+    mailboxes: 3,
+    lanes: 6,
+    sessions: 3,
+    links: 9,
+    bytes: 1 << 20,
+    dead_letters: 3,
+    descriptors: 24,
+};
 const SESSIONS: u8 = 5;
 /// Most operations of one input.
 const STEPS_MAX: usize = 200;

@@ -32,8 +32,15 @@ use libipc::sync::hostile::before_each_read;
 use nix::sys::uio::pwrite;
 use words::Word;
 
-const LIMITS: Usage =
-    Usage { mailboxes: 4, lanes: 8, sessions: 4, bytes: 8 << 20, dead_letters: 4, descriptors: 32 };
+const LIMITS: Usage = Usage {
+    mailboxes: 4,
+    lanes: 8,
+    sessions: 4,
+    links: 12,
+    bytes: 8 << 20,
+    dead_letters: 4,
+    descriptors: 32,
+};
 const SESSIONS: u8 = 5;
 const STEPS_MAX: usize = 60;
 /// Descriptors that members remember.

@@ -324,6 +324,17 @@ mod tests {
     }
 
     #[test]
+    fn links_have_a_limit_as_all_else_has() {
+        let text = "[limits]\nlinks = 70\n[users.\"1000\"]\nlinks = 80\n";
+        let limit = |text: &str, flags: &[&str], uid| {
+            read(text, flags).unwrap().quotas(20_000).limits(uid).links
+        };
+        assert_eq!(limit("", &[], 1), DEFAULT_LIMITS.links);
+        assert_eq!((limit(text, &[], 1), limit(text, &[], 1000)), (70, 80));
+        assert_eq!(limit(text, &["--links-max", "90"], 1), 90);
+    }
+
+    #[test]
     fn a_uid_has_a_quarter_of_the_descriptors_unless_somebody_says_otherwise() {
         let limit = |text: &str, flags: &[&str], uid| {
             read(text, flags).unwrap().quotas(20_000).limits(uid).descriptors

@@ -3,6 +3,7 @@
 //!
 //! **Invariant:** nothing that is read here is trusted: it comes back as a plain number for others to check.
 
+mod doorsteps;
 pub mod restore;
 pub mod show;
 
@@ -14,9 +15,9 @@ use std::rc::Rc;
 use libipc::lane::fate::{self, Fate};
 use libipc::lane::hints;
 use libipc::lane::layout::{
-    CURSORS_MAGIC, Claim, DOORSTEP_MAGIC, LANE_HEADER_BYTES, LANE_MAGIC, LAYOUT_VERSION,
-    LaneHeader, Limits, ROSTER_MAGIC, SlotCell, SlotState, Traffic, cursors_map, doorstep_map,
-    lane_data_offset, lane_file_bytes, roster_map,
+    CURSORS_MAGIC, Claim, LANE_HEADER_BYTES, LANE_MAGIC, LAYOUT_VERSION, LaneHeader, Limits,
+    ROSTER_MAGIC, SlotCell, SlotState, Traffic, cursors_map, lane_data_offset, lane_file_bytes,
+    roster_map,
 };
 use libipc::lane::position::{GRANULE_BYTES, Position, granules_of};
 use libipc::lane::record::{RecordHeader, RecordWord};
@@ -32,8 +33,9 @@ use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::sys::uio::{pread, pwrite};
 
 use crate::registry::dead_letter::Freeing;
+use crate::registry::doorstep::DoorstepSlot;
 use crate::registry::group::Place;
-use crate::registry::mailbox::Mailbox;
+use crate::registry::mailbox::{HOME_DOORSTEP, Mailbox};
 use crate::store::{Kept, Store};
 
 use show::{Backstage, Counts, Show};
@@ -321,6 +323,8 @@ pub struct MailboxRegions {
     roster: (Region, Roster),
     cursors: Vec<(Region, Cursors)>,
     doorsteps: Vec<(Region, Doorstep)>,
+    /// Those whose place another has taken, until it is certain that this stays so.
+    replaced: Vec<(Region, Doorstep)>,
     lanes: BTreeMap<u16, LaneRegion>,
     limits: Limits,
     /// One receives at a time: the others sleep in line.
@@ -359,11 +363,12 @@ impl MailboxRegions {
             roster: (roster, roster_words),
             cursors,
             doorsteps: Vec::new(),
+            replaced: Vec::new(),
             lanes: BTreeMap::new(),
             limits,
             turns: mailbox.attributes.receivers == Receivers::Exclusive,
         };
-        let home = regions.make_doorstep(crate::registry::mailbox::HOME_UID)?;
+        let home = regions.make_doorstep(HOME_DOORSTEP, DoorstepSlot::HOME)?;
         regions.doorsteps.push(home);
         // They come and go together.
         let mut together = vec![&mut regions.roster.0];
@@ -371,32 +376,6 @@ impl MailboxRegions {
         together.extend(regions.doorsteps.iter_mut().map(|(region, _)| region));
         Region::keep_together(&backstage.store, together).map_err(cannot("keep a region"))?;
         Ok(regions)
-    }
-
-    /// Adds the next doorstep.
-    ///
-    /// # Errors
-    /// [`MapError`].
-    pub fn add_doorstep(&mut self, uid: u32) -> Result<(), MapError> {
-        let (region, words) = self.make_doorstep(uid)?;
-        let region = region.keep(&self.backstage.store).map_err(cannot("keep a region"))?;
-        self.doorsteps.push((region, words));
-        Ok(())
-    }
-
-    fn make_doorstep(&self, uid: u32) -> Result<(Region, Doorstep), MapError> {
-        let name = doorstep_name(self.mailbox_id, self.doorsteps.len());
-        let region = create(&name, doorstep_map(self.limits).len as u64)?;
-        let words = Doorstep::map(&region, self.limits, Access::ReadWrite)?;
-        words.header.uid.store(uid, Ordering::Relaxed);
-        words.header.version.store(LAYOUT_VERSION, Ordering::Relaxed);
-        words.header.magic.store(DOORSTEP_MAGIC, Ordering::Relaxed);
-        Ok((region, words))
-    }
-
-    /// Takes the doorsteps from `count` on away: the open for which they were made has failed.
-    pub fn truncate_doorsteps(&mut self, count: usize) {
-        self.doorsteps.truncate(count);
     }
 
     /// Makes a lane. Nobody learns of it before [`Self::publish_lane`].
@@ -657,10 +636,6 @@ fn roster_name(mailbox_id: u64) -> String {
 
 fn cursors_name(mailbox_id: u64, group: u8) -> String {
     format!("{mailbox_id}.cursors.{group}")
-}
-
-fn doorstep_name(mailbox_id: u64, index: usize) -> String {
-    format!("{mailbox_id}.doorstep.{index}")
 }
 
 fn lane_name(mailbox_id: u64, lane: LaneTicket) -> String {

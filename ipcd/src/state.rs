@@ -38,7 +38,7 @@ pub const NAME: &str = "ipcd.state";
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ipcdSTAT");
 /// Version of the records. A daemon of another version begins with nothing.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const ENDED_AT: u64 = 12;
 const COMMITTED_AT: u64 = 24;
 const LOG_AT: u64 = 64;
@@ -71,6 +71,8 @@ pub struct Handled {
 
 #[derive(Debug, Serialize)]
 struct Entry<'a> {
+    /// All there is: what came before is void. Of what has gone since it says nothing.
+    whole: bool,
     registry: Changes<'a>,
     connections: Vec<(u64, Option<&'a Connection>)>,
     last_session: u64,
@@ -79,6 +81,7 @@ struct Entry<'a> {
 
 #[derive(Debug, Deserialize)]
 struct ReadEntry {
+    whole: bool,
     registry: Record,
     connections: Vec<(u64, Option<Connection>)>,
     last_session: u64,
@@ -189,9 +192,10 @@ impl State {
         } else {
             let connections = sessions.iter().map(|id| (*id, self.connections.get(id))).collect();
             let (registry, last_session) = (registry.changes(&touched), self.last_session);
-            encode(&Entry { registry, connections, last_session, removed }, &mut buffer)?;
+            let whole = false;
+            encode(&Entry { whole, registry, connections, last_session, removed }, &mut buffer)?;
         }
-        // A record of everything goes on in the log as well as any other.
+        // A record of everything may stand in the middle of a log.
         let written = if anew { self.begin_anew(&buffer) } else { self.append(&buffer) };
         if let Err(error) = written {
             if self.sequence == 0 {
@@ -260,7 +264,7 @@ impl State {
         let connections = self.connections.iter().map(|(&id, it)| (id, Some(it))).collect();
         let registry = registry.changes(&registry.everything());
         let last_session = self.last_session;
-        encode(&Entry { registry, connections, last_session, removed }, buffer)
+        encode(&Entry { whole: true, registry, connections, last_session, removed }, buffer)
     }
 
     /// Notes that the daemon ends in order: a successor begins with nothing.
@@ -385,6 +389,10 @@ pub fn read(file: &File, registry: &mut Registry) -> Result<(Left, u64), StateEr
         let (entry, behind) = postcard::take_from_bytes::<ReadEntry>(rest)
             .map_err(|_| StateError::Record { at, committed })?;
         rest = behind;
+        if entry.whole {
+            registry.begin_anew();
+            left.connections = Tracked::default();
+        }
         registry.follow(entry.registry);
         left.connections.follow(entry.connections);
         left.last_session = entry.last_session;
@@ -560,6 +568,27 @@ mod tests {
         state.commit(&mut registry, &[]).unwrap();
         assert_eq!((state.sequence, names(&state.file).unwrap()), (2, 2));
         assert!(state.written < 4096);
+    }
+
+    #[test]
+    fn what_goes_while_the_log_cannot_be_written_anew_is_not_there_again() {
+        let (mut state, mut registry) = begun(&store());
+        for number in 0..2 {
+            create(&mut registry, number);
+        }
+        let connection = Connection { stored: "a".into(), barrier: None, handled: None };
+        state.connections.insert(1, connection);
+        state.commit(&mut registry, &[]).unwrap();
+        assert_eq!(names(&state.file).unwrap(), 2);
+        fill_up(state.spare.as_ref().unwrap());
+        state.anew_at = 0;
+        let first = registry.find(&MailboxName::new("m0").unwrap()).unwrap().id;
+        registry.remove(first).unwrap();
+        state.connections.remove(&1);
+        state.commit(&mut registry, &[]).unwrap();
+        assert_eq!((state.sequence, names(&state.file).unwrap()), (1, 1));
+        let (left, _) = read(&state.file.file, &mut empty()).unwrap();
+        assert!(left.connections.is_empty());
     }
 
     #[test]

@@ -279,17 +279,16 @@ impl Neighbours {
         let mut descriptors = descriptors.into_iter();
         for ((index, uid), fd) in fetched.doorsteps.into_iter().zip(&mut descriptors) {
             let index = usize::from(index);
-            // One that was mapped before something else could not be: it is told of again.
-            let known = self.doorsteps.get(index).and_then(Option::as_ref);
-            if known.is_some_and(|known| known.uid == uid) {
-                continue;
-            }
             let doorstep = Doorstep::map(fd, self.limits, Access::ReadWrite)
                 .map_err(|e| Fault::new(step, e))?;
             if self.doorsteps.len() <= index {
                 self.doorsteps.resize_with(index + 1, || None);
             }
-            let lanes = vec![0; hint_words(self.limits.lanes_max)];
+            // Told of again, as it was mapped before something else could not be; or another file in its place, though of
+            // the same uid: others may have had it meanwhile.
+            let known = self.doorsteps[index].take().filter(|known| known.uid == uid);
+            let none = || vec![0; hint_words(self.limits.lanes_max)];
+            let lanes = known.map_or_else(none, |known| known.lanes);
             self.doorsteps[index] = Some(Entrance { uid, doorstep, lanes });
         }
         for (info, fd) in fetched.lanes.into_iter().zip(&mut descriptors) {

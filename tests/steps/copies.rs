@@ -95,7 +95,8 @@ impl Copies {
     pub(crate) fn new(daemon: u32, mailbox: u64, options: &MailboxOptions) -> Option<Self> {
         let (attributes, groups) = (options.attributes(), options.groups());
         let limits = attributes.limits(groups.len().max(1));
-        let open = |name: &str, len| Some(Region::new(find(daemon, mailbox, name)?, len));
+        let open =
+            |name: &str, len| Some(Region::new(find(daemon, mailbox, &format!("{name} "))?, len));
         let roster = open("roster", roster_map(limits).len)?;
         let words = Roster::map(&roster.copy, limits, Access::ReadWrite).expect("a copy");
         let cursors = (0..limits.groups).map(|group| {
@@ -142,7 +143,7 @@ impl Copies {
     fn find_more(&mut self) {
         for index in 0.. {
             if index >= self.doorsteps.len() {
-                let file = find(self.daemon, self.mailbox, &format!("doorstep.{index}"));
+                let file = find(self.daemon, self.mailbox, &format!("doorstep.{index}."));
                 let Some(file) = file else { break };
                 let region = Region::new(file, doorstep_map(self.limits).len);
                 let words = Doorstep::map(&region.copy, self.limits, Access::ReadWrite);
@@ -159,7 +160,7 @@ impl Copies {
             if self.lanes.get(&index).is_some_and(|lane| lane.generation == generation) {
                 continue;
             }
-            let name = format!("lane.{index}.{generation}");
+            let name = format!("lane.{index}.{generation} ");
             let file = find(self.daemon, self.mailbox, &name).expect("a lane has its file");
             let capacity_bytes = entry.capacity_bytes.load(Relaxed);
             let region = Region::new(file, lane_file_bytes(capacity_bytes) as usize);
@@ -279,12 +280,13 @@ fn take(claimant: &mut Claimant<RingMemory>, payload: &mut Payload) -> bool {
 }
 
 /// A region of a daemon's, by its name.
+/// The file of the daemon's whose name begins so: a blank ends a name.
 fn find(daemon: u32, mailbox: u64, name: &str) -> Option<File> {
-    let wanted = format!("/memfd:{mailbox}.{name} (deleted)");
+    let wanted = format!("/memfd:{mailbox}.{name}");
     let all = std::fs::read_dir(format!("/proc/{daemon}/fd")).ok()?;
     let mut paths = all.filter_map(|entry| Some(entry.ok()?.path()));
     let path = paths.find(|path| {
-        std::fs::read_link(path).is_ok_and(|link| link.as_os_str() == wanted.as_str())
+        std::fs::read_link(path).is_ok_and(|link| link.to_string_lossy().starts_with(&wanted))
     })?;
     File::open(path).ok()
 }

@@ -17,7 +17,8 @@ use libipc::sys::mapping::{Access, MapError};
 
 use super::show::{Backstage, Counts, Show};
 use super::{
-    Handed, LaneRegion, MailboxRegions, Region, cursors_name, doorstep_name, lane_name, roster_name,
+    Handed, LaneRegion, MailboxRegions, Region, cursors_name, doorsteps::doorstep_name, lane_name,
+    roster_name,
 };
 use crate::registry::group::Place;
 use crate::registry::mailbox::Mailbox;
@@ -61,6 +62,18 @@ impl Found {
         ids.collect()
     }
 
+    /// The doorsteps of a mailbox, by index and in the order in which they were made.
+    fn doorsteps(&self, mailbox_id: u64) -> BTreeMap<(usize, u64), Region> {
+        let which = |name: &str| {
+            let (mailbox, which) = name.split_once(".doorstep.")?;
+            let (index, told) = which.split_once('.')?;
+            let ours = mailbox.parse() == Ok(mailbox_id);
+            Some((index.parse().ok()?, told.parse().ok()?)).filter(|_| ours)
+        };
+        let found = self.regions.iter();
+        found.filter_map(|(name, region)| Some((which(name)?, region.clone()))).collect()
+    }
+
     fn get(&self, name: String) -> Result<Region, RestoreError> {
         self.regions.get(&name).cloned().ok_or(RestoreError::Missing(name))
     }
@@ -85,8 +98,8 @@ impl MailboxRegions {
             Ok((region, words))
         });
         let cursors = cursors.collect::<Result<_, RestoreError>>()?;
-        let doorsteps = (0..mailbox.doorsteps().len()).map(|index| {
-            let region = found.get(doorstep_name(id, index))?;
+        let doorsteps = (0u16..).zip(mailbox.doorsteps()).map(|(index, slot)| {
+            let region = found.get(doorstep_name(id, index, slot.told))?;
             let words = Doorstep::map(&region, limits, Access::ReadWrite)?;
             Ok((region, words))
         });
@@ -103,7 +116,18 @@ impl MailboxRegions {
         }
         let turns = mailbox.attributes.receivers == Receivers::Exclusive;
         let (roster, backstage) = ((roster, roster_words), backstage.clone());
-        Ok(Self { mailbox_id: id, backstage, roster, cursors, doorsteps, lanes, limits, turns })
+        let mailbox_id = id;
+        Ok(Self {
+            mailbox_id,
+            backstage,
+            roster,
+            cursors,
+            doorsteps,
+            replaced: Vec::new(),
+            lanes,
+            limits,
+            turns,
+        })
     }
 
     /// Shows the members all that the registry has of the mailbox, and wakes them: whatever the predecessor had
@@ -177,12 +201,14 @@ impl MailboxRegions {
             groups: header(std::mem::offset_of!(RosterHeader, groups_count)) as u8,
         };
         let Ok(words) = Roster::map(&roster, limits, Access::ReadWrite) else { return };
-        let doorsteps = (0..).map_while(|index| {
-            let region = found.get(doorstep_name(id, index)).ok()?;
-            let words = Doorstep::map(&region, limits, Access::ReadWrite).ok()?;
-            Some((region, words))
-        });
-        let doorsteps = doorsteps.collect();
+        let mut doorsteps: Vec<(Region, Doorstep)> = Vec::new();
+        for ((index, _), region) in found.doorsteps(id) {
+            let Ok(words) = Doorstep::map(&region, limits, Access::ReadWrite) else { break };
+            match doorsteps.get_mut(index) {
+                Some(place) => *place = (region, words),
+                None => doorsteps.push((region, words)),
+            }
+        }
         let lanes = (0u16..).zip(words.lanes.iter()).filter_map(|(index, entry)| {
             let status = LaneStatus::from_word(entry.status.load(Ordering::Relaxed));
             let ticket = LaneTicket { index, generation: status.generation };
@@ -195,8 +221,17 @@ impl MailboxRegions {
         let (roster, backstage) = ((roster, words), backstage.clone());
         // Nobody stands in line where nobody takes turns, and waking nobody does no harm.
         let (cursors, turns) = (Vec::new(), true);
-        let regions =
-            Self { mailbox_id: id, backstage, roster, cursors, doorsteps, lanes, limits, turns };
+        let regions = Self {
+            mailbox_id: id,
+            backstage,
+            roster,
+            cursors,
+            doorsteps,
+            replaced: Vec::new(),
+            lanes,
+            limits,
+            turns,
+        };
         regions.show(&Show::Traffic(why));
         regions.show(&Show::Everybody);
     }

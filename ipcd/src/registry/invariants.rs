@@ -7,8 +7,9 @@ use libipc::lane::layout::SlotState;
 use libipc::protocol::{Receivers, Usage};
 
 use super::Registry;
+use super::doorstep::DoorstepSlot;
 use super::link::LinkRole;
-use super::mailbox::Mailbox;
+use super::mailbox::{Attachment, Mailbox};
 use super::quota::is_within;
 
 /// What is not as it must be.
@@ -175,13 +176,18 @@ fn check_attachments(mailbox: &Mailbox) -> Broken {
     let page = mailbox.attachments_after(0, usize::MAX);
     let told = page.doorsteps.len() == mailbox.doorsteps().len();
     hold(told, || "receivers are told of every doorstep".into())?;
+    let own = |(index, slot): (u16, &DoorstepSlot)| {
+        mailbox.attachments.get(&slot.told) == Some(&Attachment::Doorstep(index))
+    };
+    let own = (0u16..).zip(mailbox.doorsteps()).all(own);
+    hold(own, || "each doorstep has the number with which receivers are told of it".into())?;
     let there = mailbox.lanes().iter().filter(|lane| lane.state != SlotState::Free).count();
     hold(page.lanes.len() == there, || "receivers are told of every lane that is there".into())?;
     for lane in &page.lanes {
-        let uid = mailbox.doorsteps().get(usize::from(lane.doorstep));
+        let uid = mailbox.doorsteps().get(usize::from(lane.doorstep)).map(|slot| slot.uid);
         let by_us = mailbox.lane(lane.ticket).is_some_and(|slot| slot.link.is_none());
         let expected = if by_us { u32::MAX } else { lane.sender.uid };
-        let own = uid == Some(&expected);
+        let own = uid == Some(expected);
         hold(own, || "a sender maps the doorstep of its own uid alone".into())?;
     }
     Ok(())

@@ -153,6 +153,11 @@ impl Registry {
         }
     }
 
+    /// Has nothing in it: a record of everything follows.
+    pub fn begin_anew(&mut self) {
+        (self.mailboxes, self.sessions) = Default::default();
+    }
+
     /// Follows a record. [`Self::complete`] once all are followed.
     pub fn follow(&mut self, record: Record) {
         self.last_id = record.last_id;

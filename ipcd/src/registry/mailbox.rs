@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use libipc::lane::layout::{
-    Limits, SENDER_UIDS_MAX, SlotState, Traffic, cursors_map, doorstep_map, lane_file_bytes,
-    roster_map,
+    Limits, SlotState, Traffic, cursors_map, doorstep_map, lane_file_bytes, roster_map,
 };
 use libipc::protocol::{
     DeadLetter, Group, GroupName, Identity, LaneInfo, LaneTicket, MailboxAttributes, MailboxName,
@@ -17,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::dead_letter::Freeing;
 use super::direct::REPLY;
+use super::doorstep::DoorstepSlot;
 use super::group::{Place, ReceiverGroup, Rotation};
 use super::link::{LinkKey, SessionId};
 use super::permission::Ownership;
@@ -26,7 +26,7 @@ use super::tracked::{Tracked, TrackedRow};
 /// Uid of the home doorstep, which no sender maps.
 pub const HOME_UID: u32 = u32::MAX;
 /// Its index.
-const HOME_DOORSTEP: u16 = 0;
+pub const HOME_DOORSTEP: u16 = 0;
 /// Of a lane that has no slot yet.
 const NO_TICKET: LaneTicket = LaneTicket { index: 0, generation: 0 };
 
@@ -165,7 +165,7 @@ pub struct Mailbox {
     free_lanes: BTreeSet<u16>,
     #[serde(skip)]
     gone_lanes: Rotation,
-    doorsteps: Vec<u32>,
+    pub(super) doorsteps: Vec<DoorstepSlot>,
     #[serde(skip)]
     pub(super) attachments: Tracked<u64, Attachment>,
     attached_last: u64,
@@ -212,7 +212,7 @@ impl Mailbox {
             lanes: TrackedRow::default(),
             free_lanes: BTreeSet::new(),
             gone_lanes: Rotation::default(),
-            doorsteps: vec![HOME_UID],
+            doorsteps: vec![DoorstepSlot::HOME],
             attachments,
             attached_last: 1,
             first_position,
@@ -325,12 +325,6 @@ impl Mailbox {
         &self.lanes
     }
 
-    /// The uid of each doorstep.
-    #[must_use]
-    pub fn doorsteps(&self) -> &[u32] {
-        &self.doorsteps
-    }
-
     /// The next lanes whose sender is gone, at most `count`.
     pub fn next_gone_lanes(&mut self, count: usize) -> Vec<u16> {
         self.gone_lanes.next(count)
@@ -354,13 +348,6 @@ impl Mailbox {
         self.groups.iter().flat_map(ReceiverGroup::uids).collect::<BTreeSet<_>>().len() as u32
     }
 
-    /// The doorstep of a sender uid, if it has one.
-    #[must_use]
-    pub fn doorstep_of(&self, uid: u32) -> Option<u16> {
-        let found = self.doorsteps.iter().skip(1).position(|&other| other == uid)?;
-        Some(found as u16 + 1)
-    }
-
     /// Says whether a new sender is let in, and finds a lane slot, and room for a doorstep if it needs one.
     ///
     /// # Errors
@@ -378,11 +365,7 @@ impl Mailbox {
             return Err(Refusal::Occupied { name, pid, does: "sends".into() });
         }
         self.check_lane_room()?;
-        if self.doorstep_of(sender.uid).is_none() && self.doorsteps.len() > SENDER_UIDS_MAX {
-            let limit = SENDER_UIDS_MAX as u64;
-            return Err(Refusal::MailboxFull { name, what: "sender uids".into(), limit });
-        }
-        Ok(())
+        self.check_doorstep_room(sender.uid)
     }
 
     /// Says whether a lane may be added.
@@ -399,23 +382,6 @@ impl Mailbox {
             return Err(Refusal::MailboxFull { name, what: "lanes".into(), limit: limit.into() });
         }
         Ok(())
-    }
-
-    /// Adds a doorstep for a sender uid.
-    pub fn add_doorstep(&mut self, uid: u32) -> u16 {
-        self.doorsteps.push(uid);
-        let index = (self.doorsteps.len() - 1) as u16;
-        self.attach(Attachment::Doorstep(index));
-        index
-    }
-
-    /// Takes the doorstep that was added last away again: its region could not be made.
-    pub fn withdraw_doorstep(&mut self) {
-        if self.doorsteps.len() > 1 {
-            self.doorsteps.pop();
-            let index = self.doorsteps.len() as u16;
-            self.attachments.retain(|_, &mut it| it != Attachment::Doorstep(index));
-        }
     }
 
     /// Lets a sender in, as yet without a lane.
@@ -635,8 +601,8 @@ impl Mailbox {
             page.through = sequence;
             match attachment {
                 Attachment::Doorstep(index) => {
-                    let uid = self.doorsteps.get(usize::from(index)).copied();
-                    page.doorsteps.extend(uid.map(|uid| (index, uid)));
+                    let slot = self.doorsteps.get(usize::from(index));
+                    page.doorsteps.extend(slot.map(|slot| (index, slot.uid)));
                 }
                 Attachment::Lane(index) => {
                     page.lanes.extend(self.lanes.get(usize::from(index)).map(|slot| slot.info));
@@ -647,7 +613,7 @@ impl Mailbox {
         page
     }
 
-    fn attach(&mut self, attachment: Attachment) -> u64 {
+    pub(super) fn attach(&mut self, attachment: Attachment) -> u64 {
         self.attached_last += 1;
         self.attachments.insert(self.attached_last, attachment);
         self.attached_last

@@ -1,8 +1,8 @@
 //! Who has what and who may: pure state. No system call, no clock and no descriptor in here, so that
 //! all of it can be tested by throwing operations at it.
 //!
-//! [`mailbox`] one mailbox, [`group`] its receivers, [`lane`] further lanes of a sender, [`direct`] processes
-//! that are reached by name and answers to calls, [`dead_letter`] messages that nobody can deal with, [`link`] sessions
+//! [`mailbox`] one mailbox, [`group`] its receivers, [`doorstep`] where these and the senders of each uid wake each
+//! other, [`lane`] further lanes of a sender, [`direct`] processes that are reached by name and answers to calls, [`dead_letter`] messages that nobody can deal with, [`link`] sessions
 //! and links, [`permission`] mode bits, [`quota`] limits; [`journal`] what has changed, as a record that another
 //! registry follows, and [`tracked`] the tables that tell. `invariants` counts anew, for tests and fuzzers.
 //!
@@ -11,6 +11,7 @@
 
 pub mod dead_letter;
 pub mod direct;
+pub mod doorstep;
 pub mod group;
 #[cfg(any(test, fuzzing))]
 pub mod invariants;
@@ -33,6 +34,7 @@ use libipc::protocol::{
     Refusal, Role,
 };
 
+use doorstep::Entry;
 use group::Place;
 use link::{Link, LinkKey, LinkRole, SessionEntry, SessionId};
 use mailbox::{LaneWish, Mailbox, OwnerProcess};
@@ -58,8 +60,8 @@ pub enum Got {
     Lane {
         /// Which.
         lane: LaneInfo,
-        /// Its doorstep is new, too.
-        doorstep_is_new: bool,
+        /// How it has come by its doorstep.
+        entry: Entry,
     },
     /// A receiver slot.
     Slot {
@@ -366,11 +368,11 @@ impl Registry {
         let _ = self.close_link(session, admission.link);
         let id = admission.mailbox_id;
         match &admission.got {
-            Got::Lane { lane, doorstep_is_new } => {
+            Got::Lane { lane, entry } => {
                 self.free_lane(id, lane.ticket.index, lane.first_position, 0);
                 let Some(mailbox) = self.mailboxes.get_mut(&id) else { return };
-                if *doorstep_is_new {
-                    mailbox.withdraw_doorstep();
+                mailbox.withdraw_doorstep(lane.doorstep, *entry);
+                if *entry == Entry::Added {
                     self.quotas.release(mailbox.ownership.uid, mailbox.doorstep_usage());
                 }
             }
@@ -429,23 +431,20 @@ impl Registry {
         let lane = lane_usage(lane_file_bytes(capacity_bytes));
         let payer = mailbox.payer_of(sender.uid);
         self.quotas.charge(payer, lane)?;
-        let known = mailbox.doorstep_of(sender.uid);
-        let doorstep = match known {
-            Some(doorstep) => doorstep,
-            None => {
-                let (owner, doorstep) = (mailbox.ownership.uid, mailbox.doorstep_usage());
-                if let Err(refusal) = self.quotas.charge(owner, doorstep) {
-                    self.quotas.release(payer, lane);
-                    return Err(refusal);
-                }
-                mailbox.add_doorstep(sender.uid)
+        if mailbox.adds_doorstep_for(sender.uid) {
+            let (owner, doorstep) = (mailbox.ownership.uid, mailbox.doorstep_usage());
+            if let Err(refusal) = self.quotas.charge(owner, doorstep) {
+                self.quotas.release(payer, lane);
+                return Err(refusal);
             }
-        };
+        }
+        // There is one: `check_sender_room` has looked.
+        let (doorstep, entry) = mailbox.give_doorstep(sender.uid).ok_or_else(no_session)?;
         mailbox.add_sender(link, sender, doorstep);
         let wish = LaneWish { priority: 0, capacity_bytes, predecessor: None };
         // There is one: `check_sender_room` has looked.
         let lane = mailbox.add_lane(link, wish).ok_or_else(no_session)?;
-        Ok(Got::Lane { lane, doorstep_is_new: known.is_none() })
+        Ok(Got::Lane { lane, entry })
     }
 
     fn admit_receiver(

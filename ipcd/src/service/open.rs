@@ -8,6 +8,7 @@ use tracing::debug;
 
 use super::{Asker, Reply, Service, missing, reopen, resources};
 use crate::regions::Handed;
+use crate::registry::doorstep::Entry;
 use crate::registry::group::Place;
 use crate::registry::link::LinkRole;
 use crate::registry::{Admission, Got};
@@ -46,6 +47,8 @@ impl Service {
         if opened.is_err() {
             self.registry.withdraw(asker.session, admission);
             self.withdraw_regions(admission);
+        } else if let Some(regions) = self.regions.get_mut(&admission.mailbox_id) {
+            regions.forget_replaced();
         }
         opened
     }
@@ -57,12 +60,14 @@ impl Service {
         let regions = self.regions.get_mut(&id).ok_or_else(missing)?;
         let mut descriptors = vec![regions.roster_region().read_only().map_err(reopen)?];
         let role = match &admission.got {
-            Got::Lane { lane, doorstep_is_new } => {
+            Got::Lane { lane, entry } => {
                 for cursors in regions.cursors_regions() {
                     descriptors.push(cursors.read_only().map_err(reopen)?);
                 }
-                if *doorstep_is_new {
-                    regions.add_doorstep(lane.sender.uid).map_err(resources)?;
+                if *entry != Entry::Known {
+                    let slot = mailbox.doorsteps().get(usize::from(lane.doorstep));
+                    let slot = *slot.ok_or_else(missing)?;
+                    regions.put_doorstep(lane.doorstep, slot).map_err(resources)?;
                 }
                 regions.add_lane(lane).map_err(resources)?;
                 let file = regions.lane(lane.ticket.index).ok_or_else(missing)?;
@@ -128,7 +133,7 @@ impl Service {
         if let Got::Lane { lane, .. } = &admission.got {
             regions.remove_lane(lane.ticket.index);
         }
-        regions.truncate_doorsteps(mailbox.doorsteps().len());
+        regions.withdraw_doorsteps(mailbox.doorsteps());
     }
 
     fn attachments(

@@ -14,11 +14,12 @@ use libipc::protocol::{
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 
 use super::dead_letter::Message;
+use super::doorstep::Entry;
 use super::link::SessionId;
 use super::mailbox::LaneWish;
 use super::permission::Caller;
 use super::quota::{DEFAULT_LIMITS, Quotas};
-use super::{Got, Registry};
+use super::{Admission, Got, Registry};
 
 const LIMITS: Usage = Usage {
     mailboxes: 3,
@@ -409,14 +410,52 @@ fn a_mailbox_has_room_for_a_bounded_number_of_sender_uids() {
         registry.open(id(0), &caller, &name(0), Role::Send, None).map(|admission| admission.got)
     };
     for uid in 1..=127 {
-        assert!(matches!(open(uid), Ok(Got::Lane { doorstep_is_new: true, .. })));
+        assert!(matches!(open(uid), Ok(Got::Lane { entry: Entry::Added, .. })));
     }
     let refusal = open(128).unwrap_err();
     assert!(
         matches!(&refusal, Refusal::MailboxFull { what, limit: 127, .. } if what == "sender uids"),
         "{refusal:?}"
     );
-    assert!(matches!(open(127), Ok(Got::Lane { doorstep_is_new: false, .. })));
+    assert!(matches!(open(127), Ok(Got::Lane { entry: Entry::Known, .. })));
+}
+
+#[test]
+fn a_doorstep_is_given_to_another_uid_once_its_own_has_no_lane_and_none_is_left() {
+    let mut registry = with_mailbox(MailboxAttributes { mode: 0o622, ..Default::default() });
+    let mailbox = registry.find(&name(0)).unwrap().id;
+    let open = |registry: &mut Registry, uid| {
+        let caller = Caller { identity: Identity { uid, ..root().identity }, groups: &[] };
+        registry.open(id(0), &caller, &name(0), Role::Send, None)
+    };
+    let lane_of = |admission: &Admission| match admission.got {
+        Got::Lane { lane, entry } => (lane, entry),
+        _ => panic!("{admission:?}"),
+    };
+    let admissions: Vec<_> = (1..=127).map(|uid| open(&mut registry, uid).unwrap()).collect();
+    let fifth = lane_of(&admissions[4]).0;
+    registry.close_link(id(0), admissions[4].link).unwrap();
+    // Its lane is yet to be drained.
+    let refusal = open(&mut registry, 128).unwrap_err();
+    assert!(matches!(refusal, Refusal::MailboxFull { .. }), "{refusal}");
+    registry.free_lane(mailbox, fifth.ticket.index, 5, 0);
+    let (used, told) = (registry.quotas().used(0), registry.mailbox(mailbox).unwrap());
+    let told = told.attachments_after(0, usize::MAX).through;
+    let admission = open(&mut registry, 128).unwrap();
+    let (lane, entry) = lane_of(&admission);
+    assert!(matches!(entry, Entry::InPlaceOf(old) if old.uid == 5), "{entry:?}");
+    assert_eq!(lane.doorstep, fifth.doorstep);
+    let page = registry.mailbox(mailbox).unwrap().attachments_after(told, usize::MAX);
+    assert_eq!(page.doorsteps, [(fifth.doorstep, 128)]);
+    registry.check_invariants().unwrap();
+    assert!(matches!(open(&mut registry, 5).unwrap_err(), Refusal::MailboxFull { .. }));
+    // Its region could not be made.
+    registry.withdraw(id(0), &admission);
+    registry.check_invariants().unwrap();
+    assert_eq!(registry.quotas().used(0), used);
+    let told = registry.mailbox(mailbox).unwrap().attachments_after(0, usize::MAX);
+    assert!(told.doorsteps.contains(&(fifth.doorstep, 5)), "{told:?}");
+    assert_eq!(lane_of(&open(&mut registry, 5).unwrap()).1, Entry::Known);
 }
 
 #[test]
