@@ -89,6 +89,26 @@ fn a_turn_that_is_nobodys_is_given_back_once_whoever_took_it_has_gone() {
     }
 }
 
+/// The word names somebody who is there: the daemon cannot know that it is not so.
+#[test]
+fn a_turn_that_is_said_to_be_somebodys_is_that_ones() {
+    let daemon = TestDaemon::start(&[]);
+    let client = daemon.client_with("turns", &small().receivers(Receivers::Exclusive));
+    let mut receiver = client.receiver("turns").expect("a place");
+    let _sender = send(&client, "turns", 2);
+    for number in 0..2 {
+        let dishonest = Dishonest::open(&daemon, "turns");
+        dishonest.cursors.header.turn.store(1, Relaxed);
+        drop(dishonest);
+        wait_until("it has gone", || receivers(&client, "turns") == 1);
+        if number == 0 {
+            assert_eq!(receive(&mut receiver), number);
+        } else {
+            receiver.try_receive().expect("a message").acknowledge();
+        }
+    }
+}
+
 #[test]
 fn a_place_in_line_that_is_nobodys_keeps_nobody_waiting() {
     let daemon = TestDaemon::start(&[]);

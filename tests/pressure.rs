@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
-use libipc::{Client, MailboxOptions, Refusal, RequestError, Sender, SlowGroup};
+use libipc::protocol::{MailboxName, Request};
+use libipc::{Client, MailboxOptions, Refusal, RequestError, Role, Sender, SlowGroup};
 use tests::{
-    Baseline, Child, DAEMON_UID, TestDaemon, UIDS, descriptors_of, limit, limit_address_space,
-    patience, skip_unless_root, wait_until,
+    Baseline, Child, DAEMON_UID, RawClient, TestDaemon, UIDS, descriptors_of, limit,
+    limit_address_space, patience, skip_unless_root, wait_until,
 };
 
 fn small() -> MailboxOptions {
@@ -484,4 +485,28 @@ fn memory_is_charged_to_the_cgroup_of_who_sends() {
     println!("of {SENT} bytes: the sender's cgroup {}", queued.0 - before.0);
     drop((sender, receiver));
     client.delete("orders").expect("ours to delete");
+}
+
+/// Nanoseconds of a processor that a process has had.
+fn processor_time(pid: u32) -> u64 {
+    let spent = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).expect("it is there");
+    spent.split_whitespace().next().and_then(|ns| ns.parse().ok()).expect("nanoseconds")
+}
+
+/// Its session is over, and the daemon keeps its end until it has read what it was sent.
+#[test]
+fn a_client_that_is_hung_up_on_and_does_not_read_costs_no_processor_time() {
+    let daemon = TestDaemon::start(&[]);
+    let client = daemon.client_with("orders", &small());
+    let mut unread = RawClient::greet(&daemon.socket());
+    let name = MailboxName::new("orders").expect("a name");
+    unread.tell(&Request::Open { name, role: Role::Receive, group: None });
+    unread.send(b"nonsense", &[]).expect("it is sent");
+    wait_until("it is hung up on", || client.status().expect("an answer").sessions == 1);
+    let before = processor_time(daemon.pid());
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    // All of it, where it spins, or half on a busy machine; next to nothing where it sleeps.
+    let spent = processor_time(daemon.pid()) - before;
+    assert!(spent < 50_000_000, "{spent} ns of processor time");
+    drop(unread);
 }

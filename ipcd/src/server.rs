@@ -504,9 +504,13 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// Ends a session and mends what it leaves. Dropping its descriptors takes them out of the epoll.
+    /// Ends a session and mends what it leaves.
     fn end(&mut self, number: u64, why: &str) {
         let Some(session) = self.sessions.remove(&number) else { return };
+        // They may stay open for a while, here or with the keeper, and a hang-up would be told for ever. It fails only for
+        // what was not added.
+        let _ = self.epoll.delete(&session.socket);
+        let _ = self.epoll.delete(&session.pidfd);
         if session.is_unwelcome()
             && let Entry::Occupied(mut others) = self.unwelcome.entry(session.identity.uid)
         {

@@ -590,6 +590,7 @@ impl Receiver {
     fn settle_quickness(&mut self) {
         let plain = self.claimant.is_plain() && !self.lossy && !self.takes_turns();
         let asked = self.wanted.is_some() || self.stale || self.elsewhere.must_be_asked();
+        let asked = asked || self.unreported.is_some();
         if plain && !asked && !self.traffic.is_over() {
             self.undisturbed_changes = self.seen_changes.into();
         }

@@ -282,11 +282,13 @@ impl Taker {
         self.hand.clear();
         self.acknowledged = 0;
         let first = self.claimant.position_in_hand().unwrap_or(Position::new(0));
-        let first_offset = self.claimant.word().payload_offset();
-        let batch = &mut self.batch;
+        let (batch, mut first_offset) = (&mut self.batch, 0);
         self.claimant.take_more(max.max(1), |behind, header, len, _| {
-            let offset = behind as usize * GRANULE_BYTES + header;
-            batch.push((first.advance(behind), offset.saturating_sub(first_offset), len));
+            if behind == 0 {
+                first_offset = header;
+            }
+            let offset = behind as usize * GRANULE_BYTES + header - first_offset;
+            batch.push((first.advance(behind), offset, len));
         });
         let bytes = self.batch.last().map_or(0, |&(_, offset, len)| offset + len);
         let lane = self.claimant.in_hand().filter(|_| taken).map(|taken| taken.lane);

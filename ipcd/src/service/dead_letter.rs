@@ -7,8 +7,6 @@
 //! What a receiver dies with may be thousands of messages. They are ended some at a time; until the last is, the slot holds
 //! the others, offers nothing and is given to nobody. So a successor finds in the slots themselves what is left to do.
 
-use std::collections::VecDeque;
-
 use libipc::lane::fate::Fate;
 use libipc::lane::layout::SlotState;
 use libipc::lane::position::{Position, granules_of};
@@ -29,6 +27,8 @@ use crate::repair;
 /// Records of one dead receiver that are ended in one step, and granules of them: others are served between two steps.
 const A_STEP_MAX: usize = 64;
 const A_STEP_GRANULES_MAX: i64 = 1 << 16;
+/// Steps of one end: more than the longest batch takes, of records or of granules.
+const STEPS_MAX: u32 = 512;
 /// Dead letters that one request puts back or throws away.
 const A_REQUEST_MAX: usize = 256;
 
@@ -55,6 +55,16 @@ struct InHand {
 pub(super) enum Move {
     Requeue,
     Discard,
+}
+
+/// A receiver's slot: mailbox, group and slot.
+type Slot = (u64, u8, u16);
+
+/// Of whose receiver more is to end, which is gone, and how many steps it has taken.
+#[derive(Debug)]
+pub(super) struct Place {
+    slot: Slot,
+    steps: u32,
 }
 
 impl Service {
@@ -89,13 +99,14 @@ impl Service {
 
     /// Ends what a receiver that is gone had in hand, as far as it is not to be offered to others: a step of it. The others go
     /// on meanwhile, and the rest is offered once the last step is done.
-    pub(super) fn end_what_is_in_hand(&mut self, id: u64, group: u8, slot: u16) {
-        let more = self.end_some(id, group, slot);
+    pub(super) fn end_what_is_in_hand(&mut self, (id, group, slot): Slot, steps: u32) {
+        // An honest receiver has not more: somebody else writes in its place.
+        let more = self.end_some(id, group, slot) && steps < STEPS_MAX;
         if let Some(table) = self.registry.mailbox_mut(id).and_then(|it| it.group_mut(group)) {
             table.hold_back(slot, more);
         }
         if more {
-            self.ending.push_back((id, group, slot));
+            self.ending.push_back(Place { slot: (id, group, slot), steps: steps + 1 });
         } else if let Some(mailbox) = self.registry.mailbox_mut(id)
             && let Some(regions) = self.regions.get(&id)
         {
@@ -114,15 +125,15 @@ impl Service {
 
     /// Does a step more of it, for whoever's turn it is.
     pub fn do_more(&mut self) {
-        let Some((id, group, slot)) = self.ending.pop_front() else { return };
-        self.end_what_is_in_hand(id, group, slot);
-        self.tell(id);
+        let Some(Place { slot, steps }) = self.ending.pop_front() else { return };
+        self.end_what_is_in_hand(slot, steps);
+        self.tell(slot.0);
         self.settle();
     }
 
     /// Goes on where a predecessor was: with what receivers that are gone hold still, and nobody is offered.
     pub fn find_more_to_do(&mut self) {
-        let mut found = VecDeque::new();
+        let mut found = Vec::new();
         for id in self.registry.mailbox_ids() {
             let (Some(mailbox), Some(regions)) = (self.registry.mailbox(id), self.regions.get(&id))
             else {
@@ -141,7 +152,7 @@ impl Service {
                 table.hold_back(slot, true);
             }
         }
-        self.ending = found;
+        self.ending = found.into_iter().map(|slot| Place { slot, steps: 0 }).collect();
     }
 
     /// Whether a request is to wait: for the place of a receiver whose end is not done with yet.
@@ -149,7 +160,7 @@ impl Service {
     pub fn is_to_wait(&self, request: &Request) -> bool {
         let Request::Open { name, role: Role::Receive, .. } = request else { return false };
         let id = self.registry.find(name).map(|mailbox| mailbox.id);
-        id.is_ok_and(|id| self.ending.iter().any(|&(ending, ..)| ending == id))
+        id.is_ok_and(|id| self.ending.iter().any(|place| place.slot.0 == id))
     }
 
     /// Ends some of what a receiver that is gone had in hand; says whether there is more to be ended.

@@ -76,7 +76,7 @@ pub struct Service {
     /// Mailboxes in which something is to be freed.
     freeing: BTreeSet<u64>,
     /// Slots of receivers that are gone, of what is in whose hand more is to end: mailbox, group and slot.
-    ending: VecDeque<(u64, u8, u16)>,
+    ending: VecDeque<dead_letter::Place>,
     /// The program is to be started anew.
     restarts: bool,
     /// The state has all that was done.
@@ -241,7 +241,7 @@ impl Service {
             };
             repair::show_member_gone(mailbox, regions, ended);
             if let LinkRole::Receive { group, slot } = ended.role {
-                self.end_what_is_in_hand(id, group, slot);
+                self.end_what_is_in_hand((id, group, slot), 0);
                 left.insert(id);
             }
             let Some(regions) = self.regions.get_mut(&id) else { continue };

@@ -4,7 +4,7 @@
 //! Headers are atomics, since a receiver may read one that is just being overwritten (its claim then
 //! fails). Payloads are copied with raw pointers: there is never a reference to bytes that another
 //! process may write. Two places make references, and say why they may: what a sender has reserved
-//! ([`RingMemory::reserved`]), and what a receiver reads in place, who has to vouch for that
+//! (`RingMemory::reserved`), and what a receiver reads in place, who has to vouch for that
 //! ([`TrustedSenders`]).
 
 #![expect(unsafe_code, reason = "copies payloads in and out of memory that other processes write")]

@@ -59,8 +59,14 @@ pub fn advance(cursors: &Cursors, receivers: usize, slot: u16) -> Next {
     // PAIR(line): between our mark in the line and the look at the turn.
     fence(SeqCst);
     let turn = &cursors.header.turn;
-    if turn.load(Relaxed) != 0 {
-        return Next::Wait;
+    match turn.load(Relaxed) {
+        0 => {}
+        // It was given to us, whoever wrote that: nobody else has it.
+        taken if taken == u32::from(slot) + 1 => {
+            cursors.slots[usize::from(slot)].in_line.store(0, Release);
+            return Next::Receive;
+        }
+        _ => return Next::Wait,
     }
     match first(cursors, receivers) {
         First::Slot(first) if first == slot => {
@@ -78,9 +84,11 @@ pub fn advance(cursors: &Cursors, receivers: usize, slot: u16) -> Next {
 
 /// Takes the turn if it is free and nobody stands in line.
 pub fn try_take(cursors: &Cursors, receivers: usize, slot: u16) -> bool {
+    let turn = &cursors.header.turn;
     // PAIR(turn)
-    first(cursors, receivers) == First::Nobody
-        && cursors.header.turn.compare_exchange(0, u32::from(slot) + 1, AcqRel, Relaxed).is_ok()
+    turn.load(Acquire) == u32::from(slot) + 1
+        || first(cursors, receivers) == First::Nobody
+            && turn.compare_exchange(0, u32::from(slot) + 1, AcqRel, Relaxed).is_ok()
 }
 
 /// Leaves the line without having had the turn. Returns whom to wake.

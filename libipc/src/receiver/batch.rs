@@ -101,13 +101,16 @@ impl Receiver {
         index.acknowledged = 0;
         let max = max.clamp(1, Reach::BATCH_RECORDS_MAX);
         if let Some(first) = self.claimant.position_in_hand() {
-            (index.first, index.first_offset) = (first, self.claimant.word().payload_offset());
+            index.first = first;
         }
-        let (first_offset, entries) = (index.first_offset, &mut index.entries);
+        let (first_offset, entries) = (&mut index.first_offset, &mut index.entries);
         self.claimant.take_more(max, |behind, header, len, attempts| {
             // The first is no longer in front of its payload than what stands in front of the others.
-            let offset = behind as usize * GRANULE_BYTES + header;
-            let offset = offset.saturating_sub(first_offset);
+            // Its word is read anew: what stood there before, its sender may have changed.
+            if behind == 0 {
+                *first_offset = header;
+            }
+            let offset = behind as usize * GRANULE_BYTES + header - *first_offset;
             let (granules, len) = (behind as u32, len as u32);
             entries.push(Entry { granules, offset: offset as u32, len, attempts });
         });

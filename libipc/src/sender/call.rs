@@ -24,6 +24,9 @@ use crate::sys::clock::has_passed;
 use crate::ticket::{Returned, Ticket, TicketState};
 use crate::wait_set::{WaitError, WaitSet, Waitable, private::Source};
 
+/// Answers to other calls that are thrown away before a caller looks what else there is.
+const ANSWERS_AT_ONCE: usize = 64;
+
 /// The answer to a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
@@ -205,6 +208,10 @@ impl Sender {
             if lost {
                 return Err(give_up(&unanswered.ticket, CallError::DaemonAway));
             }
+            // Here, too: whoever sends answers to something else keeps every wait short.
+            if has_passed(deadline) {
+                return calls.last_look(number, deadline, &unanswered.ticket);
+            }
             let sources: &mut [&mut dyn Waitable] = &mut [&mut calls.replies, &mut unanswered];
             let look = self.lifeline.bound(None).map(|at_most| Instant::now() + at_most);
             let waited = match deadline.into_iter().chain(look).min() {
@@ -215,9 +222,7 @@ impl Sender {
                 Ok(()) => {}
                 Err(WaitError::TimedOut) if !has_passed(deadline) => lost = self.has_lost_daemon(),
                 Err(WaitError::TimedOut) => {
-                    let error = give_up(&unanswered.ticket, CallError::TimedOut);
-                    // It may have been answered at the last moment.
-                    return calls.answer_to(number, deadline)?.ok_or(error);
+                    return calls.last_look(number, deadline, &unanswered.ticket);
                 }
                 // Two sources of this process: neither none, nor too many, nor in turns.
                 Err(_) => return Err(CallError::TimedOut),
@@ -282,13 +287,25 @@ fn give_up(ticket: &Ticket, why: CallError) -> CallError {
 }
 
 impl Calls {
-    /// The answer with this number, if it is there. Answers to calls that were given up go.
+    /// The time is up.
+    fn last_look(
+        &mut self,
+        number: u64,
+        deadline: Option<Instant>,
+        ticket: &Ticket,
+    ) -> Result<Reply, CallError> {
+        let error = give_up(ticket, CallError::TimedOut);
+        // It may have been answered at the last moment.
+        self.answer_to(number, deadline)?.ok_or(error)
+    }
+
+    /// The answer with this number, if it is there. Answers to calls that were given up go, some of them at a time.
     fn answer_to(
         &mut self,
         number: u64,
         deadline: Option<Instant>,
     ) -> Result<Option<Reply>, CallError> {
-        loop {
+        for _ in 0..ANSWERS_AT_ONCE {
             match self.replies.try_receive_by(deadline) {
                 Ok(delivery) => {
                     if let Some(reply) = reply_to(number, delivery) {
@@ -299,6 +316,7 @@ impl Calls {
                 Err(error) => return Err(failed(error)),
             }
         }
+        Ok(None)
     }
 
     /// The same, if it comes as long as looking again and again may pay.
@@ -307,7 +325,9 @@ impl Calls {
         number: u64,
         deadline: Option<Instant>,
     ) -> Result<Option<Reply>, CallError> {
-        while let Some(delivery) = self.replies.receive_spinning(deadline).map_err(failed)? {
+        for _ in 0..ANSWERS_AT_ONCE {
+            let delivery = self.replies.receive_spinning(deadline).map_err(failed)?;
+            let Some(delivery) = delivery else { break };
             if let Some(reply) = reply_to(number, delivery) {
                 return Ok(Some(reply));
             }

@@ -58,11 +58,19 @@ impl Default for Companions {
     }
 }
 
+impl Drop for Companions {
+    fn drop(&mut self) {
+        if !self.guard.is_original() {
+            // A child of fork has none of its parent's threads, and one of them may have been in the middle of anything.
+            std::mem::forget(std::mem::take(&mut self.threads));
+        }
+    }
+}
+
 impl Companions {
     /// Has so many threads there; false if they cannot be had.
     pub(super) fn gather(&mut self, count: usize) -> bool {
         if !self.guard.is_original() {
-            // A child of fork has none of its parent's threads.
             *self = Self::default();
         }
         while self.threads.len() < count {
