@@ -59,8 +59,13 @@ pub fn measure_all(
     let mut results = Results::new(settings, loads.to_vec(), systems);
     let mut sampler = Sampler::new(settings)?;
     'runs: for run in 1..=settings.runs {
+        let mut order: Vec<_> = systems.iter().enumerate().collect();
+        if run % 2 == 0 {
+            // Whoever goes first has it no better than whoever goes last.
+            order.reverse();
+        }
         for (load_number, load) in loads.iter().enumerate() {
-            for (number, system) in systems.iter().enumerate() {
+            for &(number, system) in &order {
                 if !system.suits(load) {
                     continue;
                 }
