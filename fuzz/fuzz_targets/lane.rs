@@ -27,7 +27,8 @@ use libipc::lane::hints;
 use libipc::lane::layout::Claim;
 use libipc::lane::memory::{RecordMarks, RingMemory};
 use libipc::lane::park::{self, Park, Rung, Woke};
-use libipc::lane::position::{Position, RECORD_HEADER_BYTES, record_granules};
+use libipc::lane::position::Position;
+use libipc::lane::record::RecordHeader;
 use libipc::lane::repair;
 use libipc::lane::ring::{LaneWriter, NoRoom};
 use libipc::lane::turn;
@@ -302,9 +303,8 @@ impl World {
     fn publish(&self, lane: u16, len: usize) {
         let lane = if lane == 0 && self.moved_on.get() { 1 } else { lane };
         let Ok(mut giver) = self.givers[usize::from(lane)].try_borrow_mut() else { return };
-        let len = book::BYTES_MIN
-            + len % (CAPACITY as usize * 16 - RECORD_HEADER_BYTES - book::BYTES_MIN + 1);
-        let granules = record_granules(len);
+        let len = book::BYTES_MIN + len % (CAPACITY as usize * 16 - 16 - book::BYTES_MIN + 1);
+        let granules = giver.writer.granules(len);
         if !giver.writer.has_room(granules) {
             match giver.writer.find_room(granules) {
                 Ok(()) => {}
@@ -321,7 +321,7 @@ impl World {
         let number = giver.next;
         giver.next += 1;
         let bytes = book::bytes((lane, number), len);
-        let record = Record::message(giver.writer.tail(), len);
+        let record = giver.writer.record_to_come(RecordHeader::MESSAGE, len);
         if self.is_honest(lane) {
             // It may be received before its sender's call returns.
             self.book.borrow_mut().sent((lane, number), len);
