@@ -118,7 +118,8 @@ fn descriptors_that_come_with_a_good_request_are_refused_or_end_the_session() {
         raw.send(&bytes, &[gift.as_fd(), gift.as_fd()]).expect("the kernel takes it");
         expect_the_end(&raw, "descriptors");
     }
-    wait_until("their descriptors are closed", || descriptors_of(daemon.pid()) == before);
+    // What somebody left who looked whether the daemon listens may have been among those before.
+    wait_until("their descriptors are closed", || descriptors_of(daemon.pid()) <= before);
     let refusing = TestDaemon::start(&[]);
     let mut raw = RawClient::greet(&refusing.socket());
     if !socket::refuse_descriptors(&raw).unwrap() {

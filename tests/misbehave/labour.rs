@@ -148,6 +148,8 @@ fn call_one(sender: &mut Sender, request: &[u8], dice: &mut Dice) -> Done<u32> {
         Ok(reply) if reply.bytes() == request => SOMEBODY,
         Ok(_) => return Err("the answer to something else".to_owned()),
         Err(CallError::TimedOut | CallError::NoWayBack(RequestError::Refused(_))) => NOBODY,
+        // What was taken back has its room until a server comes past it.
+        Err(CallError::NotSent(SendError::TimedOut)) => NOBODY,
         // Whoever receives a call answers it; but a daemon that is away may not let the answer through.
         Err(CallError::InHand(_) | CallError::DeadLettered | CallError::NotAnswered) => SOMEBODY,
         // Whether it was taken back before the next server came is not said.
