@@ -185,7 +185,7 @@ fn sessions_beyond_the_quota_are_told_so_and_the_place_is_given_back() {
     }
     let before = descriptors_of(daemon.pid());
     drop(daemon.client());
-    wait_until("the descriptors are closed", || descriptors_of(daemon.pid()) == before);
+    wait_until("the descriptors are closed", || descriptors_of(daemon.pid()) <= before);
 }
 
 #[test]

@@ -101,7 +101,7 @@ fn nonsense_ends_that_session_alone(flags: &[&str], gifts: &[usize]) {
         assert_eq!(delivery.into_bytes(), what.as_bytes());
     }
     wait_until("all of them are gone", || daemon.status(&client).sessions == 1);
-    wait_until("their descriptors are closed", || descriptors_of(daemon.pid()) == before.0);
+    wait_until("their descriptors are closed", || descriptors_of(daemon.pid()) <= before.0);
     assert_eq!(daemon.status(&client).usage, before.1);
 }
 
