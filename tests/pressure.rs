@@ -324,9 +324,9 @@ fn out_of_address_space_the_daemon_says_so_and_serves_everybody_else() {
 }
 
 /// A daemon without the rights of root, one mailbox of which an answer has more than twenty descriptors, and who holds its
-/// lanes.
-fn with_lanes(descriptors_max: u32) -> (TestDaemon, Client, Baseline, Vec<Sender>) {
-    let daemon = TestDaemon::start_kept_as(DAEMON_UID, descriptors_max, &["--log", "warn"]);
+/// lanes. What it has on its way counts against its uid, so no other is to run as that.
+fn with_lanes(uid: u32, descriptors_max: u32) -> (TestDaemon, Client, Baseline, Vec<Sender>) {
+    let daemon = TestDaemon::start_kept_as(uid, descriptors_max, &["--log", "warn"]);
     let client = daemon.client();
     let before = Baseline::take(&daemon, &client);
     client.create("steady", &small().mode(0o666)).expect("a mailbox");
@@ -356,7 +356,7 @@ fn descriptors_that_one_uid_does_not_read_hold_up_its_own_answers_alone() {
     if skip_unless_root("a daemon of another uid") {
         return;
     }
-    let (daemon, client, before, senders) = with_lanes(780);
+    let (daemon, client, before, senders) = with_lanes(DAEMON_UID + 1, 780);
     let mut hoards = vec![daemon.child_as(UIDS[0])];
     // One that ends before it has read what it was sent.
     hoards[0].done("hoard 1 10 steady");
@@ -391,23 +391,34 @@ fn descriptors_that_nobody_reads_hold_answers_up_and_end_no_session() {
         return;
     }
     const ASKED: usize = 60;
-    let (daemon, client, before, senders) = with_lanes(780);
+    let (daemon, client, before, senders) = with_lanes(DAEMON_UID, 780);
     let other = daemon.client();
-    let conspirators = [UIDS[0], UIDS[1], DAEMON_UID, DAEMON_UID + 1];
+    let conspirators = [UIDS[0], UIDS[1], DAEMON_UID, DAEMON_UID + 2];
     let mut hoards = conspirators.map(|uid| daemon.child_as(uid));
     hoards.iter_mut().for_each(|child| drop(child.done(&format!("hoard 1 {ASKED} steady"))));
     wait_until("no more may be on their way", || daemon.log().contains("on their way"));
     let [mut first, others @ ..] = hoards;
-    let waiting = std::thread::scope(|scope| {
-        let opening = scope.spawn(|| client.receiver("steady").map(drop));
-        // What needs no descriptor is answered meanwhile.
-        (0..100).for_each(|_| drop(other.show("steady").expect("an answer")));
-        let waiting = !opening.is_finished();
+    std::thread::scope(|scope| {
+        // Until as much is on its way as may be, an opening comes between.
+        let end = patience();
+        let opening = loop {
+            let opening = scope.spawn(|| client.receiver("steady").map(drop));
+            // What needs no descriptor is answered meanwhile; so is who comes, and what the daemon gives to its keeper alone.
+            for _ in 0..10 {
+                (0..10).for_each(|_| drop(other.show("steady").expect("an answer")));
+                drop(daemon.client());
+                other.create("another", &small()).expect("a mailbox");
+                other.delete("another").expect("ours");
+            }
+            if !opening.is_finished() {
+                break opening;
+            }
+            assert!(opening.join().expect("no panic").is_ok());
+            assert!(Instant::now() < end, "there is nothing to wait for");
+        };
         drop(others);
         assert!(opening.join().expect("no panic").is_ok(), "it has waited for its turn");
-        waiting
     });
-    assert!(waiting, "there was nothing to wait for");
     // Who reads after all gets all that it has asked for.
     let came: usize = first.done("read_hoard").parse().expect("a number");
     assert!(came >= ASKED * senders.len(), "{came}");

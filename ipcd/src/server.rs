@@ -271,7 +271,8 @@ impl<'a> Server<'a> {
         self.listen_again();
         let put_off = std::mem::take(&mut self.put_off);
         let sessions = put_off.iter().filter_map(|number| self.sessions.get(number));
-        let uids: BTreeSet<u32> = sessions.map(|session| session.identity.uid).collect();
+        let mut uids: BTreeSet<u32> = sessions.map(|session| session.identity.uid).collect();
+        uids.extend(self.way.crowd());
         for uid in uids {
             self.recount(uid);
         }

@@ -4,6 +4,7 @@
 //! looked at. So a client that does not read holds up nobody but itself, and costs no memory. A request stays in the
 //! socket until it is answered: a daemon that dies before leaves it to its successor.
 
+use std::fmt::Display;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -357,6 +358,9 @@ impl Session {
                 way.was_read(uid, self.id);
             }
             if !way.may_send(uid, self.id, count) {
+                if way.is_full(count) {
+                    self.say_held_up("the daemon may send no more");
+                }
                 return Ok(self.put_off(way, Next::Later));
             }
         }
@@ -375,13 +379,17 @@ impl Session {
             Err(error) => match error.raw_os_error() {
                 Some(libc::EAGAIN | libc::EINTR) => Ok(self.put_off(way, Next::Write)),
                 Some(libc::ETOOMANYREFS | libc::EMFILE | libc::ENFILE | libc::ENOMEM) => {
-                    if !std::mem::replace(&mut self.held_up, true) {
-                        warn!(session = self.id.0, who = %self.identity, %error, "an answer waits: too many descriptors are open, or on their way to clients that do not read");
-                    }
+                    self.say_held_up(error);
                     Ok(self.put_off(way, Next::Later))
                 }
                 _ => Err(error),
             },
+        }
+    }
+
+    fn say_held_up(&mut self, why: impl Display) {
+        if !std::mem::replace(&mut self.held_up, true) {
+            warn!(session = self.id.0, who = %self.identity, %why, "an answer waits: too many descriptors are open, or on their way to clients that do not read");
         }
     }
 
