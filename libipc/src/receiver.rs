@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use crate::delivery::Delivery;
 use crate::error::{Corrupt, Fault, ReceiveError, RequestError, TryReceiveError};
 use crate::lane::claim::{Claimant, Malformed, Next, Taken};
+use crate::lane::fencing::Drowsiness;
 use crate::lane::hints;
 use crate::lane::layout::{SlotState, Traffic};
 use crate::lane::memory::{Payload, RingMemory, TrustedSenders};
@@ -108,6 +109,7 @@ pub struct Receiver {
     sleeping_words: usize,
     spin: SpinBudget,
     lull: Lull,
+    drowsiness: Drowsiness,
     uid: u32,
     elsewhere: poll::Elsewhere,
     guard: ForkGuard,
@@ -173,6 +175,7 @@ impl Receiver {
             sleeping_words: usize::from(limits.receivers_max).div_ceil(64),
             spin: SpinBudget::new(SpinBudget::DEFAULT),
             lull: Lull::default(),
+            drowsiness: Drowsiness::default(),
             uid: nix::unistd::geteuid().as_raw(),
             elsewhere: poll::Elsewhere::default(),
             guard: ForkGuard::get(),
@@ -366,9 +369,9 @@ impl Receiver {
 
     /// Something of a lane was offered: whoever sleeps may take it.
     fn wake_another(&self, lane: Option<u16>) {
-        park::light_barrier(&self.roster.header);
         let slot = self.claimant.slot();
         let cursors = &self.claimant.cursors().header;
+        park::light_barrier_of_sender(&self.roster.header, cursors);
         if park::another_sleeps(cursors, self.sleeping_words, slot) {
             match lane {
                 Some(lane) => self.ring_bell_of(lane),

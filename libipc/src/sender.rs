@@ -274,9 +274,19 @@ impl Sender {
     fn announce_plainly(&mut self) {
         hints::give(&self.doorstep.hints, self.lane.writer.lane());
         let [(cursors, _)] = &*self.groups else { return self.announce() };
-        park::light_barrier(&self.roster.header);
+        park::light_barrier_of_sender(&self.roster.header, &cursors.header);
         if park::anyone_sleeps(&cursors.header, self.sleeping_words) {
-            self.announce();
+            self.ring();
+        }
+    }
+
+    /// A plain message was published, and the only group has somebody who sleeps.
+    #[cold]
+    fn ring(&mut self) {
+        let [(cursors, rung)] = &mut *self.groups else { return };
+        let bell = &self.doorstep.header.bells[0];
+        if park::ring_once(&cursors.header, self.sleeping_words, rung, bell, &Futex) {
+            self.note_processor();
         }
     }
 

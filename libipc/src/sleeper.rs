@@ -9,8 +9,8 @@ use std::fmt::Debug;
 use std::sync::Weak;
 use std::time::Duration;
 
-use crate::lane::layout::{Claim, LaneHeader, RosterHeader};
-use crate::lane::park;
+use crate::lane::layout::{Claim, LaneHeader};
+use crate::lane::park::{self, Facing};
 use crate::lane::position::Position;
 use crate::lane::takeover::offers_something;
 use crate::lifeline::LOOK_EVERY;
@@ -40,8 +40,8 @@ pub trait Sleeper: Debug + Send + Sync {
     /// The futex words that change when there is news. Never none.
     fn words(&self) -> &[Shared<AtomicU32>];
 
-    /// Where the heavy barrier learns whether the fast side fences.
-    fn roster(&self) -> &RosterHeader;
+    /// Who may have news.
+    fn facing(&self) -> Facing<'_>;
 
     /// Says that this one sleeps, or sleeps anew.
     fn lie_down(&self);
@@ -142,8 +142,8 @@ impl Sleeper for BellSleeper {
         &self.bells
     }
 
-    fn roster(&self) -> &RosterHeader {
-        &self.roster.header
+    fn facing(&self) -> Facing<'_> {
+        Facing::Senders(&self.roster.header, &self.cursors.header)
     }
 
     fn lie_down(&self) {
@@ -184,7 +184,7 @@ impl Sleeper for BellSleeper {
         };
         if sleeps {
             // PAIR(sleep): as in `park::pass_on`.
-            park::heavy_barrier(&self.roster.header, &Futex);
+            park::barrier_before_sleep(self.facing(), &Futex);
             if self.news() != News::None {
                 self.bells.iter().for_each(|bell| park::ring(bell, 1, &Futex));
             }
@@ -209,8 +209,8 @@ impl Sleeper for RoomSleeper {
         std::slice::from_ref(&self.freed)
     }
 
-    fn roster(&self) -> &RosterHeader {
-        &self.roster.header
+    fn facing(&self) -> Facing<'_> {
+        Facing::Receivers(&self.roster.header)
     }
 
     fn lie_down(&self) {

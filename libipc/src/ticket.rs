@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use crate::error::Fault;
 use crate::lane::fate::Fate;
-use crate::lane::layout::{RosterHeader, Traffic};
-use crate::lane::park;
+use crate::lane::layout::Traffic;
+use crate::lane::park::{self, Facing};
 use crate::lane::withdraw::{Progress, Record, Withdrawal};
 use crate::sleeper::{News, Sleeper};
 use crate::sync::AtomicU32;
@@ -279,7 +279,7 @@ impl Ticket {
         loop {
             // The word before the look: whoever acknowledges in between changes it.
             let seen = lane.freed().load(Acquire);
-            let at_most = park::barrier_before_sleep(lane.roster(), &Futex);
+            let at_most = park::barrier_before_sleep(Facing::Receivers(lane.roster()), &Futex);
             if let Some(state) = self.sent.is_over() {
                 return state;
             }
@@ -297,8 +297,8 @@ impl Sleeper for Sent {
         std::slice::from_ref(self.lane.freed())
     }
 
-    fn roster(&self) -> &RosterHeader {
-        self.lane.roster()
+    fn facing(&self) -> Facing<'_> {
+        Facing::Receivers(self.lane.roster())
     }
 
     fn lie_down(&self) {

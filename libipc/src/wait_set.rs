@@ -300,7 +300,7 @@ impl WaitSet {
             return Err(WaitError::TooManyWords { words, max: WORDS_MAX });
         }
         sleepers.iter().for_each(|sleeper| sleeper.lie_down());
-        let unsure = park::barrier_before_sleep_in_all(sleepers.iter().map(|s| s.roster()), &Futex);
+        let unsure = park::barrier_before_sleep_in_all(sleepers.iter().map(|s| s.facing()), &Futex);
         let at_most = sleepers.iter().filter_map(|sleeper| sleeper.at_most()).chain(unsure).min();
         // A source that finds its roster changed looks at what is new: its sleeper then knows too little.
         let news = sources.iter_mut().any(|source| source.has_news())

@@ -148,7 +148,7 @@ impl Watch {
     ) -> Result<bool, Fault> {
         let seen = load(&*sleeper);
         sleeper.lie_down();
-        let bound = park::barrier_before_sleep(sleeper.roster(), &Futex);
+        let bound = park::barrier_before_sleep(sleeper.facing(), &Futex);
         let at_most = park::at_most(bound, sleeper.at_most());
         if look() {
             sleeper.get_up();
@@ -407,7 +407,7 @@ impl Entry {
     fn lie_down_again(&mut self, now: Instant) {
         self.seen = load(&*self.sleeper);
         self.sleeper.lie_down();
-        let bound = park::barrier_before_sleep(self.sleeper.roster(), &Futex);
+        let bound = park::barrier_before_sleep(self.sleeper.facing(), &Futex);
         self.due = park::at_most(bound, self.sleeper.at_most()).map(|at_most| now + at_most);
     }
 }

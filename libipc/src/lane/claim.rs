@@ -595,6 +595,11 @@ impl<S: Storage> Claimant<S> {
         lane
     }
 
+    /// Messages received through the slot.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
     /// Counts messages as received.
     #[inline]
     pub fn count_received(&mut self, count: u64) {

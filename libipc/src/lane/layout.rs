@@ -35,7 +35,7 @@ use crate::lane::position::{Position, granules_of};
 use crate::sync::{AtomicU32, AtomicU64, Padding};
 
 /// Version of everything in this file; a member of another version is refused by `ipcd`.
-pub const LAYOUT_VERSION: u32 = 6;
+pub const LAYOUT_VERSION: u32 = 7;
 
 /// First word of every region: "ipcd" and a letter for the kind.
 pub const ROSTER_MAGIC: u64 = u64::from_le_bytes(*b"ipcdROST");
@@ -259,7 +259,9 @@ pub struct CursorsHeader {
     pub sleep_changes: AtomicU32,
     /// Grows whenever a hold moves from one slot to another: who looks at all holds looks again.
     pub takeovers: AtomicU32,
-    sleeping_end: Padding<7>,
+    /// Whether senders fence behind what they publish: see [`super::fencing`].
+    pub fencing: AtomicU64,
+    sleeping_end: Padding<6>,
     /// One bit a slot, spare ones behind the others: what its hold names is offered to whoever takes it over.
     pub offered: [AtomicU64; 2 * RECEIVER_WORDS],
     /// Where one receives at a time: whose turn it is, slot + 1, or 0. Taken by CAS.
@@ -640,6 +642,7 @@ const _: () = {
     assert!(offset_of!(CursorsHeader, sleep_changes) == 192);
     assert!(offset_of!(CursorsHeader, offered) == 256);
     assert!(offset_of!(CursorsHeader, takeovers) == 196);
+    assert!(offset_of!(CursorsHeader, fencing) == 200);
     assert!(offset_of!(CursorsHeader, turn) == 384);
     assert!(offset_of!(CursorsHeader, line) == 392);
     assert!(offset_of!(CursorsHeader, choosy) == 400);

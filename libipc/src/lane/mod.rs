@@ -23,6 +23,7 @@
 
 pub mod claim;
 pub mod fate;
+pub mod fencing;
 pub mod hints;
 pub mod layout;
 #[cfg(not(loom))]

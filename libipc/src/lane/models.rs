@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::lane::claim::{Claimant, Next};
+use crate::lane::fencing;
 use crate::lane::layout::{
     ClaimCell, CursorsHeader, LaneEntry, LaneHeader, Limits, ReceiverEntry, RosterHeader, SlotCell,
     SlotState,
@@ -360,7 +361,7 @@ impl Mailbox {
                 roster,
                 cursors,
                 slot,
-                &[&self.bell],
+                std::iter::once(&*self.bell),
                 (None, None),
                 &self.park,
                 look,
@@ -497,19 +498,31 @@ fn loom_a_full_sender_waits_for_both_receivers_and_is_woken() {
 /// Both receivers may sleep; two messages wake both, directly or by the baton.
 #[test]
 fn loom_no_wake_up_is_lost_between_two_sleepers() {
+    explore(2, || wake_both(&Mailbox::new(2, 8)));
+}
+
+/// The same where it is the sender that fences, and who sleeps calls no barrier.
+#[test]
+fn loom_no_wake_up_is_lost_while_senders_fence() {
     explore(2, || {
         let mailbox = Mailbox::new(2, 8);
-        let threads = [0, 1].map(|slot| {
-            let mailbox = mailbox.clone();
-            thread::spawn(move || mailbox.receive(&mut mailbox.claimant(slot, false)))
-        });
-        let mut writer = mailbox.writer();
-        mailbox.send(&mut writer, 1);
-        mailbox.send(&mut writer, 2);
-        let mut got = threads.map(|t| t.join().unwrap());
-        got.sort_unstable();
-        assert_eq!(got, [1, 2]);
+        fencing::turn_on(&mailbox.cursors.header, &mailbox.park);
+        assert!(fencing::is_on(&mailbox.cursors.header));
+        wake_both(&mailbox);
     });
+}
+
+fn wake_both(mailbox: &Mailbox) {
+    let threads = [0, 1].map(|slot| {
+        let mailbox = mailbox.clone();
+        thread::spawn(move || mailbox.receive(&mut mailbox.claimant(slot, false)))
+    });
+    let mut writer = mailbox.writer();
+    mailbox.send(&mut writer, 1);
+    mailbox.send(&mut writer, 2);
+    let mut got = threads.map(|t| t.join().unwrap());
+    got.sort_unstable();
+    assert_eq!(got, [1, 2]);
 }
 
 /// A receiver dies at each step of its claims while another goes on; afterwards everything published was

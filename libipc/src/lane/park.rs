@@ -23,6 +23,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::lane::fencing;
 use crate::lane::layout::{Claim, CursorsHeader, LaneHeader, RosterHeader, Waiting};
 use crate::lane::position::Position;
 use crate::sync::Ordering::{Acquire, Relaxed, Release, SeqCst};
@@ -86,35 +87,75 @@ pub fn light_barrier(roster: &RosterHeader) {
     }
 }
 
-/// The slow side's barrier. False if it was refused, so that a fast side may not have been reached.
-pub fn heavy_barrier(roster: &RosterHeader, park: &impl Park) -> bool {
-    heavy_barrier_of_all(park)(roster)
+/// The same for a sender, whom the receivers of a group may have asked to fence.
+#[inline]
+pub fn light_barrier_of_sender(roster: &RosterHeader, cursors: &CursorsHeader) {
+    #[cfg(not(loom))]
+    std::sync::atomic::compiler_fence(SeqCst);
+    // PAIR(fencing): read behind the publishing store, as `fences` is.
+    if fencing::is_asked_for(cursors) {
+        fence(SeqCst);
+    } else {
+        light_barrier(roster);
+    }
 }
 
-/// One barrier for several mailboxes: what it says of each is whether its fast sides were reached.
-fn heavy_barrier_of_all(park: &impl Park) -> impl Fn(&RosterHeader) -> bool {
+/// The slow side's barrier. False if it was refused, so that a fast side may not have been reached.
+pub fn heavy_barrier(roster: &RosterHeader, park: &impl Park) -> bool {
     fence(SeqCst);
+    reach_running(park)(roster)
+}
+
+/// A barrier on the processors of all others: what it says of each mailbox is whether its fast sides were reached.
+fn reach_running(park: &impl Park) -> impl Fn(&RosterHeader) -> bool {
     // The barrier first: while `fences` is just being set, a fast side may still go without its fence.
     let reached = park.barrier();
     move |roster| reached || roster.fences.load(Acquire) != 0
 }
 
-/// The slow side's barrier between saying that it will sleep and looking for the last time. Returns how
+/// For whom a sleeper waits.
+#[derive(Clone, Copy, Debug)]
+pub enum Facing<'a> {
+    /// The senders to a group of the mailbox, who may fence.
+    Senders(&'a RosterHeader, &'a CursorsHeader),
+    /// The mailbox's receivers.
+    Receivers(&'a RosterHeader),
+}
+
+impl<'a> Facing<'a> {
+    fn roster(self) -> &'a RosterHeader {
+        match self {
+            Self::Senders(roster, _) | Self::Receivers(roster) => roster,
+        }
+    }
+
+    /// Whether they fence, so that nobody needs the barrier; asked behind a full fence.
+    fn fence(self) -> bool {
+        matches!(self, Self::Senders(_, cursors) if fencing::is_on(cursors))
+    }
+}
+
+/// The slow side's barrier between saying that it will sleep and looking for the last time, unless the fast side fences. Returns how
 /// long it may then sleep at most: for ever, unless the barrier was refused or a stranger could rob it.
-pub fn barrier_before_sleep(roster: &RosterHeader, park: &impl Park) -> Option<Duration> {
-    barrier_before_sleep_in_all(std::iter::once(roster), park)
+pub fn barrier_before_sleep(facing: Facing<'_>, park: &impl Park) -> Option<Duration> {
+    barrier_before_sleep_in_all(std::iter::once(facing), park)
 }
 
 /// The same for somebody who sleeps in several mailboxes at once: one barrier is enough for all.
 pub fn barrier_before_sleep_in_all<'a>(
-    rosters: impl Iterator<Item = &'a RosterHeader>,
+    facing: impl Iterator<Item = Facing<'a>> + Clone,
     park: &impl Park,
 ) -> Option<Duration> {
-    let reached = heavy_barrier_of_all(park);
+    fence(SeqCst);
+    // PAIR(fencing): asked behind what says that we sleep.
+    if facing.clone().all(Facing::fence) {
+        return facing.filter_map(|it| among_strangers(it.roster())).min();
+    }
+    let reached = reach_running(park);
     let bound = |roster: &'a RosterHeader| {
         if reached(roster) { among_strangers(roster) } else { Some(SLEEP_WITHOUT_BARRIER) }
     };
-    rosters.filter_map(bound).min()
+    facing.filter_map(|it| bound(it.roster())).min()
 }
 
 /// Whether any receiver sleeps or is about to. `words` is how many words the mailbox's receivers need.
@@ -181,7 +222,7 @@ pub fn announce(
     bell: &AtomicU32,
     park: &impl Park,
 ) -> bool {
-    light_barrier(roster);
+    light_barrier_of_sender(roster, cursors);
     anyone_sleeps(cursors, words) && ring_once(cursors, words, rung, bell, park)
 }
 
@@ -193,8 +234,9 @@ pub fn sleepers_to_wake(cursors: &CursorsHeader, words: usize) -> u32 {
     if choosy { u32::MAX } else { 1 }
 }
 
+/// What [`announce`] does where somebody was found asleep behind the barrier.
 #[cold]
-fn ring_once(
+pub fn ring_once(
     cursors: &CursorsHeader,
     words: usize,
     rung: &mut Rung,
@@ -227,7 +269,7 @@ pub fn pass_on(
     }
     // PAIR(sleep): a sender that has not rung again since we were rung for published before it read that we
     // had not come yet: what it published is seen behind this barrier.
-    heavy_barrier(roster, park);
+    barrier_before_sleep(Facing::Senders(roster, cursors), park);
     look()
 }
 
@@ -310,7 +352,7 @@ pub fn sleep_for_room(
 ) -> Woke {
     let seen = freed.load(Acquire);
     wait_for_room(lane, wanted);
-    let bound = at_most(barrier_before_sleep(roster, park), bound);
+    let bound = at_most(barrier_before_sleep(Facing::Receivers(roster), park), bound);
     let woke =
         if look() { Woke::Perhaps } else { bounded_wait(&[(freed, seen)], deadline, bound, park) };
     stop_waiting_for_room(lane);
@@ -338,19 +380,19 @@ pub fn get_up(cursors: &CursorsHeader, slot: u16) {
 ///
 /// It never sleeps longer than `bound` at a time; only the deadline is a time-out. `look` is the last look: whether
 /// there is something to do after all. The caller looks again whatever the answer; on a deadline it must pass the baton on if it leaves something behind.
-pub fn sleep_on_bells(
+pub fn sleep_on_bells<'a>(
     roster: &RosterHeader,
     cursors: &CursorsHeader,
     slot: u16,
-    bells: &[&AtomicU32],
+    bells: impl Iterator<Item = &'a AtomicU32>,
     (deadline, bound): (Option<Instant>, Option<Duration>),
     park: &impl Park,
     look: impl FnOnce() -> bool,
 ) -> Woke {
     // The bells before the bit, and the bit before the look: a ring in between changes a bell.
-    let words: Vec<_> = bells.iter().map(|bell| (*bell, bell.load(Acquire))).collect();
+    let words: Vec<_> = bells.map(|bell| (bell, bell.load(Acquire))).collect();
     lie_down(cursors, slot);
-    let bound = at_most(barrier_before_sleep(roster, park), bound);
+    let bound = at_most(barrier_before_sleep(Facing::Senders(roster, cursors), park), bound);
     let woke = if look() { Woke::Perhaps } else { bounded_wait(&words, deadline, bound, park) };
     get_up(cursors, slot);
     woke

@@ -105,6 +105,7 @@ impl Receiver {
             self.refresh();
         }
         self.note_processor();
+        self.settle_fencing();
         let sleeper = self.bell_sleeper();
         let Some(watch) = &self.elsewhere.watch else { return Ok(true) };
         let (claimant, header) = (&self.claimant, &self.roster.header);
@@ -184,6 +185,7 @@ impl Receiver {
             self.refresh();
         }
         self.note_processor();
+        self.settle_fencing();
         self.bell_sleeper()
     }
 

@@ -11,8 +11,6 @@ use crate::sys::clock::has_passed;
 
 /// Looks that a spinning receiver takes before it asks whether spinning makes sense at all.
 const LOOKS_BEFORE_ASKING: u32 = 24;
-/// The same where last time the senders were found on this very processor.
-const LOOKS_BESIDE_HERE: u32 = 2;
 /// Looks between two readings of the clock while spinning.
 const LOOKS_BETWEEN_CLOCKS: u32 = 32;
 
@@ -107,13 +105,16 @@ impl Receiver {
         if budget.is_zero() {
             return Ok(false);
         }
+        self.unsettle_fencing();
+        // Where last time the senders were found on this very processor, that is asked before any look.
+        if !self.sender_elsewhere && !self.sender_runs_elsewhere() {
+            return Ok(false);
+        }
         let lull = self.lull.pauses();
         for _ in 0..lull {
             spin_hint();
         }
-        let before_asking =
-            if self.sender_elsewhere { LOOKS_BEFORE_ASKING } else { LOOKS_BESIDE_HERE };
-        for look in 0..before_asking {
+        for look in 0..LOOKS_BEFORE_ASKING {
             if self.glance()? {
                 self.spin.paid();
                 if lull > 0 {

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::{Receiver, SENDERS_ASKED};
+use crate::lane::fencing;
 use crate::lane::park::{self, Woke};
 use crate::regions::{Cursors, Doorstep};
 use crate::sync::AtomicU32;
@@ -15,11 +16,12 @@ impl Receiver {
     pub(super) fn sleep(&mut self, deadline: Option<Instant>) -> Woke {
         self.note_processor();
         self.elsewhere.disarm();
+        self.settle_fencing();
         // Nobody rings when what was returned has been taken over, and our hands are free again.
         let hurried = self.stale || !self.claimant.has_free_hands();
         let header = &self.roster.header;
         let bells = self.doorsteps_to_listen_at().map(|doorstep| self.bell(doorstep));
-        let bells: Vec<_> = bells.take(WORDS_MAX).collect();
+        let bells = bells.take(WORDS_MAX);
         // With lanes that are still to be fetched, ask again soon.
         let at_most = hurried.then_some(park::SLEEP_AMONG_STRANGERS);
         let (claimant, seen) = (&self.claimant, self.seen_changes);
@@ -30,12 +32,25 @@ impl Receiver {
             self.set_choosy(true);
         }
         let limits = (deadline, self.lifeline.bound(at_most));
-        let woke =
-            park::sleep_on_bells(header, &cursors.header, slot, &bells, limits, &Futex, look);
+        let woke = park::sleep_on_bells(header, &cursors.header, slot, bells, limits, &Futex, look);
         if self.wanted.is_some() {
             self.set_choosy(false);
         }
         woke
+    }
+
+    /// Before it sleeps, or somebody for it: whether senders had better fence.
+    pub(super) fn settle_fencing(&mut self) {
+        if self.drowsiness.sleeps(self.claimant.received()) {
+            fencing::turn_on(&self.claimant.cursors().header, &Futex);
+        }
+    }
+
+    /// Before it looks again and again: whether they had better not.
+    pub(super) fn unsettle_fencing(&mut self) {
+        if self.drowsiness.is_over(self.claimant.received()) {
+            fencing::turn_off(&self.claimant.cursors().header);
+        }
     }
 
     /// The doorsteps whose bells wake this receiver.

@@ -16,8 +16,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::{Sent, SentLane, TicketState};
 use crate::error::Fault;
-use crate::lane::layout::RosterHeader;
-use crate::lane::park;
+use crate::lane::park::{self, Facing};
 use crate::lane::position::Position;
 use crate::sleeper::{News, Sleeper};
 use crate::sync::AtomicU32;
@@ -207,8 +206,8 @@ impl Sleeper for SentLane {
         std::slice::from_ref(self.freed())
     }
 
-    fn roster(&self) -> &RosterHeader {
-        self.roster()
+    fn facing(&self) -> Facing<'_> {
+        Facing::Receivers(self.roster())
     }
 
     fn lie_down(&self) {

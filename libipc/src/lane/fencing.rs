@@ -1,0 +1,111 @@
+//! Whether the senders to a group fence behind what they publish, so that its receivers need no barrier before they sleep.
+//!
+//! The barrier of [`super::park`] is a system call, and interrupts every processor that runs a member. Where receivers sleep for
+//! nearly every message a fence a message costs less. So the receivers of a group say in a word of their cursors which it
+//! is to be:
+//!
+//! ```text
+//! off ──▶ coming ──(the barrier)──▶ on ──▶ off
+//! ```
+//!
+//! While it is not off a sender fences between publishing and looking for sleepers. Only while it is on may a receiver that has said
+//! that it sleeps do without the barrier: it reads the word behind its sleeping bit. Then a sender that has read "off" and no
+//! bit has done so before the last "coming", so the barrier behind that has completed what it published. Anybody may turn
+//! it off at any time. The word counts its changes: an "on" must not be that of a barrier before the last "off".
+//!
+//! PAIR(fencing) names both ends; `docs/ordering.md` has the argument, and the tests below go through all orders of a small case.
+
+use crate::lane::layout::CursorsHeader;
+use crate::lane::park::Park;
+use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
+use crate::sync::{AtomicU64, fence};
+
+/// What a word of `fencing` says, in its lowest two bits; the others count.
+const STATE: u64 = 3;
+const OFF: u64 = 0;
+const COMING: u64 = 1;
+const ON: u64 = 2;
+
+/// The word that follows another, with a state of its own.
+fn next(word: u64, state: u64) -> u64 {
+    (word & !STATE).wrapping_add(STATE + 1) | state
+}
+
+/// Whether senders are to fence.
+#[inline]
+pub fn is_asked_for(cursors: &CursorsHeader) -> bool {
+    // PAIR(fencing): Acquire, so that the sleeping bits are read behind it.
+    cursors.fencing.load(Acquire) & STATE != OFF
+}
+
+/// Whether who has set its sleeping bit, with a full fence behind it, needs no barrier.
+pub fn is_on(cursors: &CursorsHeader) -> bool {
+    // PAIR(fencing): Acquire, so that the look for news comes behind it.
+    cursors.fencing.load(Acquire) & STATE == ON
+}
+
+/// Has senders fence from now on.
+#[cold]
+pub fn turn_on(cursors: &CursorsHeader, park: &impl Park) {
+    let word = cursors.fencing.load(Acquire);
+    let coming = match word & STATE {
+        ON => return,
+        COMING => word,
+        _ => next(word, COMING),
+    };
+    if coming != word && !exchange(&cursors.fencing, word, coming) {
+        return;
+    }
+    fence(SeqCst);
+    let state = if park.barrier() { ON } else { OFF };
+    // Unless somebody has changed it meanwhile.
+    exchange(&cursors.fencing, coming, next(coming, state));
+}
+
+/// Has senders fence no more.
+#[cold]
+pub fn turn_off(cursors: &CursorsHeader) {
+    let word = cursors.fencing.load(Relaxed);
+    if word & STATE == ON {
+        exchange(&cursors.fencing, word, next(word, OFF));
+    }
+}
+
+fn exchange(word: &AtomicU64, from: u64, to: u64) -> bool {
+    // PAIR(fencing): AcqRel, Acquire in `is_asked_for` and `is_on`; who sees "on" is behind the barrier.
+    word.compare_exchange(from, to, AcqRel, Relaxed).is_ok()
+}
+
+/// How often a receiver sleeps, for what it receives.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Drowsiness {
+    /// Messages that it had received when it slept last.
+    received: u64,
+    /// Sleeps one after the other with few messages between them.
+    short: u32,
+}
+
+impl Drowsiness {
+    /// With fewer messages than that between two sleeps fences cost less than the barrier: they some 6 ns, it 370.
+    const FEW: u64 = 32;
+    /// With so many since the last sleep they cost more.
+    const MANY: u64 = 256;
+    /// Sleeps with few messages between them after which it is worth while.
+    const SHORT_MIN: u32 = 4;
+
+    /// About to sleep, with so many messages received: whether senders had better fence.
+    pub fn sleeps(&mut self, received: u64) -> bool {
+        let few = received.wrapping_sub(self.received) < Self::FEW;
+        self.short = if few { self.short.saturating_add(1) } else { 0 };
+        self.received = received;
+        self.short >= Self::SHORT_MIN
+    }
+
+    /// Whether senders had better not, with so many messages received.
+    pub fn is_over(&self, received: u64) -> bool {
+        received.wrapping_sub(self.received) >= Self::MANY
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;
