@@ -15,13 +15,16 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use libipc::{
-    BatchStopped, CallError, Delivery, ReceiveError, Receiver, ReplyError, RequestError, Returned,
-    SendError, Sender, TicketState,
+    BatchStopped, CallError, Delivery, ReceiveError, Receiver, Refusal, ReplyError, RequestError,
+    Returned, SendError, Sender, TicketState,
 };
 use tests::Dice;
 use tests::numbered::{self, Deed, Entry, HANDFUL, NOBODY, Note, SOMEBODY, UNTOLD};
 
 use crate::{Outcome, number, path, picky, said};
+
+/// For how long a sender leaves a mailbox alone that is full.
+const AWHILE: Duration = Duration::from_millis(5);
 
 /// What was done, or that the mailbox is closed.
 type Done<T> = Result<Option<T>, String>;
@@ -85,11 +88,18 @@ fn tell(to: &Path, id: u32, mut send: impl FnMut(u64) -> Done<u32>) -> Outcome {
 }
 
 fn send_one(sender: &mut Sender, message: &[u8]) -> Done<()> {
-    match sender.send(message) {
-        // Where nothing is buffered it is told at once that nobody could deal with it.
-        Ok(()) | Err(SendError::DeadLettered | SendError::Dropped) => Ok(Some(())),
-        Err(SendError::Closed) => Ok(None),
-        Err(error) => Err(said(error)),
+    loop {
+        return match sender.send(message) {
+            // Where nothing is buffered it is told at once that nobody could deal with it.
+            Ok(()) | Err(SendError::DeadLettered | SendError::Dropped) => Ok(Some(())),
+            Err(SendError::Closed) => Ok(None),
+            // A backlog in as many lanes as there may be, some of the dead: it is told, and there is room later.
+            Err(SendError::Refused(Refusal::MailboxFull { .. })) => {
+                std::thread::sleep(AWHILE);
+                continue;
+            }
+            Err(error) => Err(said(error)),
+        };
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use libipc::{Client, MailboxDetail, OnDeath, TryReceiveError};
+use libipc::{Client, MailboxDetail, OnDeath, Role, TryReceiveError};
 use tests::numbered::{self, NOBODY, SOMEBODY};
 use tests::{Accounts, Balance, TestDaemon, wait_until};
 
@@ -31,6 +31,10 @@ pub(crate) fn settle(
     });
     let detail = client.show(name).expect("ours to see");
     assert_eq!(detail.summary.queued_bytes, 0, "{name}");
+    wait_until("lanes that are drained are free", || {
+        let members = client.show(name).expect("ours to see").members;
+        members.iter().all(|member| member.role != Role::Send)
+    });
     let letters = station.letters.len() as u64;
     assert_eq!(detail.dead_lettered_messages, letters, "{name}: dead letters");
     let balances = check(station, &detail, kills);

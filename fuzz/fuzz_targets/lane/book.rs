@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use libipc::lane::position::RECORD_HEADER_BYTES;
+
 use super::regions::CAPACITY_BYTES;
 
 /// A message: its lane, and its number there.
@@ -84,6 +86,7 @@ impl Book {
 
 /// What anybody may be handed out, whoever sent it.
 pub fn check_length(came: &[u8]) {
-    let longest = CAPACITY_BYTES as usize - 16;
+    // Of whoever keeps to no rule: all that the lane has behind a record's first word.
+    let longest = CAPACITY_BYTES as usize - RECORD_HEADER_BYTES;
     assert!(came.len() <= longest, "a message of {} bytes from a lane of {longest}", came.len());
 }
