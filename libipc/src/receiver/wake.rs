@@ -41,12 +41,13 @@ impl Receiver {
 
     /// Before it sleeps, or somebody for it: whether senders had better fence.
     pub(super) fn settle_fencing(&mut self) {
+        self.unsettle_fencing();
         if self.drowsiness.sleeps(self.claimant.received()) {
             fencing::turn_on(&self.claimant.cursors().header, &Futex);
         }
     }
 
-    /// Before it looks again and again: whether they had better not.
+    /// Before it looks again and again: whether they had better not, any more.
     pub(super) fn unsettle_fencing(&mut self) {
         if self.drowsiness.is_over(self.claimant.received()) {
             fencing::turn_off(&self.claimant.cursors().header);
