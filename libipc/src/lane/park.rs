@@ -73,7 +73,7 @@ pub fn at_most(one: Option<Duration>, other: Option<Duration>) -> Option<Duratio
 pub fn light_barrier(roster: &RosterHeader) {
     #[cfg(not(loom))]
     {
-        std::sync::atomic::compiler_fence(SeqCst);
+        keep_order();
         // Read after the publishing store: a barrier of `ipcd`'s between this read and the store below it
         // in the program would have completed the store (see `docs/ordering.md`, PAIR(fences)).
         if roster.fences.load(Relaxed) != 0 {
@@ -87,11 +87,17 @@ pub fn light_barrier(roster: &RosterHeader) {
     }
 }
 
+/// Has the compiler leave in their order what stands before and behind; the processor may do as it likes.
+#[inline]
+fn keep_order() {
+    #[cfg(not(loom))]
+    std::sync::atomic::compiler_fence(SeqCst);
+}
+
 /// The same for a sender, whom the receivers of a group may have asked to fence.
 #[inline]
 pub fn light_barrier_of_sender(roster: &RosterHeader, cursors: &CursorsHeader) {
-    #[cfg(not(loom))]
-    std::sync::atomic::compiler_fence(SeqCst);
+    keep_order();
     // PAIR(fencing): read behind the publishing store, as `fences` is.
     if fencing::is_asked_for(cursors) {
         fence(SeqCst);
