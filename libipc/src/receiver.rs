@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use crate::delivery::Delivery;
 use crate::error::{Corrupt, Fault, ReceiveError, RequestError, TryReceiveError};
 use crate::lane::claim::{Claimant, Malformed, Next, Taken};
-use crate::lane::fencing::Drowsiness;
+use crate::lane::fencing::{self, Drowsiness};
 use crate::lane::hints;
 use crate::lane::layout::{SlotState, Traffic};
 use crate::lane::memory::{Payload, RingMemory, TrustedSenders};
@@ -224,6 +224,7 @@ impl Receiver {
     #[inline(always)]
     pub fn try_receive(&mut self) -> Result<Delivery<'_>, TryReceiveError> {
         if self.is_quiet() {
+            self.unsettle_fencing();
             return Err(TryReceiveError::Empty);
         }
         if !self.take_quickly() {
@@ -440,6 +441,10 @@ impl Receiver {
             return Ok(true);
         }
         if self.claimant.anything_offered() && self.take_over() {
+            if self.claimant.anything_offered() {
+                // Whoever looked while it was being taken over saw nothing to take.
+                self.wake_another(None);
+            }
             return self.next_of_run();
         }
         if self.claimant.is_by_arrival() {
@@ -631,6 +636,8 @@ impl Drop for Receiver {
         if self.guard.is_original() {
             self.settle();
             self.elsewhere.disarm();
+            // Others who sleep often have it turned on again.
+            fencing::turn_off(&self.claimant.cursors().header);
             if !self.lossy && self.has_slot() {
                 self.claimant.offer_left_over();
             }

@@ -44,29 +44,30 @@ pub fn is_on(cursors: &CursorsHeader) -> bool {
     cursors.fencing.load(Acquire) & STATE == ON
 }
 
-/// Has senders fence from now on.
+/// Has senders fence from now on. False if the barrier was refused: then who asks cannot have it.
 #[cold]
-pub fn turn_on(cursors: &CursorsHeader, park: &impl Park) {
+pub fn turn_on(cursors: &CursorsHeader, park: &impl Park) -> bool {
     let word = cursors.fencing.load(Acquire);
     let coming = match word & STATE {
-        ON => return,
+        ON => return true,
         COMING => word,
         _ => next(word, COMING),
     };
     if coming != word && !exchange(&cursors.fencing, word, coming) {
-        return;
+        return true;
     }
     fence(SeqCst);
-    let state = if park.barrier() { ON } else { OFF };
+    let reached = park.barrier();
     // Unless somebody has changed it meanwhile.
-    exchange(&cursors.fencing, coming, next(coming, state));
+    exchange(&cursors.fencing, coming, next(coming, if reached { ON } else { OFF }));
+    reached
 }
 
-/// Has senders fence no more.
+/// Has senders fence no more, also where whoever was about to turn it on is gone.
 #[cold]
 pub fn turn_off(cursors: &CursorsHeader) {
     let word = cursors.fencing.load(Relaxed);
-    if word & STATE == ON {
+    if word & STATE != OFF {
         exchange(&cursors.fencing, word, next(word, OFF));
     }
 }
@@ -83,27 +84,58 @@ pub struct Drowsiness {
     received: u64,
     /// Sleeps one after the other with few messages between them.
     short: u32,
+    /// The same with many.
+    long: u32,
+    /// It may not have what it wants.
+    refused: bool,
+}
+
+/// What a receiver had better have its senders do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// What they do.
+    Nothing,
+    /// Fence.
+    Fences,
+    /// Fence no more.
+    NoFences,
 }
 
 impl Drowsiness {
     /// With fewer messages than that between two sleeps fences cost less than the barrier: they some 6 ns, it 370.
     const FEW: u64 = 32;
-    /// With so many since the last sleep they cost more.
-    const MANY: u64 = 256;
-    /// Sleeps with few messages between them after which it is worth while.
-    const SHORT_MIN: u32 = 4;
+    /// With more than that they cost more.
+    const MANY: u64 = 64;
+    /// With so many since the last sleep nobody waits for the next one to tell.
+    const TOO_MANY: u64 = 256;
+    /// Sleeps one after the other that agree before anything is changed.
+    const SLEEPS: u32 = 4;
 
-    /// About to sleep, with so many messages received: whether senders had better fence.
-    pub fn sleeps(&mut self, received: u64) -> bool {
-        let few = received.wrapping_sub(self.received) < Self::FEW;
-        self.short = if few { self.short.saturating_add(1) } else { 0 };
+    /// About to sleep, with so many messages received.
+    pub fn sleeps(&mut self, received: u64) -> Wish {
+        let messages = received.wrapping_sub(self.received);
         self.received = received;
-        self.short >= Self::SHORT_MIN
+        self.short = if messages < Self::FEW { self.short + 1 } else { 0 };
+        self.long = if messages > Self::MANY { self.long + 1 } else { 0 };
+        if messages >= Self::TOO_MANY || self.long == Self::SLEEPS {
+            self.long = 0;
+            return Wish::NoFences;
+        }
+        // And then not at each: others may wish for the contrary.
+        let often = self.short == Self::SLEEPS;
+        self.short %= Self::SLEEPS;
+        if often && !self.refused { Wish::Fences } else { Wish::Nothing }
     }
 
-    /// Whether senders had better not, with so many messages received.
+    /// Whether senders had better fence no more, with so many messages received since the last sleep.
+    #[inline]
     pub fn is_over(&self, received: u64) -> bool {
-        received.wrapping_sub(self.received) >= Self::MANY
+        received.wrapping_sub(self.received) >= Self::TOO_MANY
+    }
+
+    /// It cannot be had.
+    pub fn give_up(&mut self) {
+        self.refused = true;
     }
 }
 

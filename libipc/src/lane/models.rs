@@ -506,7 +506,7 @@ fn loom_no_wake_up_is_lost_between_two_sleepers() {
 fn loom_no_wake_up_is_lost_while_senders_fence() {
     explore(2, || {
         let mailbox = Mailbox::new(2, 8);
-        fencing::turn_on(&mailbox.cursors.header, &mailbox.park);
+        assert!(fencing::turn_on(&mailbox.cursors.header, &mailbox.park));
         assert!(fencing::is_on(&mailbox.cursors.header));
         wake_both(&mailbox);
     });

@@ -230,8 +230,10 @@ impl Receiver {
     /// Puts what is held aside, for other receivers to take, or for this one later.
     pub(super) fn put_aside(&mut self) -> bool {
         let before = self.claimant.left_over();
+        let returned = before.is_none() && !self.claimant.has_free_hands();
         let done = self.claimant.put_aside();
-        if before.is_some() {
+        // Whoever looked meanwhile for what was returned saw nothing to take.
+        if before.is_some() || returned {
             self.wake_another(before);
         }
         done

@@ -170,6 +170,7 @@ impl Receiver {
 
     /// For a [`crate::WaitSet`]: whether `try_receive` would have something to say.
     pub(crate) fn has_news(&mut self) -> bool {
+        self.unsettle_fencing();
         self.ask_for_daemon();
         self.check().is_err()
             || self.unreported.is_some()

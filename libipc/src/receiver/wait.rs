@@ -107,8 +107,11 @@ impl Receiver {
         }
         self.unsettle_fencing();
         // Where last time the senders were found on this very processor, that is asked before any look.
-        if !self.sender_elsewhere && !self.sender_runs_elsewhere() {
-            return Ok(false);
+        if !self.sender_elsewhere {
+            self.sender_elsewhere = self.sender_runs_elsewhere();
+            if !self.sender_elsewhere {
+                return Ok(false);
+            }
         }
         let lull = self.lull.pauses();
         for _ in 0..lull {

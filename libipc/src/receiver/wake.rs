@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{Receiver, SENDERS_ASKED};
-use crate::lane::fencing;
+use crate::lane::fencing::{self, Wish};
 use crate::lane::park::{self, Woke};
 use crate::regions::{Cursors, Doorstep};
 use crate::sync::AtomicU32;
@@ -41,14 +41,21 @@ impl Receiver {
 
     /// Before it sleeps, or somebody for it: whether senders had better fence.
     pub(super) fn settle_fencing(&mut self) {
-        self.unsettle_fencing();
-        if self.drowsiness.sleeps(self.claimant.received()) {
-            fencing::turn_on(&self.claimant.cursors().header, &Futex);
+        let cursors = &self.claimant.cursors().header;
+        match self.drowsiness.sleeps(self.claimant.received()) {
+            Wish::Nothing => {}
+            Wish::Fences => {
+                if !fencing::turn_on(cursors, &Futex) {
+                    self.drowsiness.give_up();
+                }
+            }
+            Wish::NoFences => fencing::turn_off(cursors),
         }
     }
 
     /// Before it looks again and again: whether they had better not, any more.
-    pub(super) fn unsettle_fencing(&mut self) {
+    #[inline]
+    pub(super) fn unsettle_fencing(&self) {
         if self.drowsiness.is_over(self.claimant.received()) {
             fencing::turn_off(&self.claimant.cursors().header);
         }

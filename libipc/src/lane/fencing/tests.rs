@@ -120,7 +120,7 @@ impl World {
         match (at, on) {
             (0, _) => then.word = world.fencing,
             (1, false) => {
-                if word & STATE == ON {
+                if word & STATE != OFF {
                     exchange(&mut world, count(word, OFF));
                 }
                 then = over;
@@ -221,25 +221,34 @@ fn the_word_goes_from_off_to_on_and_back_and_is_never_the_same_again() {
         assert!(!before.contains(&on) && !before.contains(&word()));
         before.extend([on, word()]);
     }
-    turn_on(&cursors, &Kernel(false));
+    assert!(!turn_on(&cursors, &Kernel(false)));
     assert!(!is_asked_for(&cursors), "without the barrier it is not turned on");
     // Somebody died before its barrier.
     cursors.fencing.store(next(word(), COMING), Relaxed);
     assert!(is_asked_for(&cursors) && !is_on(&cursors));
+    assert!(turn_on(&cursors, &Kernel(true)));
+    assert!(is_on(&cursors), "who makes the barrier may rely on it");
+    cursors.fencing.store(next(word(), COMING), Relaxed);
     turn_off(&cursors);
-    assert!(is_asked_for(&cursors), "who makes the barrier may rely on it");
-    turn_on(&cursors, &Kernel(true));
-    assert!(is_on(&cursors));
+    assert!(!is_asked_for(&cursors));
 }
 
 #[test]
 fn who_sleeps_for_nearly_every_message_wants_fences_and_who_receives_many_does_not() {
+    use Wish::{Fences, NoFences, Nothing};
+    let wishes = |drowsiness: &mut Drowsiness, received: [u64; 5]| {
+        received.map(|received| drowsiness.sleeps(received))
+    };
     let mut drowsiness = Drowsiness::default();
-    assert_eq!(
-        [1, 2, 3, 4].map(|received| drowsiness.sleeps(received)),
-        [false, false, false, true]
-    );
-    assert!(drowsiness.sleeps(5) && !drowsiness.is_over(5 + 255) && drowsiness.is_over(5 + 256));
-    assert!(!drowsiness.sleeps(100), "many since the last sleep");
-    assert_eq!([1, 2, 3, 4].map(|more| drowsiness.sleeps(100 + more)), [false, false, false, true]);
+    let often = [Nothing, Nothing, Nothing, Fences, Nothing];
+    assert_eq!(wishes(&mut drowsiness, [1, 2, 3, 4, 5]), often);
+    assert!(!drowsiness.is_over(5 + 255) && drowsiness.is_over(5 + 256));
+    let more = [205, 405, 605, 805, 1005];
+    assert_eq!(wishes(&mut drowsiness, more), [Nothing, Nothing, Nothing, NoFences, Nothing]);
+    assert_eq!(drowsiness.sleeps(1005 + 256), NoFences);
+    // Neither few nor many.
+    let between = [1311, 1361, 1411, 1461, 1511];
+    assert_eq!(wishes(&mut drowsiness, between), [Nothing; 5]);
+    drowsiness.give_up();
+    assert_eq!(wishes(&mut drowsiness, [1512, 1513, 1514, 1515, 1516]), [Nothing; 5]);
 }
