@@ -169,6 +169,7 @@ fn explore(slip: Slip) -> (bool, usize) {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of states, and no memory is shared")]
 fn whoever_turns_fences_on_and_off_no_wake_up_is_lost() {
     let (lost, states) = explore(Slip::None);
     assert!(!lost);
@@ -176,6 +177,7 @@ fn whoever_turns_fences_on_and_off_no_wake_up_is_lost() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of states, and no memory is shared")]
 fn each_step_that_is_left_out_loses_one() {
     let slips = [
         Slip::AskedTooEarly,
