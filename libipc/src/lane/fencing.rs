@@ -102,7 +102,7 @@ pub enum Wish {
 }
 
 impl Drowsiness {
-    /// With fewer messages than that between two sleeps fences cost less than the barrier: they some 6 ns, it 370.
+    /// With fewer messages than that between two sleeps fences cost less than the barrier: they some 9 ns, it 370.
     const FEW: u64 = 32;
     /// With more than that they cost more.
     const MANY: u64 = 64;
