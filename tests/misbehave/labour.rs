@@ -89,17 +89,14 @@ fn tell(to: &Path, id: u32, mut send: impl FnMut(u64) -> Done<u32>) -> Outcome {
 
 fn send_one(sender: &mut Sender, message: &[u8]) -> Done<()> {
     loop {
-        return match sender.send(message) {
+        match sender.send(message) {
             // Where nothing is buffered it is told at once that nobody could deal with it.
-            Ok(()) | Err(SendError::DeadLettered | SendError::Dropped) => Ok(Some(())),
-            Err(SendError::Closed) => Ok(None),
+            Ok(()) | Err(SendError::DeadLettered | SendError::Dropped) => return Ok(Some(())),
+            Err(SendError::Closed) => return Ok(None),
             // A backlog in as many lanes as there may be, some of the dead: it is told, and there is room later.
-            Err(SendError::Refused(Refusal::MailboxFull { .. })) => {
-                std::thread::sleep(AWHILE);
-                continue;
-            }
-            Err(error) => Err(said(error)),
-        };
+            Err(SendError::Refused(Refusal::MailboxFull { .. })) => std::thread::sleep(AWHILE),
+            Err(error) => return Err(said(error)),
+        }
     }
 }
 

@@ -168,10 +168,12 @@ impl Registry {
             hold(two, || "a link of two processes".into())?;
         }
         // Of a process of another pid namespace nobody knows whether it is the same: its sessions count.
-        let strangers = mailbox.senders().iter().filter(|(_, sender)| sender.identity.pid == 0);
-        let strangers: BTreeSet<_> = strangers.map(|(link, _)| link.0).collect();
-        let processes = strangers.len() + pids.iter().filter(|&&pid| pid != 0).count();
-        let pairs = !mailbox.inbox || processes == mailbox.senders().len();
+        let processes = mailbox.senders().iter().map(|(link, sender)| match sender.identity.pid {
+            0 => (0, Some(link.0)),
+            pid => (pid, None),
+        });
+        let processes: BTreeSet<_> = processes.collect();
+        let pairs = !mailbox.inbox || processes.len() == mailbox.senders().len();
         hold(pairs, || "one link a pair".into())
     }
 }
