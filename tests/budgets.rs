@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use libipc::MailboxOptions;
-use tests::{TestDaemon, release_program, wait_until};
+use tests::{TestDaemon, counted_program, wait_until};
 
 /// Messages that are counted.
 const COUNT: u64 = 10_000;
@@ -66,7 +66,7 @@ fn no_message_costs_more_instructions_than_its_budget_has() {
     sleeper.tell("receive");
     wait_until("it sleeps", || sleeper.sleeps());
     sleeper.stop(true);
-    let program = release_program("paths");
+    let program = counted_program("paths");
     let count = |path, mailbox| count(&daemon, &program, path, mailbox);
     let counted = BUDGETS.iter().map(|&(path, budget)| (path, count(path, None), budget));
     let mut counted: Vec<_> = counted.collect();

@@ -155,13 +155,15 @@ pub fn program(name: &str) -> PathBuf {
     FOLDER.get_or_init(build_programs).join(name)
 }
 
-/// One of the programs of these tests as a release would have it.
+/// One of the programs of these tests as a release would have it, but for its instructions: how many they are does not
+/// depend on how slowly they are counted.
 ///
 /// # Panics
 /// If it does not build.
 #[must_use]
-pub fn release_program(name: &str) -> PathBuf {
-    build(&target_and_profile().0, "release", &["--package", "tests", "--bin", name]).join(name)
+pub fn counted_program(name: &str) -> PathBuf {
+    let which = ["--package", "tests", "--features", "counted", "--bin", name];
+    build(&target_and_profile().0, "release", &which).join(name)
 }
 
 fn build_programs() -> PathBuf {
