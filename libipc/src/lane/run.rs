@@ -247,8 +247,8 @@ impl Run {
         if self.marked_end.since(at) > 0 { self.attempts } else { 0 }
     }
 
-    /// Hands out the next record, if it is what a record can be and its sender has not taken it back: it is in hand then. Every record that any receiver gets is handed out here, or in
-    /// [`Self::hand_out_unmarked`].
+    /// Hands out the next record, if it is what a record can be and its sender has not taken it back: it is in hand then.
+    /// Every record that any receiver gets is handed out here, or in [`Self::hand_out_unmarked`].
     pub(super) fn hand_out(
         &mut self,
         storage: &impl Storage,
