@@ -15,11 +15,11 @@ const COUNT: u64 = 10_000;
 const BUDGETS: [(&str, u64); 9] = [
     ("send-8", 87),
     ("send-64", 104),
-    ("receive-8", 140),
-    ("receive-64", 174),
-    ("receive-8-single", 140),
+    ("receive-8", 139),
+    ("receive-64", 172),
+    ("receive-8-single", 138),
     ("receive-8-competing", 343),
-    ("send-batch-8", 41),
+    ("send-batch-8", 39),
     ("receive-batch-8", 90),
     ("try-receive-nothing", 106),
 ];
