@@ -26,7 +26,7 @@ use crate::lane::repair::slot_is_idle;
 use crate::lane::run::{NotHandedOut, Pace, Reach, Run};
 use crate::regions::{Cursors, Roster};
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use crate::sync::{fence, overwrite};
+use crate::sync::{AtomicU64, fence, overwrite};
 use crate::sys::mapping::Shared;
 
 /// Times that a claim is tried again when others win.
@@ -233,6 +233,9 @@ impl<S: Storage> Claimant<S> {
     /// Copies out the record at the run's beginning, if it is what a record can be and its sender has not
     /// taken it back.
     fn copy_next(&mut self, into: &mut S::Payload) -> Result<(), NotHandedOut> {
+        if self.copy_beside(into) {
+            return Ok(());
+        }
         let Some(Some(lane)) = self.lanes.get(usize::from(self.run.lane)) else {
             return Err(NotHandedOut::Malformed);
         };
@@ -283,7 +286,33 @@ impl<S: Storage> Claimant<S> {
     /// offered. False says only that it did not: the thorough calls tell why.
     #[inline(always)]
     pub fn take_quickly(&mut self, into: &mut S::Payload) -> bool {
-        (!self.run.is_over() || self.claim_quickly()) && self.copy_unmarked(into)
+        if self.run.is_over() {
+            if !self.claim_quickly() {
+                return false;
+            }
+            if self.copy_beside(into) {
+                return true;
+            }
+        }
+        self.copy_unmarked(into)
+    }
+
+    /// Copies out the last record of the run, if it is the next, and stands beside the tail: it is in hand then.
+    #[inline]
+    fn copy_beside(&mut self, into: &mut S::Payload) -> bool {
+        let Some(Some(lane)) = self.lanes.get_mut(usize::from(self.run.lane)) else { return false };
+        let (at, granules) = (self.run.next_to_hand_out(), self.run.granules_ahead());
+        let beside = &lane.header.beside;
+        let whole = beside.find(at, granules).filter(|&found| {
+            let mut copied = false;
+            let copy = |words: &[AtomicU64]| copied = S::copy_words(words, found.word, into);
+            beside.read(found, copy) && copied
+        });
+        lane.beside = whole.is_some();
+        if let Some(found) = whole {
+            self.run.step_over_granules(found.word, granules);
+        }
+        whole.is_some()
     }
 
     /// Copies out the record at the run's beginning, if it is what a record can be and nothing is to be
@@ -343,8 +372,7 @@ impl<S: Storage> Claimant<S> {
         let word = self.cursors.claims[usize::from(index)].claim.load(Acquire);
         // PAIR(publish): Acquire here, Release in `ring::LaneWriter::publish`.
         let tail = Position::new(lane.header.tail.load(Acquire));
-        // Fetched with each look, and behind the look at the tail: what comes is read sooner.
-        lane.storage.expect_read(tail);
+        lane.expect_news(tail);
         lane.open && tail == lane.tail && Claim::from_word(word).position == tail
     }
 
@@ -458,7 +486,7 @@ impl<S: Storage> Claimant<S> {
             }
             let possible = available > 0 && available as u64 <= lane.storage.capacity();
             let record =
-                if possible { lane.record(claim.position, available as u64) } else { None };
+                if possible { lane.next_record(claim.position, available as u64) } else { None };
             let Some(record) = record else {
                 // Stale, or impossible: if nobody has moved the claim, it is what it seems.
                 fence(Acquire);

@@ -31,6 +31,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::lane::beside::Beside;
 use crate::lane::position::{Position, granules_of};
 use crate::sync::{AtomicU32, AtomicU64, Padding};
 
@@ -339,7 +340,9 @@ pub struct LaneHeader {
     constants_end: Padding<14>,
     /// Position behind the last published record.
     pub tail: AtomicU64,
-    tail_end: Padding<15>,
+    /// The last message, if it is short.
+    pub beside: Beside,
+    
     /// A [`Waiting`] word: whether the sender sleeps for room, and how far the claim must come.
     pub waiting: AtomicU64,
     /// The processor on which the sender last waited or woke somebody, plus one; 0 is unknown.
@@ -656,6 +659,8 @@ const _: () = {
     assert!(offset_of!(DoorstepHeader, bells) == 128);
     assert!(size_of::<LaneHeader>() == 512);
     assert!(offset_of!(LaneHeader, tail) == 128);
+    assert!(offset_of!(LaneHeader, beside) == 136);
+    assert!(size_of::<Beside>() == 120);
     assert!(offset_of!(LaneHeader, waiting) == 256);
     assert!(offset_of!(LaneHeader, cpu) == 264);
     assert!(offset_of!(LaneHeader, watched) == 272);

@@ -209,8 +209,32 @@ impl Storage for RingMemory {
     }
 
     #[inline]
+    fn copy_words(words: &[AtomicU64], word: RecordWord, into: &mut Payload) -> bool {
+        let len = word.payload_len();
+        if into.views {
+            return false;
+        }
+        assert!(words.len() == len.div_ceil(8), "the words of another message");
+        let target = into.room(len).cast::<u64>();
+        for (index, word) in words.iter().enumerate() {
+            // Relaxed: the caller orders them.
+            let bytes = word.load(Relaxed);
+            // SAFETY: `room` gives space for `len` bytes and a granule, so for each word of them, aligned or not.
+            unsafe { target.wrapping_add(index).write_unaligned(bytes) };
+        }
+        (into.len, into.behind) = (len, 0);
+        into.part(word);
+        true
+    }
+
+    #[inline]
     fn expect_read(&self, at: Position) {
         prefetch::<false>(self.granule(at).as_ptr());
+    }
+
+    #[inline]
+    fn expect_word(word: &AtomicU64) {
+        prefetch::<false>(word.as_ptr().cast());
     }
 
     #[inline]
@@ -233,6 +257,14 @@ impl LaneWriter<RingMemory> {
         let offset = self.payload_offset();
         let (memory, at) = self.next_record();
         memory.reserved(at, offset, len)
+    }
+
+    /// Publishes what was written there, all of it.
+    pub fn publish_written(&mut self, kind: u8, len: usize) {
+        let offset = self.payload_offset();
+        self.show_beside(kind, len, |memory, at| memory.reserved(at, offset, len));
+        self.append_written(kind, len);
+        self.publish_appended();
     }
 }
 

@@ -21,6 +21,7 @@
 //! - `memory` records in mapped memory
 //! - `models` every interleaving of small cases, under loom; the same on threads elsewhere
 
+pub mod beside;
 pub mod claim;
 pub mod fate;
 pub mod fencing;

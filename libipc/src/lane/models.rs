@@ -7,6 +7,7 @@
 
 mod arrival;
 mod batch;
+mod beside;
 mod choice;
 mod growth;
 mod letters;
@@ -146,6 +147,13 @@ impl Storage for Model {
 
     fn copy_out(&self, at: Position, _word: RecordWord, into: &mut u64) {
         *into = get_cell(&self.cells.payloads[self.index(at.advance(1))]);
+    }
+
+    fn copy_words(words: &[AtomicU64], _word: RecordWord, into: &mut u64) -> bool {
+        // Each word has the message in each of its bytes: with another beside it, it is none.
+        let [first, second] = [&words[0], &words[1]].map(|word| word.load(Relaxed));
+        *into = if first == second { first & 0xff } else { u64::MAX };
+        true
     }
 
     fn prepare(&self, _at: Position, _granules: u64) -> io::Result<()> {

@@ -28,6 +28,8 @@ pub struct LaneReader<S> {
     pub(super) standing: Standing,
     /// Where it stands in the order of turns.
     pub(super) place: usize,
+    /// The last message that came alone was found beside the tail.
+    pub(super) beside: bool,
 }
 
 impl<S: Storage> LaneReader<S> {
@@ -44,6 +46,7 @@ impl<S: Storage> LaneReader<S> {
             open: true,
             standing,
             place: 0,
+            beside: false,
         }
     }
 
@@ -87,6 +90,24 @@ impl<S: Storage> LaneReader<S> {
     pub fn record(&self, at: Position, available: u64) -> Option<RecordWord> {
         let word = self.storage.word(at);
         (word.granules() <= available).then_some(word)
+    }
+
+    /// The same of the next record that is to be claimed, without a look at it if it stands beside the tail.
+    #[inline]
+    pub(super) fn next_record(&self, at: Position, available: u64) -> Option<RecordWord> {
+        let found = self.header.beside.find(at, available);
+        found.map(|found| found.word).or_else(|| self.record(at, available))
+    }
+
+    /// What comes is fetched, if it is to be where the last came from: with each look, and behind the look at the tail, it
+    /// is read sooner.
+    #[inline]
+    pub(super) fn expect_news(&self, tail: Position) {
+        if self.beside {
+            S::expect_word(self.header.beside.second_line());
+        } else {
+            self.storage.expect_read(tail);
+        }
     }
 
     /// Whether the sender of a record at `at` has it back.

@@ -1,6 +1,7 @@
 //! Records: what stands in front of a payload, and where they lie.
 
 use crate::lane::position::{Position, RECORD_HEADER_BYTES, record_granules};
+use crate::sync::AtomicU64;
 
 /// Bytes of the number behind a call or a reply.
 pub const CALL_NUMBER_BYTES: usize = 8;
@@ -207,6 +208,10 @@ pub trait Storage {
         self.copy_out(at, word, into);
     }
 
+    /// Copies the payload of a record whose words were found elsewhere, the last padded. False where payloads are only seen in
+    /// their place.
+    fn copy_words(words: &[AtomicU64], word: RecordWord, into: &mut Self::Payload) -> bool;
+
     /// Has memory allocated for `granules` from `at` on, so that writing there cannot fail.
     ///
     /// # Errors
@@ -216,6 +221,10 @@ pub trait Storage {
     /// The record at a position will be read soon.
     #[inline]
     fn expect_read(&self, _at: Position) {}
+
+    /// The line of a word will be read soon.
+    #[inline]
+    fn expect_word(_word: &AtomicU64) {}
 
     /// A record will be written at a position soon.
     #[inline]

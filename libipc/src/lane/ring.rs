@@ -269,8 +269,10 @@ impl<S: Storage> LaneWriter<S> {
     #[inline(always)]
     pub fn publish_plainly(&mut self, payload: &[u8]) -> bool {
         debug_assert!(self.plain, "what is not plain is published with all that belongs to it");
+        let at = self.tail;
         let appended = self.append_plainly(payload);
         if appended {
+            self.header.beside.write(at, RecordWord::message(payload.len()), payload);
             // Relaxed: a counter for people.
             self.header.sent.store(self.sent, Relaxed);
             self.store_tail();
@@ -318,7 +320,11 @@ impl<S: Storage> LaneWriter<S> {
     /// Writes a message and publishes it. There must be room ([`Self::has_room`]).
     #[inline]
     pub fn publish(&mut self, payload: &[u8]) {
+        let at = self.tail;
         self.append(payload);
+        if self.clock.is_none() {
+            self.header.beside.write(at, RecordWord::message(payload.len()), payload);
+        }
         self.publish_appended();
     }
 
@@ -350,6 +356,19 @@ impl<S: Storage> LaneWriter<S> {
         let header = RecordHeader { kind, ..self.header_of(len) };
         self.storage.write_header(self.tail, header);
         self.step_over(header.word());
+    }
+
+    /// Shows beside the tail too what was written in place and is about to be published, of this kind and so many bytes.
+    pub(super) fn show_beside(
+        &mut self,
+        kind: u8,
+        len: usize,
+        written: impl FnOnce(&mut S, Position) -> &mut [u8],
+    ) {
+        let Record { at, word } = self.record_to_come(kind, len);
+        if !word.is_stamped() {
+            self.header.beside.write(at, word, written(&mut self.storage, at));
+        }
     }
 
     #[inline]

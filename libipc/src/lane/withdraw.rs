@@ -29,7 +29,9 @@
 //!
 //! A withdrawn record keeps its room until a receiver comes past it and skips it.
 
-use crate::lane::layout::{Claim, GroupEntry, Hold, RosterHeader, SlotCell, Verdict, VerdictState};
+use crate::lane::layout::{
+    Claim, GroupEntry, Hold, LaneHeader, RosterHeader, SlotCell, Verdict, VerdictState,
+};
 use crate::lane::park::{Park, heavy_barrier};
 use crate::lane::position::Position;
 use crate::lane::record::{Marks, RecordHeader, RecordWord};
@@ -79,6 +81,7 @@ pub enum Withdrawal {
 /// written anew meanwhile.
 pub fn withdraw(
     roster: &RosterHeader,
+    lane: &LaneHeader,
     records: &impl Marks,
     verdict: &AtomicU64,
     record: Record,
@@ -101,6 +104,7 @@ pub fn withdraw(
     }
     // PAIR(mark): Release, behind the verdict.
     mark(RecordHeader::WITHDRAWING);
+    lane.beside.forget(record.at, record.word);
     // PAIR(withdraw): between the mark and the look at the claims.
     let refused = !heavy_barrier(roster, park);
     let aim = if refused || claimed() { VerdictState::Cancelled } else { VerdictState::Withdrawn };

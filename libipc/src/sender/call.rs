@@ -261,8 +261,7 @@ impl Sender {
         let (front, back) = self.lane.writer.reserved(len).split_at_mut(message.len());
         front.copy_from_slice(message);
         back.copy_from_slice(&number.to_le_bytes());
-        self.lane.writer.append_written(kind, len);
-        self.lane.writer.publish_appended();
+        self.lane.writer.publish_written(kind, len);
         self.announce();
         record
     }

@@ -25,7 +25,9 @@ impl Mailbox {
     fn withdraw(&self, record: Record) -> bool {
         let roster = &self.roster.header;
         let claimed = || self.claimed(record);
-        let end = withdraw(roster, &self.model, &self.verdict, record, &self.park, claimed);
+        let end = withdraw(
+            roster, &self.lane, &self.model, &self.verdict, record, &self.park, claimed,
+        );
         assert_ne!(end, Withdrawal::Refused);
         end == Withdrawal::Withdrawn
     }
@@ -124,7 +126,9 @@ fn loom_a_message_is_withdrawn_from_every_group_or_from_none() {
         let threads = groups.map(|group| thread::spawn(move || receive_all(&group, 0, false)));
         let claimed = || mailbox.claimed(record) || other.claimed(record);
         let (roster, park) = (&mailbox.roster.header, &mailbox.park);
-        let end = withdraw(roster, &mailbox.model, &mailbox.verdict, record, park, claimed);
+        let end = withdraw(
+            roster, &mailbox.lane, &mailbox.model, &mailbox.verdict, record, park, claimed,
+        );
         for (thread, group) in threads.into_iter().zip([&mailbox, &other]) {
             let mut got = thread.join().unwrap();
             got.extend(receive_all(group, 0, false));

@@ -1,0 +1,130 @@
+//! A short message once more, beside the tail: a receiver that looks for the tail has the message with it, and fetches no
+//! line of the record's own.
+//!
+//! It is the last message published, or of no use: the sender writes the next over it while it may be read. So it bears its
+//! position, and that is read once more behind the bytes:
+//!
+//! ```text
+//! sender                          receiver
+//!   the record, in its place        tail (Acquire)
+//!   of = its position               of: that of the next record? else it reads the record in its place
+//!   fence (Release)                 claim it
+//!   the bytes                       the bytes
+//!   tail (Release)                  fence (Acquire)
+//!                                   of: the same still? else as above
+//! ```
+//!
+//! PAIR(beside) names the fences: whoever has read a byte of a later message reads a later position behind it. That the bytes
+//! are not those of an earlier one is the tail's doing. What its sender wants back is forgotten here before the barrier of
+//! PAIR(withdraw): so whoever claims it later looks at the record, and at its mark.
+
+use crate::lane::position::{Position, record_granules};
+use crate::lane::record::{RecordHeader, RecordWord};
+use crate::sync::Ordering::{Acquire, Relaxed, Release};
+use crate::sync::{AtomicU64, fence};
+
+/// Words of the longest message: with the tail and the position they make two cache lines.
+const WORDS: usize = if cfg!(loom) { 2 } else { 14 };
+/// The first word in the second line.
+const SECOND_LINE: usize = if cfg!(loom) { 1 } else { 6 };
+/// Bytes of the longest message.
+const BYTES_MAX: usize = 8 * WORDS;
+/// Granules of its record.
+const GRANULES_MAX: u64 = record_granules(BYTES_MAX);
+
+/// The place beside the tail. Written by the lane's sender.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Beside {
+    /// Position of the record (48 bits) | kind (8 bits) | bytes of its payload + 1 (8 bits); 0 is none.
+    of: AtomicU64,
+    /// The payload, its last word padded.
+    words: [AtomicU64; WORDS],
+}
+
+/// A message that stands beside the tail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    of: u64,
+    /// The first word of its record, if nobody has marked it.
+    pub(super) word: RecordWord,
+}
+
+impl Beside {
+    /// Writes a message without a stamp that is about to be published: nothing, if it is too long.
+    #[inline(always)]
+    pub(super) fn write(&self, at: Position, word: RecordWord, payload: &[u8]) {
+        if payload.len() > BYTES_MAX {
+            return;
+        }
+        // Relaxed: the fence keeps it in front of the bytes.
+        self.of.store(of(at, word), Relaxed);
+        // PAIR(beside): Release here, Acquire in `read`.
+        fence(Release);
+        let (whole, rest) = payload.as_chunks::<8>();
+        for (word, bytes) in self.words.iter().zip(whole) {
+            // Relaxed: published by the tail.
+            word.store(u64::from_le_bytes(*bytes), Relaxed);
+        }
+        if !rest.is_empty()
+            && let Some(word) = self.words.get(whole.len())
+        {
+            // Relaxed: as above.
+            word.store(padded(payload, rest), Relaxed);
+        }
+    }
+
+    /// Before a barrier: the record is not to be found here from now on.
+    pub(super) fn forget(&self, at: Position, word: RecordWord) {
+        // Relaxed: the barrier orders it. If it fails the sender has written a later one.
+        let _ = self.of.compare_exchange(of(at, word), 0, Relaxed, Relaxed);
+    }
+
+    /// The next record that is to be claimed, or was just claimed, if it is the last one published and stands here.
+    /// `granules` is how far it is from there to the tail that was seen, or to the claim's end.
+    #[inline]
+    pub(super) fn find(&self, at: Position, granules: u64) -> Option<Found> {
+        if granules > GRANULES_MAX {
+            return None;
+        }
+        // Relaxed: not older than the tail, which was acquired; whether it is younger it says itself. PAIR(withdraw): behind
+        // the claim and its barrier where the bytes are read.
+        let of = self.of.load(Relaxed);
+        let len = (of as u8).checked_sub(1)?;
+        let header =
+            RecordHeader { len: len.into(), kind: (of >> 8) as u8, ..RecordHeader::default() };
+        let found = Found { of, word: header.word() };
+        let here = of >> 16 == at.get() && usize::from(len) <= BYTES_MAX;
+        (here && found.word.granules() == granules).then_some(found)
+    }
+
+    /// Has the words of a message copied that was found; false if they may be those of a later one.
+    #[inline]
+    pub(super) fn read(&self, found: Found, copy: impl FnOnce(&[AtomicU64])) -> bool {
+        copy(&self.words[..found.word.payload_len().div_ceil(8)]);
+        // PAIR(beside): Acquire here, Release in `write`.
+        fence(Acquire);
+        // Relaxed: behind the fence.
+        self.of.load(Relaxed) == found.of
+    }
+
+    /// What does not stand in the tail's own line.
+    #[inline]
+    pub(super) fn second_line(&self) -> &AtomicU64 {
+        &self.words[SECOND_LINE]
+    }
+}
+
+#[inline(always)]
+fn of(at: Position, word: RecordWord) -> u64 {
+    at.get() << 16 | u64::from(word.kind()) << 8 | (word.payload_len() as u64 + 1)
+}
+
+/// The last bytes of a payload, less than eight, as a word.
+#[inline(always)]
+fn padded(payload: &[u8], rest: &[u8]) -> u64 {
+    match payload.last_chunk::<8>() {
+        Some(last) => u64::from_le_bytes(*last) >> (64 - 8 * rest.len()),
+        None => rest.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte)),
+    }
+}
