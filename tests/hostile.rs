@@ -250,6 +250,44 @@ fn a_scribbled_lane_is_corrupt_by_name_once_and_the_other_lanes_go_on() {
     assert_eq!((status.usage.lanes, status.usage.bytes, status.resident_bytes), (0, 0, 0));
 }
 
+/// What stands beside the tail is a copy that the sender makes: one that lies there sends what it says, or nothing.
+#[test]
+fn what_a_sender_alleges_beside_its_tail_is_a_short_message_or_a_corrupt_lane() {
+    // The kind and the bytes of a payload, and one: with what is received.
+    let allegations =
+        [(0x0001, Some(0)), (0x0009, Some(8)), (0x0071, Some(112)), (0x0109, Some(0))];
+    let impossible = [(0x0000, None), (0x0072, None), (0x00ff, None), (0xffff, None)];
+    let daemon = TestDaemon::start(&[]);
+    for receivers in [1, 8] {
+        for (of, expected) in allegations.into_iter().chain(impossible) {
+            let client = daemon.client_with("orders", &small().receivers_max(receivers));
+            let mut receiver = client.receiver("orders").unwrap();
+            let mut honest = client.sender("orders").unwrap();
+            let mut hostile = daemon.child();
+            hostile.done(&format!("scribble orders beside {of}"));
+            honest.send(b"fine").unwrap();
+            let (mut others, mut corrupt, mut fine) = (Vec::new(), 0, 0);
+            for _ in 0..8 {
+                match receiver.receive_deadline(Instant::now() + Duration::from_millis(5)) {
+                    Ok(delivery) => match delivery.into_bytes() {
+                        bytes if bytes == b"fine" => fine += 1,
+                        bytes => others.push(bytes),
+                    },
+                    Err(ReceiveError::Corrupt(_)) => corrupt += 1,
+                    Err(ReceiveError::TimedOut) => {}
+                    Err(error) => panic!("{of:#x}: {error:?}"),
+                }
+            }
+            assert_eq!(fine, 1, "{of:#x}: the honest lane goes on");
+            let expected: Vec<Vec<u8>> = expected.map(|len| vec![0; len]).into_iter().collect();
+            assert_eq!(others, expected, "{of:#x}");
+            assert_eq!(corrupt, usize::from(expected.is_empty()), "{of:#x}");
+            drop(hostile);
+            client.delete("orders").unwrap();
+        }
+    }
+}
+
 #[test]
 fn a_doorstep_full_of_nonsense_stops_nobody_of_another_handle() {
     let daemon = TestDaemon::start(&[]);

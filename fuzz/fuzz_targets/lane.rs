@@ -18,13 +18,14 @@ mod words;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::mem::offset_of;
 use std::rc::Rc;
 use std::time::Instant;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use libipc::lane::hints;
-use libipc::lane::layout::Claim;
+use libipc::lane::layout::{Claim, LaneHeader, lane_data_offset};
 use libipc::lane::memory::{RecordMarks, RingMemory};
 use libipc::lane::park::{self, Park, Rung, Woke};
 use libipc::lane::position::Position;
@@ -38,13 +39,15 @@ use libipc::sync::Ordering::Relaxed;
 use libipc::sync::hostile::before_each_read;
 
 use book::Book;
-use regions::{CAPACITY, GROUPS, HONEST_LANES, LANES, Place, RECEIVERS, Regions};
+use regions::{CAPACITY, CAPACITY_BYTES, GROUPS, HONEST_LANES, LANES, Place, RECEIVERS, Regions};
 use taker::{Do, Taker};
 use words::Word;
 
 /// Receivers that the code under test plays; the slots beyond are a stranger's.
 const TAKERS: u16 = 2;
 const STEPS_MAX: usize = 150;
+/// The first word of a lane's data.
+const LANE_DATA_WORD: u16 = lane_data_offset(CAPACITY_BYTES) as u16 / 8;
 /// Records that a sender remembers.
 const RECORDS_MAX: usize = 64;
 
@@ -79,6 +82,12 @@ enum Step {
     SpoilRecord {
         lane: u8,
         word: Word,
+    },
+    /// What stands beside a lane's tail, said to be what lies at the lane's claim.
+    SpoilBeside {
+        lane: u8,
+        kind: u8,
+        len: u8,
     },
     Publish {
         lane: u8,
@@ -255,7 +264,16 @@ impl World {
                 let value = value.to_word(self.first);
                 self.regions.scribble(region, word, value, self.input.senders_only);
             }
-            Step::SpoilRecord { lane, word } => self.spoil(u16::from(lane) % LANES, word),
+            Step::SpoilRecord { lane, word } => {
+                let (lane, first_record) = (u16::from(lane) % LANES, LANE_DATA_WORD);
+                let at = self.claim_position(lane).get() & (CAPACITY - 1);
+                self.spoil(lane, first_record + 2 * at as u16, word.to_word(self.first));
+            }
+            Step::SpoilBeside { lane, kind, len } => {
+                let (lane, of) = (u16::from(lane) % LANES, offset_of!(LaneHeader, beside) / 8);
+                let position = self.claim_position(lane).get();
+                self.spoil(lane, of as u16, position << 16 | u64::from(kind) << 8 | u64::from(len));
+            }
             Step::Publish { lane, len } => self.publish(u16::from(lane) % LANES, len.into()),
             Step::Withdraw { lane, back } => self.withdraw(u16::from(lane) % LANES, back.into()),
             Step::Ask { lane, back } => {
@@ -286,18 +304,19 @@ impl World {
         &self.takers[usize::from(who) % self.takers.len()]
     }
 
-    /// A hostile sender changes what receivers are about to take.
-    fn spoil(&self, lane: u16, word: Word) {
+    fn claim_position(&self, lane: u16) -> Position {
+        let claim = self.regions.seen.cursors[0].claims[usize::from(lane)].claim.load(Relaxed);
+        Claim::from_word(claim).position
+    }
+
+    /// A hostile sender changes a word of its lane, of what receivers are about to take.
+    fn spoil(&self, lane: u16, word: u16, value: u64) {
         if self.is_honest(lane) {
             return;
         }
-        let claim = self.regions.seen.cursors[0].claims[usize::from(lane)].claim.load(Relaxed);
-        let at = Claim::from_word(claim).position.get() & (CAPACITY - 1);
         // The files come first the cursors, then the doorsteps, then the lanes; for senders the lanes alone.
         let region = if self.input.senders_only { lane - HONEST_LANES } else { 4 + lane };
-        let word_index = 512 + 2 * at as u16;
-        let value = word.to_word(self.first);
-        self.regions.scribble(region as u8, word_index, value, self.input.senders_only);
+        self.regions.scribble(region as u8, word, value, self.input.senders_only);
     }
 
     fn publish(&self, lane: u16, len: usize) {
@@ -358,8 +377,8 @@ impl World {
         let (seen, groups) = (&self.regions.seen, if self.input.two_groups { 2 } else { 1 });
         let verdict = &self.regions.doorstep_of(lane).verdicts[usize::from(lane)];
         let claimed = || withdraw::is_claimed(seen.cursors.iter().take(groups), lane, record.at);
-        let roster = &seen.roster.header;
-        let end = withdraw::withdraw(roster, &giver.marks, verdict, record, &Nobody, claimed);
+        let (roster, header) = (&seen.roster.header, giver.writer.header());
+        let end = withdraw::withdraw(roster, header, &giver.marks, verdict, record, &Nobody, claimed);
         if end == Withdrawal::Withdrawn && self.is_honest(lane) {
             self.book.borrow_mut().withdrawn((lane, number));
         }

@@ -13,7 +13,7 @@ use libipc::lane::layout::{
     ClaimCell, CursorsHeader, DoorstepHeader, LaneHeader, SlotCell, cursors_map, doorstep_map,
     lane_data_offset, lane_file_bytes,
 };
-use libipc::lane::position::GRANULE_BYTES;
+use libipc::lane::position::{GRANULE_BYTES, record_granules};
 use libipc::protocol::OpenedRole;
 use tests::RawClient;
 
@@ -37,6 +37,17 @@ pub(crate) fn scribble(socket: &Path, rest: &str) -> Result<Kept, String> {
         let index = (first % granules) as usize * GRANULE_BYTES;
         put(lane_file, lane_data_offset(capacity) as usize + index, len.into())
     };
+    // What is said of a message beside the tail, and a tail as if it were so, where the record itself cannot be.
+    let beside = |of: u16| {
+        record(u32::MAX)?;
+        put(lane_file, offset_of!(LaneHeader, beside), first << 16 | u64::from(of))?;
+        tail(first + record_granules(usize::from(of as u8).saturating_sub(1)))
+    };
+    if let Some(of) = what.strip_prefix("beside ") {
+        let of = of.parse().map_err(|_| format!("usage: no number: {of}"))?;
+        beside(of).map_err(said)?;
+        return Ok((client, files));
+    }
     match what {
         "tail_too_far" => tail(first.wrapping_add(granules + 1)),
         "tail_far_too_far" => tail(u64::MAX),

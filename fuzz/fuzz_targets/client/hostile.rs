@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use arbitrary::Arbitrary;
+use libipc::lane::beside::Beside;
 use libipc::lane::layout::{
     ClaimCell, CursorsHeader, DoorstepHeader, LANE_HEADER_BYTES, LAYOUT_VERSION, LaneHeader,
     Limits, SlotCell, cursors_map, doorstep_map, lane_data_offset,
@@ -25,8 +26,8 @@ use crate::words::Word;
 pub enum Act {
     /// Writes a word.
     Scribble { member: u8, place: Place, value: Word },
-    /// Publishes what looks like a message, of any kind.
-    Publish { member: u8, len: u8, kind: u8, flags: u8 },
+    /// Publishes what looks like a message, of any kind; beside the tail stands one of so many bytes, less one.
+    Publish { member: u8, len: u8, kind: u8, flags: u8, beside: u8 },
     /// Closes its link and opens the mailbox again.
     Reopen { member: u8 },
 }
@@ -36,6 +37,7 @@ pub enum Act {
 pub enum Place {
     /// Of its lane.
     Tail,
+    Beside(u8),
     Waiting,
     Watched,
     Sent,
@@ -123,7 +125,9 @@ impl Hostile {
             Act::Scribble { place, value, .. } => {
                 member.write(place, value.to_word(first), first);
             }
-            Act::Publish { len, kind, flags, .. } => member.publish(len, kind, flags),
+            Act::Publish { len, kind, flags, beside, .. } => {
+                member.publish(len, kind, flags, beside);
+            }
             Act::Reopen { .. } => {
                 if let Some((opened, _)) = member.opened.take() {
                     let _ = member.ask(&Request::CloseLink { link: opened.link });
@@ -182,7 +186,7 @@ impl Member {
     }
 
     /// Writes a record behind the last, as an honest sender would, and then says that it is there.
-    fn publish(&mut self, len: u8, kind: u8, flags: u8) {
+    fn publish(&mut self, len: u8, kind: u8, flags: u8, beside: u8) {
         let Some((opened, fds)) = &self.opened else { return };
         let OpenedRole::Send { lane } = &opened.role else { return };
         let header = RecordHeader {
@@ -195,6 +199,8 @@ impl Member {
         let word = header.word().get();
         let at = data_offset(lane, self.tail);
         let _ = pwrite(fd, &word.to_ne_bytes(), at as i64);
+        let of = self.tail.get() << 16 | u64::from(kind) << 8 | u64::from(beside);
+        let _ = pwrite(fd, &of.to_ne_bytes(), offset_of!(LaneHeader, beside) as i64);
         self.tail = self.tail.advance(record_granules(len.into()));
         let tail = offset_of!(LaneHeader, tail);
         let _ = pwrite(fd, &self.tail.get().to_ne_bytes(), tail as i64);
@@ -220,6 +226,10 @@ fn in_sender(
     };
     let offset = match place {
         Place::Tail => offset_of!(LaneHeader, tail),
+        Place::Beside(word) => {
+            let words = size_of::<Beside>() / 8;
+            offset_of!(LaneHeader, beside) + usize::from(word) % words * 8
+        }
         Place::Waiting => offset_of!(LaneHeader, waiting),
         Place::Watched => offset_of!(LaneHeader, watched),
         Place::Sent => offset_of!(LaneHeader, sent),

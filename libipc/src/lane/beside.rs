@@ -128,3 +128,64 @@ fn padded(payload: &[u8], rest: &[u8]) -> u64 {
         None => rest.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte)),
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn bytes_of(beside: &Beside, found: Found) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let whole = beside.read(found, |words| {
+            bytes.extend(words.iter().flat_map(|word| word.load(Relaxed).to_le_bytes()));
+        });
+        bytes.truncate(found.word.payload_len());
+        whole.then_some(bytes)
+    }
+
+    #[test]
+    fn a_message_of_any_length_is_found_whole_or_not_at_all() {
+        let beside = Beside::default();
+        for len in 0..=BYTES_MAX + 1 {
+            // Before and behind the wrap.
+            let at = Position::new(len as u64).back(50);
+            let payload: Vec<u8> = (0..len).map(|i| i as u8 ^ 0xa5).collect();
+            let word = RecordHeader { len: len as u32, kind: 2, ..RecordHeader::default() }.word();
+            beside.write(at, word, &payload);
+            let found = beside.find(at, word.granules());
+            if len > BYTES_MAX {
+                assert_eq!(found, None, "{len} bytes");
+                continue;
+            }
+            let found = found.expect("it stands there");
+            assert_eq!(found.word, word);
+            assert_eq!(bytes_of(&beside, found), Some(payload));
+            assert_eq!(beside.find(at, word.granules() + 1), None, "not the last one");
+            assert_eq!(beside.find(at.back(1), word.granules()), None, "another position");
+        }
+    }
+
+    #[test]
+    fn nothing_is_found_where_nothing_was_written_or_it_was_forgotten() {
+        let beside = Beside::default();
+        let (first, second) = (Position::new(0), Position::new(1));
+        let word = RecordWord::message(0);
+        assert_eq!(beside.find(first, 1), None);
+        beside.write(first, word, b"");
+        let found = beside.find(first, 1).expect("it stands there");
+        beside.forget(second, word);
+        assert_eq!(beside.find(first, 1), Some(found), "another was forgotten");
+        beside.forget(first, word);
+        assert_eq!(beside.find(first, 1), None);
+        assert_eq!(bytes_of(&beside, found), None, "forgotten while it was read");
+    }
+
+    #[test]
+    fn what_is_written_over_while_it_is_read_does_not_count() {
+        let beside = Beside::default();
+        let (first, second) = (Position::new(7), Position::new(8));
+        let word = RecordWord::message(8);
+        beside.write(first, word, &[1; 8]);
+        let found = beside.find(first, 1).expect("it stands there");
+        assert!(!beside.read(found, |_| beside.write(second, word, &[2; 8])));
+    }
+}

@@ -233,7 +233,7 @@ impl<S: Storage> Claimant<S> {
     /// Copies out the record at the run's beginning, if it is what a record can be and its sender has not
     /// taken it back.
     fn copy_next(&mut self, into: &mut S::Payload) -> Result<(), NotHandedOut> {
-        if self.copy_beside(into) {
+        if self.run.beside && self.copy_beside(into) {
             return Ok(());
         }
         let Some(Some(lane)) = self.lanes.get(usize::from(self.run.lane)) else {
@@ -290,17 +290,19 @@ impl<S: Storage> Claimant<S> {
             if !self.claim_quickly() {
                 return false;
             }
-            if self.copy_beside(into) {
+            if self.run.beside && self.copy_beside(into) {
                 return true;
             }
         }
         self.copy_unmarked(into)
     }
 
-    /// Copies out the last record of the run, if it is the next, and stands beside the tail: it is in hand then.
+    /// Copies out the only record of a run from beside the tail, where it was found, if it stands there still: it is in hand
+    /// then.
     #[inline]
     fn copy_beside(&mut self, into: &mut S::Payload) -> bool {
         let Some(Some(lane)) = self.lanes.get_mut(usize::from(self.run.lane)) else { return false };
+        self.run.beside = false;
         let (at, granules) = (self.run.next_to_hand_out(), self.run.granules_ahead());
         let beside = &lane.header.beside;
         let whole = beside.find(at, granules).filter(|&found| {
@@ -475,18 +477,16 @@ impl<S: Storage> Claimant<S> {
             if !wanted(claim.position) {
                 return Ok(false);
             }
-            let mut available = lane.tail.since(claim.position);
-            if available <= 0 {
-                // PAIR(publish): Acquire here, Release in `ring::LaneWriter::publish`.
-                lane.tail = Position::new(lane.header.tail.load(Acquire));
-                available = lane.tail.since(claim.position);
-                if available == 0 {
-                    return Ok(false);
-                }
+            let (available, beside) = lane.look_behind(claim.position);
+            if available == 0 {
+                return Ok(false);
             }
             let possible = available > 0 && available as u64 <= lane.storage.capacity();
-            let record =
-                if possible { lane.next_record(claim.position, available as u64) } else { None };
+            let record = match beside {
+                Some(found) => Some(found.word),
+                None if possible => lane.record(claim.position, available as u64),
+                None => None,
+            };
             let Some(record) = record else {
                 // Stale, or impossible: if nobody has moved the claim, it is what it seems.
                 fence(Acquire);
@@ -529,6 +529,7 @@ impl<S: Storage> Claimant<S> {
                 park::light_barrier(&self.roster.header);
                 self.turn_records = self.turn_records.saturating_add(records);
                 self.run = Run::new(index, claim.position, end);
+                self.run.beside = beside.is_some();
                 return Ok(true);
             }
             // Somebody else has it.

@@ -301,7 +301,8 @@ impl Mailbox {
         claimant
     }
 
-    /// Sends, sleeping for room as a sender does.
+    /// Sends, sleeping for room as a sender does. The message does not stand beside the tail: what is read where it lies is
+    /// what these models are about, but for those of `beside`.
     fn send(&self, (writer, rung): &mut Writer, message: u8) {
         let granules = record_granules(MESSAGE_BYTES);
         while !writer.has_room(granules) {
@@ -316,7 +317,8 @@ impl Mailbox {
             let (roster, freed) = (&self.roster.header, &self.freed);
             park::sleep_for_room(roster, &header, freed, wanted, (None, None), &self.park, look);
         }
-        writer.publish(&[message; MESSAGE_BYTES]);
+        writer.append(&[message; MESSAGE_BYTES]);
+        writer.publish_appended();
         let (roster, cursors) = (&self.roster.header, &self.cursors.header);
         park::announce(roster, cursors, 1, rung, &self.bell, &self.park);
     }

@@ -1,5 +1,6 @@
 //! One lane from a receiver's side: what is published, and what stands there.
 
+use crate::lane::beside::Found;
 use crate::lane::layout::LaneHeader;
 use crate::lane::order::Standing;
 use crate::lane::position::Position;
@@ -92,11 +93,23 @@ impl<S: Storage> LaneReader<S> {
         (word.granules() <= available).then_some(word)
     }
 
-    /// The same of the next record that is to be claimed, without a look at it if it stands beside the tail.
+    /// Granules that are published behind a claim, as far as is known, and the record there, where it was found beside the
+    /// tail: only when that is read anew, for its line is the sender's to write.
     #[inline]
-    pub(super) fn next_record(&self, at: Position, available: u64) -> Option<RecordWord> {
-        let found = self.header.beside.find(at, available);
-        found.map(|found| found.word).or_else(|| self.record(at, available))
+    pub(super) fn look_behind(&mut self, claim: Position) -> (i64, Option<Found>) {
+        let known = self.tail.since(claim);
+        if known > 0 {
+            return (known, None);
+        }
+        // PAIR(publish): Acquire here, Release in `ring::LaneWriter::publish`.
+        self.tail = Position::new(self.header.tail.load(Acquire));
+        let available = self.tail.since(claim);
+        if available == 0 {
+            return (0, None);
+        }
+        let found = self.header.beside.find(claim, available as u64);
+        self.beside &= found.is_some();
+        (available, found)
     }
 
     /// What comes is fetched, if it is to be where the last came from: with each look, and behind the look at the tail, it

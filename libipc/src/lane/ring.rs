@@ -415,7 +415,7 @@ impl<S: Storage> LaneWriter<S> {
 
     #[inline]
     fn store_tail(&self) {
-        // PAIR(publish): Release here, Acquire in `claim::Claimant::claim_from`; makes the record's
+        // PAIR(publish): Release here, Acquire in `reader::LaneReader::look_behind`; makes the record's
         // bytes visible to whoever sees the tail.
         self.header.tail.store(self.tail.get(), Release);
     }

@@ -150,6 +150,8 @@ pub(super) struct Run {
     /// Granules that are not handed out.
     ahead: u64,
     pub(super) lane: u16,
+    /// It is one record, was found beside the tail, and has not been looked for there again.
+    pub(super) beside: bool,
     /// The word of a hold on that lane, without a position.
     hold: u64,
     /// How often the records before `marked_end` have been handed out before; the others never were.
@@ -175,7 +177,8 @@ impl Run {
         let held = end.since(next) as u64;
         let hold = Hold { confirmed: true, lane, position: Position::new(0) }.to_word();
         let word = RecordWord::default();
-        Self { end, held, ahead: held, lane, hold, attempts: 0, marked_end: next, word }
+        let beside = false;
+        Self { end, held, ahead: held, lane, beside, hold, attempts: 0, marked_end: next, word }
     }
 
     /// Records that others had before.

@@ -117,9 +117,8 @@ impl SentLane {
             return Withdrawal::Withdrawn;
         }
         let claimed = || withdraw::is_claimed(groups.iter(), *lane, record.at);
-        let end = withdraw::withdraw(
-            &roster.header, header, &*marks, verdict, record, &Futex, claimed,
-        );
+        let end =
+            withdraw::withdraw(&roster.header, header, &*marks, verdict, record, &Futex, claimed);
         if end == Withdrawal::Withdrawn {
             settled.get_or_init(|| TicketState::Returned(why));
             // Relaxed: a counter for people.

@@ -22,12 +22,11 @@ impl Mailbox {
         is_claimed([&self.cursors].into_iter(), 0, record.at)
     }
 
-    fn withdraw(&self, record: Record) -> bool {
+    pub(super) fn withdraw(&self, record: Record) -> bool {
         let roster = &self.roster.header;
         let claimed = || self.claimed(record);
-        let end = withdraw(
-            roster, &self.lane, &self.model, &self.verdict, record, &self.park, claimed,
-        );
+        let end =
+            withdraw(roster, &self.lane, &self.model, &self.verdict, record, &self.park, claimed);
         assert_ne!(end, Withdrawal::Refused);
         end == Withdrawal::Withdrawn
     }
@@ -53,18 +52,18 @@ impl Mailbox {
 }
 
 /// The record of the `n`-th message that a model sends.
-fn nth(mailbox: &Mailbox, n: u64) -> Record {
+pub(super) fn nth(mailbox: &Mailbox, n: u64) -> Record {
     Record::message(mailbox.first.advance(2 * n), MESSAGE_BYTES)
 }
 
 /// Takes and acknowledges whatever there is, in a slot.
-fn receive_all(mailbox: &Mailbox, slot: u16, single: bool) -> Vec<u64> {
+pub(super) fn receive_all(mailbox: &Mailbox, slot: u16, single: bool) -> Vec<u64> {
     let mut claimant = mailbox.claimant(slot, single);
     drain(mailbox, &mut claimant)
 }
 
 /// Whatever the withdrawals said: what was withdrawn never came, all else came once.
-fn check(mut got: Vec<u64>, withdrawn: &[(u64, bool)]) {
+pub(super) fn check(mut got: Vec<u64>, withdrawn: &[(u64, bool)]) {
     got.sort_unstable();
     let left = withdrawn.iter().filter(|(_, withdrawn)| !withdrawn);
     let expected: Vec<_> = left.map(|&(message, _)| message).collect();
@@ -127,7 +126,13 @@ fn loom_a_message_is_withdrawn_from_every_group_or_from_none() {
         let claimed = || mailbox.claimed(record) || other.claimed(record);
         let (roster, park) = (&mailbox.roster.header, &mailbox.park);
         let end = withdraw(
-            roster, &mailbox.lane, &mailbox.model, &mailbox.verdict, record, park, claimed,
+            roster,
+            &mailbox.lane,
+            &mailbox.model,
+            &mailbox.verdict,
+            record,
+            park,
+            claimed,
         );
         for (thread, group) in threads.into_iter().zip([&mailbox, &other]) {
             let mut got = thread.join().unwrap();
