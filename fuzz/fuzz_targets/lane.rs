@@ -378,7 +378,8 @@ impl World {
         let verdict = &self.regions.doorstep_of(lane).verdicts[usize::from(lane)];
         let claimed = || withdraw::is_claimed(seen.cursors.iter().take(groups), lane, record.at);
         let (roster, header) = (&seen.roster.header, giver.writer.header());
-        let end = withdraw::withdraw(roster, header, &giver.marks, verdict, record, &Nobody, claimed);
+        let end =
+            withdraw::withdraw(roster, header, &giver.marks, verdict, record, &Nobody, claimed);
         if end == Withdrawal::Withdrawn && self.is_honest(lane) {
             self.book.borrow_mut().withdrawn((lane, number));
         }

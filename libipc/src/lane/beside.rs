@@ -61,15 +61,27 @@ impl Beside {
         self.of.store(of(at, word), Relaxed);
         // PAIR(beside): Release here, Acquire in `read`.
         fence(Release);
-        let (whole, rest) = payload.as_chunks::<8>();
-        for (word, bytes) in self.words.iter().zip(whole) {
-            // Relaxed: published by the tail.
-            word.store(u64::from_le_bytes(*bytes), Relaxed);
+        match <&[u8; 8]>::try_from(payload) {
+            Ok(bytes) => store_each(&self.words, &[*bytes]),
+            Err(_) => self.write_bytes(payload),
         }
-        if !rest.is_empty()
-            && let Some(word) = self.words.get(whole.len())
-        {
-            // Relaxed: as above.
+    }
+
+    /// Every instruction counts here: what comes in whole lines is quickest.
+    #[inline(always)]
+    fn write_bytes(&self, payload: &[u8]) {
+        let (whole, rest) = payload.as_chunks::<8>();
+        let (fours, left) = whole.as_chunks::<4>();
+        let (words, _) = self.words.as_chunks::<4>();
+        for (words, four) in words.iter().zip(fours) {
+            store_each(words, four);
+        }
+        if payload.len().is_multiple_of(32) {
+            return;
+        }
+        store_each(&self.words[4 * fours.len()..], left);
+        if let Some(word) = self.words.get(whole.len()).filter(|_| !rest.is_empty()) {
+            // Relaxed: published by the tail.
             word.store(padded(payload, rest), Relaxed);
         }
     }
@@ -112,6 +124,14 @@ impl Beside {
     #[inline]
     pub(super) fn second_line(&self) -> &AtomicU64 {
         &self.words[SECOND_LINE]
+    }
+}
+
+#[inline(always)]
+fn store_each(words: &[AtomicU64], bytes: &[[u8; 8]]) {
+    for (word, bytes) in words.iter().zip(bytes) {
+        // Relaxed: published by the tail.
+        word.store(u64::from_le_bytes(*bytes), Relaxed);
     }
 }
 

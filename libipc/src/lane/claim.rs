@@ -26,7 +26,7 @@ use crate::lane::repair::slot_is_idle;
 use crate::lane::run::{NotHandedOut, Pace, Reach, Run};
 use crate::regions::{Cursors, Roster};
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use crate::sync::{AtomicU64, fence, overwrite};
+use crate::sync::{fence, overwrite};
 use crate::sys::mapping::Shared;
 
 /// Times that a claim is tried again when others win.
@@ -302,19 +302,13 @@ impl<S: Storage> Claimant<S> {
     #[inline]
     fn copy_beside(&mut self, into: &mut S::Payload) -> bool {
         let Some(Some(lane)) = self.lanes.get_mut(usize::from(self.run.lane)) else { return false };
-        self.run.beside = false;
         let (at, granules) = (self.run.next_to_hand_out(), self.run.granules_ahead());
-        let beside = &lane.header.beside;
-        let whole = beside.find(at, granules).filter(|&found| {
-            let mut copied = false;
-            let copy = |words: &[AtomicU64]| copied = S::copy_words(words, found.word, into);
-            beside.read(found, copy) && copied
-        });
-        lane.beside = whole.is_some();
-        if let Some(found) = whole {
-            self.run.step_over_granules(found.word, granules);
+        let copied = lane.copy_beside(at, granules, into);
+        self.run.beside = false;
+        if let Some(word) = copied {
+            self.run.step_over_granules(word, granules);
         }
-        whole.is_some()
+        copied.is_some()
     }
 
     /// Copies out the record at the run's beginning, if it is what a record can be and nothing is to be

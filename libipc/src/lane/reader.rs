@@ -112,6 +112,25 @@ impl<S: Storage> LaneReader<S> {
         (available, found)
     }
 
+    /// Copies the payload of a record of so many granules from beside the tail, if it stands there, whole; returns the
+    /// record's first word.
+    #[inline]
+    pub(super) fn copy_beside(
+        &mut self,
+        at: Position,
+        granules: u64,
+        into: &mut S::Payload,
+    ) -> Option<RecordWord> {
+        let beside = &self.header.beside;
+        let whole = beside.find(at, granules).filter(|&found| {
+            let mut copied = false;
+            let copy = |words: &[AtomicU64]| copied = S::copy_words(words, found.word, into);
+            beside.read(found, copy) && copied
+        });
+        self.beside = whole.is_some();
+        whole.map(|found| found.word)
+    }
+
     /// What comes is fetched, if it is to be where the last came from: with each look, and behind the look at the tail, it
     /// is read sooner.
     #[inline]

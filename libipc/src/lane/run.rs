@@ -251,7 +251,7 @@ impl Run {
     }
 
     /// Hands out the next record, if it is what a record can be and its sender has not taken it back: it is in hand then.
-    /// Every record that any receiver gets is handed out here, or in [`Self::hand_out_unmarked`].
+    /// Every record that any receiver gets is handed out here or in [`Self::hand_out_unmarked`], unless it was found beside the tail.
     pub(super) fn hand_out(
         &mut self,
         storage: &impl Storage,
