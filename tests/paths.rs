@@ -59,6 +59,8 @@ enum Measured {
     ReceiveBatch,
     /// A look that finds nothing.
     Empty,
+    /// A message that was sent just before.
+    Awaited,
 }
 
 fn path(name: &str) -> Option<Path> {
@@ -72,6 +74,7 @@ fn path(name: &str) -> Option<Path> {
         "receive-batch-8" => Path { measured: Measured::ReceiveBatch, ..plain },
         "receive-8-single" => Path { receivers_max: 1, measured: Measured::Receive, ..plain },
         "receive-8-competing" => Path { others: 1, measured: Measured::Receive, ..plain },
+        "receive-8-awaited" => Path { measured: Measured::Awaited, ..plain },
         "try-receive-nothing" => Path { measured: Measured::Empty, ..plain },
         _ => return None,
     })
@@ -96,6 +99,16 @@ fn go(socket: &str, name: &str, count: usize, there: Option<&String>) -> Outcome
         match measured {
             Measured::Send if warm => measured_send(&mut sender, &message, ROUND)?,
             Measured::SendBatch if warm => measured_send_batch(&mut sender, &message, ROUND)?,
+            Measured::Awaited => {
+                for _ in 0..ROUND {
+                    sender.send(&message)?;
+                    match warm {
+                        true => measured_receive(&mut receiver, bytes, 1)?,
+                        false => receive(&mut receiver, 1)?,
+                    }
+                }
+                continue;
+            }
             _ => (0..ROUND).try_for_each(|_| sender.send(&message))?,
         }
         match measured {

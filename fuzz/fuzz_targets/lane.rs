@@ -322,14 +322,17 @@ impl World {
     fn publish(&self, lane: u16, len: usize) {
         let lane = if lane == 0 && self.moved_on.get() { 1 } else { lane };
         let Ok(mut giver) = self.givers[usize::from(lane)].try_borrow_mut() else { return };
-        let len = book::BYTES_MIN + len % (CAPACITY as usize * 16 - 16 - book::BYTES_MIN + 1);
+        let longest = CAPACITY as usize * 16 - 16;
+        // Half of them short: those stand beside the tail too, and many are in the lane at once.
+        let len_max = if len.is_multiple_of(2) { 120 } else { longest };
+        let len = book::BYTES_MIN + len / 2 % (len_max - book::BYTES_MIN + 1);
         let granules = giver.writer.granules(len);
         if !giver.writer.has_room(granules) {
             match giver.writer.find_room(granules) {
                 Ok(()) => {}
                 Err(NoRoom::Full) => return,
                 Err(other) => {
-                    assert!(!self.input.senders_only, "nobody has spoiled the cursors: {other:?}");
+                    assert!(!self.is_honest(lane), "nobody has spoiled the cursors: {other:?}");
                     return;
                 }
             }

@@ -2,6 +2,7 @@
 
 mod answer;
 mod batch;
+mod courtesy;
 mod dead_letter;
 mod ending;
 mod from;
@@ -25,7 +26,7 @@ use crate::lane::hints;
 use crate::lane::layout::{SlotState, Traffic};
 use crate::lane::memory::{Payload, RingMemory, TrustedSenders};
 use crate::lane::order::LANES_WITHOUT_HINTS;
-use crate::lane::park::{self, Lull, SpinBudget};
+use crate::lane::park::{self, SpinBudget};
 use crate::lane::run::Reach;
 use crate::lifeline::Lifeline;
 use crate::link::{Link, NOT_OPENED, Neighbours, map_roster};
@@ -79,8 +80,6 @@ pub struct Receiver {
     looks_while_stale: u32,
     /// When the operation in hand is to end, whoever it waits for.
     until: Option<Instant>,
-    /// Some sender was found on another processor when last asked.
-    sender_elsewhere: bool,
     /// Counts attempts to claim.
     claims: u32,
     /// Some lane's sender is gone, or the mailbox is to go once it is drained: what is empty is reported.
@@ -107,8 +106,7 @@ pub struct Receiver {
     /// No other receiver is there now.
     alone: bool,
     sleeping_words: usize,
-    spin: SpinBudget,
-    lull: Lull,
+    patience: wait::Patience,
     drowsiness: Drowsiness,
     uid: u32,
     elsewhere: poll::Elsewhere,
@@ -158,7 +156,6 @@ impl Receiver {
             unreported: None,
             looks_while_stale: 0,
             until: None,
-            sender_elsewhere: true,
             claims: 0,
             reports: false,
             senders: from::Senders::default(),
@@ -173,8 +170,7 @@ impl Receiver {
             lost: 0,
             alone: false,
             sleeping_words: usize::from(limits.receivers_max).div_ceil(64),
-            spin: SpinBudget::new(SpinBudget::DEFAULT),
-            lull: Lull::default(),
+            patience: wait::Patience::default(),
             drowsiness: Drowsiness::default(),
             uid: nix::unistd::geteuid().as_raw(),
             elsewhere: poll::Elsewhere::default(),
@@ -198,7 +194,7 @@ impl Receiver {
 
     /// How long a receive may spin before it sleeps; zero never spins.
     pub fn set_spin_max(&mut self, max: Duration) {
-        self.spin = SpinBudget::new(max);
+        self.patience.spin = SpinBudget::new(max);
     }
 
     /// From now on messages are read in place: [`Delivery::bytes`] is the very memory into which the sender

@@ -36,7 +36,8 @@ const GRANULES_MAX: u64 = record_granules(BYTES_MAX);
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct Beside {
-    /// Position of the record (48 bits) | kind (8 bits) | bytes of its payload + 1 (8 bits); 0 is none.
+    /// Position of the record (48 bits) | kind (8 bits) | bytes of its payload + 1 (8 bits): of the last one published, or the
+    /// one about to be; 0 where that is not here.
     of: AtomicU64,
     /// The payload, its last word padded.
     words: [AtomicU64; WORDS],
@@ -51,11 +52,11 @@ pub(super) struct Found {
 }
 
 impl Beside {
-    /// Writes a message without a stamp that is about to be published: nothing, if it is too long.
+    /// Writes a message without a stamp that is about to be published, if it is short.
     #[inline(always)]
     pub(super) fn write(&self, at: Position, word: RecordWord, payload: &[u8]) {
         if payload.len() > BYTES_MAX {
-            return;
+            return self.clear();
         }
         // Relaxed: the fence keeps it in front of the bytes.
         self.of.store(of(at, word), Relaxed);
@@ -86,10 +87,19 @@ impl Beside {
         }
     }
 
+    /// Before something is published that is not shown here: what was written before is the last no more.
+    #[inline(always)]
+    pub(super) fn clear(&self) {
+        // Relaxed: whoever sees the tail sees it, too.
+        self.of.store(0, Relaxed);
+    }
+
     /// Before a barrier: the record is not to be found here from now on.
     pub(super) fn forget(&self, at: Position, word: RecordWord) {
-        // Relaxed: the barrier orders it. If it fails the sender has written a later one.
-        let _ = self.of.compare_exchange(of(at, word), 0, Relaxed, Relaxed);
+        if word.payload_len() <= BYTES_MAX {
+            // Relaxed: the barrier orders it. If it fails it was never here, or something later is.
+            let _ = self.of.compare_exchange(of(at, word), 0, Relaxed, Relaxed);
+        }
     }
 
     /// The next record that is to be claimed, or was just claimed, if it is the last one published and stands here.

@@ -342,7 +342,6 @@ pub struct LaneHeader {
     pub tail: AtomicU64,
     /// The last message, if it is short.
     pub beside: Beside,
-
     /// A [`Waiting`] word: whether the sender sleeps for room, and how far the claim must come.
     pub waiting: AtomicU64,
     /// The processor on which the sender last waited or woke somebody, plus one; 0 is unknown.

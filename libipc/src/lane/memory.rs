@@ -16,6 +16,7 @@ use crate::lane::layout::lane_data_offset;
 use crate::lane::position::{GRANULE_BYTES, Position, RECORD_HEADER_BYTES, record_granules};
 use crate::lane::record::{Marks, RecordHeader, RecordWord, Storage};
 use crate::lane::ring::LaneWriter;
+use crate::lane::withdraw::Record;
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{Relaxed, Release};
 use crate::sys::mapping::Mapping;
@@ -261,10 +262,15 @@ impl LaneWriter<RingMemory> {
 
     /// Publishes what was written there, all of it.
     pub fn publish_written(&mut self, kind: u8, len: usize) {
+        let Record { at, word } = self.record_to_come(kind, len);
+        if word.is_stamped() {
+            self.append_written(kind, len);
+            return self.publish_appended();
+        }
         let offset = self.payload_offset();
-        self.show_beside(kind, len, |memory, at| memory.reserved(at, offset, len));
+        self.header.beside.write(at, word, self.storage.reserved(at, offset, len));
         self.append_written(kind, len);
-        self.publish_appended();
+        self.publish_shown();
     }
 }
 

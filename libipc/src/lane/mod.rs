@@ -6,6 +6,7 @@
 //! - [`position`] how far a lane has come
 //! - [`record`] what stands in front of a payload, and where records lie
 //! - [`ring`] one sender writes records, and finds out where there is room
+//! - [`beside`] a short message once more, beside the tail
 //! - [`run`] what was claimed in one step, and how it is handed out
 //! - [`reader`] one lane as a receiver sees it
 //! - [`claim`] receivers take records, acknowledge and return
@@ -16,6 +17,7 @@
 //! - [`turn`] who receives where one receives at a time
 //! - [`hints`] which of many lanes may have something
 //! - [`park`] who sleeps and who wakes whom
+//! - [`fencing`] whether senders fence, so that sleepers need no barrier
 //! - [`withdraw`] how a message is taken back, and how far it has come
 //! - [`fate`] what became of a message that was freed without having been acknowledged
 //! - `memory` records in mapped memory

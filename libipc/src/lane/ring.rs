@@ -45,8 +45,8 @@ struct GroupLimit {
 /// The writing end of a lane. There is one, and it alone moves the tail.
 #[derive(Debug)]
 pub struct LaneWriter<S> {
-    storage: S,
-    header: Shared<LaneHeader>,
+    pub(super) storage: S,
+    pub(super) header: Shared<LaneHeader>,
     roster: Roster,
     /// One a group.
     groups: Vec<GroupLimit>,
@@ -320,12 +320,14 @@ impl<S: Storage> LaneWriter<S> {
     /// Writes a message and publishes it. There must be room ([`Self::has_room`]).
     #[inline]
     pub fn publish(&mut self, payload: &[u8]) {
+        if self.clock.is_some() {
+            self.append(payload);
+            return self.publish_appended();
+        }
         let at = self.tail;
         self.append(payload);
-        if self.clock.is_none() {
-            self.header.beside.write(at, RecordWord::message(payload.len()), payload);
-        }
-        self.publish_appended();
+        self.header.beside.write(at, RecordWord::message(payload.len()), payload);
+        self.publish_shown();
     }
 
     /// Writes a message, to be published later. There must be room ([`Self::has_room`]).
@@ -356,19 +358,6 @@ impl<S: Storage> LaneWriter<S> {
         let header = RecordHeader { kind, ..self.header_of(len) };
         self.storage.write_header(self.tail, header);
         self.step_over(header.word());
-    }
-
-    /// Shows beside the tail too what was written in place and is about to be published, of this kind and so many bytes.
-    pub(super) fn show_beside(
-        &mut self,
-        kind: u8,
-        len: usize,
-        written: impl FnOnce(&mut S, Position) -> &mut [u8],
-    ) {
-        let Record { at, word } = self.record_to_come(kind, len);
-        if !word.is_stamped() {
-            self.header.beside.write(at, word, written(&mut self.storage, at));
-        }
     }
 
     #[inline]
@@ -402,6 +391,13 @@ impl<S: Storage> LaneWriter<S> {
     /// Publishes what has been appended.
     #[inline]
     pub fn publish_appended(&mut self) {
+        self.header.beside.clear();
+        self.publish_shown();
+    }
+
+    /// The same where what was appended last stands beside the tail.
+    #[inline]
+    pub(super) fn publish_shown(&mut self) {
         // Relaxed: a counter for people.
         match &mut self.counted {
             None => self.header.sent.store(self.sent, Relaxed),

@@ -78,7 +78,7 @@ impl Reach {
 
     /// Goes on from the end of a first record over the records behind it: the end of the run, and how many
     /// records it has.
-    #[inline]
+    #[inline(always)]
     pub(super) fn extend(
         self,
         pace: &mut Pace,
@@ -90,20 +90,19 @@ impl Reach {
         if self.records == 1 || tail.since(first_end) <= 0 {
             return (first_end, 1);
         }
-        let paced = if self.paced { pace.next() } else { u32::MAX };
-        let reach = Self { records: self.records.min(paced), ..self };
-        let (end, records) = reach.extend_further(storage, tail, begin, first_end);
-        pace.records = records;
-        (end, records)
+        self.extend_further(pace, storage, tail, begin, first_end)
     }
 
+    #[inline(never)]
     fn extend_further(
         self,
+        pace: &mut Pace,
         storage: &impl Storage,
         tail: Position,
         begin: Position,
         first_end: Position,
     ) -> (Position, u32) {
+        let records_max = if self.paced { self.records.min(pace.next()) } else { self.records };
         let granules_max = self.granules.min((storage.capacity() / 4).max(Self::ALONE_GRANULES));
         let first = first_end.since(begin) as u64;
         // What is published, and how much of it the run may take.
@@ -113,7 +112,7 @@ impl Reach {
             (1..RECORDS_AHEAD).for_each(|n| expect(storage, tail, begin.advance(first * n)));
         }
         let (mut end, mut records) = (first_end, 1);
-        while records < self.records && left > 0 {
+        while records < records_max && left > 0 {
             // A malformed word ends the run before it: it is found out when its turn comes.
             let granules = storage.word(end).granules();
             if self.in_place && granules <= published {
@@ -127,6 +126,7 @@ impl Reach {
             published -= granules;
             records += 1;
         }
+        pace.records = records;
         (end, records)
     }
 }

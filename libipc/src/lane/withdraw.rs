@@ -7,6 +7,7 @@
 //! sender, which wants its record at P back        receiver, which has claimed P
 //!   verdict = (P, open)                             move the claim beyond P
 //!   mark P: withdrawing                             light barrier
+//!   P beside the tail no more                       P beside the tail? hand it out
 //!   heavy barrier                                   P marked?
 //!   has any claim come beyond P?                      not at all    hand it out
 //!     no:  verdict (P, open) -> (P, withdrawn)        withdrawn     skip it

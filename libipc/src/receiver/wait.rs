@@ -2,10 +2,12 @@
 
 use std::time::Instant;
 
-use super::Receiver;
+use super::courtesy::Courtesy;
+use super::{Receiver, SENDERS_ASKED};
 use crate::delivery::Delivery;
 use crate::error::{ReceiveError, TryReceiveError};
-use crate::lane::park::Woke;
+use crate::lane::park::{Lull, SpinBudget, Woke};
+use crate::sync::Ordering::Relaxed;
 use crate::sync::spin_hint;
 use crate::sys::clock::has_passed;
 
@@ -13,6 +15,27 @@ use crate::sys::clock::has_passed;
 const LOOKS_BEFORE_ASKING: u32 = 24;
 /// Looks between two readings of the clock while spinning.
 const LOOKS_BETWEEN_CLOCKS: u32 = 32;
+
+/// What a receiver knows of how to wait.
+#[derive(Debug)]
+pub(super) struct Patience {
+    pub(super) spin: SpinBudget,
+    lull: Lull,
+    courtesy: Courtesy,
+    /// Some sender was found on another processor when last asked.
+    sender_elsewhere: bool,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            spin: SpinBudget::new(SpinBudget::DEFAULT),
+            lull: Lull::default(),
+            courtesy: Courtesy::default(),
+            sender_elsewhere: true,
+        }
+    }
+}
 
 impl Receiver {
     pub(super) fn try_slowly(&mut self, deadline: Option<Instant>) -> Result<(), TryReceiveError> {
@@ -68,6 +91,9 @@ impl Receiver {
             if self.spin(deadline).map_err(without_empty)? {
                 return Ok(());
             }
+            if self.lets_others_go_on() && self.take(false).map_err(without_empty)? {
+                return Ok(());
+            }
             self.ask_for_daemon();
             if let Some(end) = self.take_the_last() {
                 return end;
@@ -86,6 +112,17 @@ impl Receiver {
         }
     }
 
+    /// Lets others go on if this receiver may be in a sender's way, on its processor: where one was last seen here, or many
+    /// receive.
+    fn lets_others_go_on(&mut self) -> bool {
+        let claimant = &self.claimant;
+        let lanes = || claimant.lanes().iter().take(SENDERS_ASKED);
+        // Relaxed: a counter for people.
+        let sent = |&lane: &u16| claimant.lane(lane).map_or(0, |it| it.header().sent.load(Relaxed));
+        let in_the_way = !self.alone || !self.patience.sender_elsewhere;
+        in_the_way && self.patience.courtesy.let_others_go_on(|| lanes().map(sent).sum())
+    }
+
     /// Takes a message, if one comes as long as looking again and again may pay.
     pub(crate) fn receive_spinning(
         &mut self,
@@ -101,34 +138,34 @@ impl Receiver {
 
     /// Looks again and again, as long as that may pay.
     pub(super) fn spin(&mut self, deadline: Option<Instant>) -> Result<bool, TryReceiveError> {
-        let mut budget = self.spin.current();
+        let mut budget = self.patience.spin.current();
         if budget.is_zero() {
             return Ok(false);
         }
         self.unsettle_fencing();
         // Where last time the senders were found on this very processor, that is asked before any look.
-        if !self.sender_elsewhere {
-            self.sender_elsewhere = self.sender_runs_elsewhere();
-            if !self.sender_elsewhere {
+        if !self.patience.sender_elsewhere {
+            self.patience.sender_elsewhere = self.sender_runs_elsewhere();
+            if !self.patience.sender_elsewhere {
                 return Ok(false);
             }
         }
-        let lull = self.lull.pauses();
+        let lull = self.patience.lull.pauses();
         for _ in 0..lull {
             spin_hint();
         }
         for look in 0..LOOKS_BEFORE_ASKING {
             if self.glance()? {
-                self.spin.paid();
+                self.patience.spin.paid();
                 if lull > 0 {
-                    self.lull.ended(if look == 0 { self.claimant.backlog() } else { 0 });
+                    self.patience.lull.ended(if look == 0 { self.claimant.backlog() } else { 0 });
                 }
                 return Ok(true);
             }
             spin_hint();
         }
-        self.sender_elsewhere = self.sender_runs_elsewhere();
-        if !self.sender_elsewhere {
+        self.patience.sender_elsewhere = self.sender_runs_elsewhere();
+        if !self.patience.sender_elsewhere {
             return Ok(false);
         }
         let start = Instant::now();
@@ -138,14 +175,14 @@ impl Receiver {
         loop {
             for _ in 0..LOOKS_BETWEEN_CLOCKS {
                 if self.glance()? {
-                    self.spin.paid();
+                    self.patience.spin.paid();
                     return Ok(true);
                 }
                 // Without a pause the next look would begin before this one is over, and have to be undone.
                 spin_hint();
             }
             if self.ending().is_some() || start.elapsed() >= budget {
-                self.spin.failed();
+                self.patience.spin.failed();
                 return Ok(false);
             }
         }

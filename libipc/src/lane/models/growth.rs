@@ -82,7 +82,8 @@ impl Chain {
             self.lanes[usize::from(lane)].clone();
         let mut writer = LaneWriter::new(model, header, roster, [cursors], lane, first);
         writer.find_room(GRANULES as u64).unwrap();
-        writer.publish(&[message; MESSAGE_BYTES]);
+        writer.append(&[message; MESSAGE_BYTES]);
+        writer.publish_appended();
     }
 
     /// The sender leaves one lane for the next, having published its last in the one before.
