@@ -48,7 +48,7 @@ pub use batch::{Batch, BatchMessage};
 const CLAIMS_PER_PATROL: u32 = 16;
 /// One look for messages in so many also asks the daemon for an answer that it owes.
 const LOOKS_PER_QUESTION: u32 = 256;
-/// Senders of which a spinning receiver asks where they run.
+/// Senders of which a waiting receiver asks where they run, and how much they have sent.
 const SENDERS_ASKED: usize = 16;
 
 /// Receives messages from one mailbox, in competition with its other receivers. One process's, one

@@ -43,19 +43,37 @@ pub struct Beside {
     words: [AtomicU64; WORDS],
 }
 
-/// A message that stands beside the tail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Found {
-    of: u64,
-    /// The first word of its record, if nobody has marked it.
-    pub(super) word: RecordWord,
+/// What was found beside the tail: what stood in the first word there, or 0 if that is not what was looked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Found(u64);
+
+impl Found {
+    const NOTHING: Self = Self(0);
+
+    #[inline]
+    pub(super) fn is_nothing(self) -> bool {
+        self == Self::NOTHING
+    }
+
+    /// The first word of the record, if nobody has marked it.
+    #[inline]
+    pub(super) fn word(self) -> RecordWord {
+        let (len, kind) = (self.bytes() as u32, (self.0 >> 8) as u8);
+        RecordHeader { len, kind, ..RecordHeader::default() }.word()
+    }
+
+    /// Bytes of its payload.
+    #[inline]
+    fn bytes(self) -> usize {
+        usize::from((self.0 as u8).wrapping_sub(1))
+    }
 }
 
 impl Beside {
-    /// Writes a message without a stamp that is about to be published, if it is short.
+    /// Writes a message that is about to be published, if it is short and has no stamp.
     #[inline(always)]
     pub(super) fn write(&self, at: Position, word: RecordWord, payload: &[u8]) {
-        if payload.len() > BYTES_MAX {
+        if payload.len() > BYTES_MAX || word.is_stamped() {
             return self.clear();
         }
         // Relaxed: the fence keeps it in front of the bytes.
@@ -102,32 +120,30 @@ impl Beside {
         }
     }
 
-    /// The next record that is to be claimed, or was just claimed, if it is the last one published and stands here.
-    /// `granules` is how far it is from there to the tail that was seen, or to the claim's end.
+    /// The next record that is to be claimed, if it is the last one published and stands here. `granules` is how far it is
+    /// from there to the tail that was seen.
     #[inline]
-    pub(super) fn find(&self, at: Position, granules: u64) -> Option<Found> {
+    pub(super) fn find(&self, at: Position, granules: u64) -> Found {
         if granules > GRANULES_MAX {
-            return None;
+            return Found::NOTHING;
         }
-        // Relaxed: not older than the tail, which was acquired; whether it is younger it says itself. PAIR(withdraw): behind
-        // the claim and its barrier where the bytes are read.
-        let of = self.of.load(Relaxed);
-        let len = (of as u8).checked_sub(1)?;
-        let header =
-            RecordHeader { len: len.into(), kind: (of >> 8) as u8, ..RecordHeader::default() };
-        let found = Found { of, word: header.word() };
-        let here = of >> 16 == at.get() && usize::from(len) <= BYTES_MAX;
-        (here && found.word.granules() == granules).then_some(found)
+        // Relaxed: not older than the tail, which was acquired; whether it is younger it says itself.
+        let found = Found(self.of.load(Relaxed));
+        // Of no bytes less than none it says as many as are too many.
+        let bytes = found.bytes();
+        let here = found.0 >> 16 == at.get() && bytes <= BYTES_MAX;
+        if here && record_granules(bytes) == granules { found } else { Found::NOTHING }
     }
 
-    /// Has the words of a message copied that was found; false if they may be those of a later one.
+    /// Has the words of a message copied that was found; false if they may be those of a later one, or its sender has it
+    /// forgotten. No position stands here twice, so one look behind the bytes is enough.
     #[inline]
     pub(super) fn read(&self, found: Found, copy: impl FnOnce(&[AtomicU64])) -> bool {
-        copy(&self.words[..found.word.payload_len().div_ceil(8)]);
+        copy(&self.words[..found.bytes().div_ceil(8)]);
         // PAIR(beside): Acquire here, Release in `write`.
         fence(Acquire);
         // Relaxed: behind the fence.
-        self.of.load(Relaxed) == found.of
+        self.of.load(Relaxed) == found.0
     }
 
     /// What does not stand in the tail's own line.
@@ -168,7 +184,7 @@ mod tests {
         let whole = beside.read(found, |words| {
             bytes.extend(words.iter().flat_map(|word| word.load(Relaxed).to_le_bytes()));
         });
-        bytes.truncate(found.word.payload_len());
+        bytes.truncate(found.word().payload_len());
         whole.then_some(bytes)
     }
 
@@ -183,14 +199,13 @@ mod tests {
             beside.write(at, word, &payload);
             let found = beside.find(at, word.granules());
             if len > BYTES_MAX {
-                assert_eq!(found, None, "{len} bytes");
+                assert!(found.is_nothing(), "{len} bytes");
                 continue;
             }
-            let found = found.expect("it stands there");
-            assert_eq!(found.word, word);
+            assert!(!found.is_nothing() && found.word() == word, "{len} bytes: {found:?}");
             assert_eq!(bytes_of(&beside, found), Some(payload));
-            assert_eq!(beside.find(at, word.granules() + 1), None, "not the last one");
-            assert_eq!(beside.find(at.back(1), word.granules()), None, "another position");
+            assert!(beside.find(at, word.granules() + 1).is_nothing(), "not the last one");
+            assert!(beside.find(at.back(1), word.granules()).is_nothing(), "another position");
         }
     }
 
@@ -199,13 +214,14 @@ mod tests {
         let beside = Beside::default();
         let (first, second) = (Position::new(0), Position::new(1));
         let word = RecordWord::message(0);
-        assert_eq!(beside.find(first, 1), None);
+        assert!(beside.find(first, 1).is_nothing());
         beside.write(first, word, b"");
-        let found = beside.find(first, 1).expect("it stands there");
+        let found = beside.find(first, 1);
+        assert!(!found.is_nothing(), "it stands there");
         beside.forget(second, word);
-        assert_eq!(beside.find(first, 1), Some(found), "another was forgotten");
+        assert_eq!(beside.find(first, 1), found, "another was forgotten");
         beside.forget(first, word);
-        assert_eq!(beside.find(first, 1), None);
+        assert!(beside.find(first, 1).is_nothing());
         assert_eq!(bytes_of(&beside, found), None, "forgotten while it was read");
     }
 
@@ -215,7 +231,8 @@ mod tests {
         let (first, second) = (Position::new(7), Position::new(8));
         let word = RecordWord::message(8);
         beside.write(first, word, &[1; 8]);
-        let found = beside.find(first, 1).expect("it stands there");
+        let found = beside.find(first, 1);
+        assert!(!found.is_nothing(), "it stands there");
         assert!(!beside.read(found, |_| beside.write(second, word, &[2; 8])));
     }
 }

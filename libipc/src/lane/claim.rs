@@ -233,7 +233,7 @@ impl<S: Storage> Claimant<S> {
     /// Copies out the record at the run's beginning, if it is what a record can be and its sender has not
     /// taken it back.
     fn copy_next(&mut self, into: &mut S::Payload) -> Result<(), NotHandedOut> {
-        if self.run.beside && self.copy_beside(into) {
+        if !self.run.beside.is_nothing() && self.copy_beside(into) {
             return Ok(());
         }
         let Some(Some(lane)) = self.lanes.get(usize::from(self.run.lane)) else {
@@ -290,7 +290,7 @@ impl<S: Storage> Claimant<S> {
             if !self.claim_quickly() {
                 return false;
             }
-            if self.run.beside && self.copy_beside(into) {
+            if !self.run.beside.is_nothing() && self.copy_beside(into) {
                 return true;
             }
         }
@@ -299,16 +299,16 @@ impl<S: Storage> Claimant<S> {
 
     /// Copies out the only record of a run from beside the tail, where it was found, if it stands there still: it is in hand
     /// then.
-    #[inline]
+    #[inline(never)]
     fn copy_beside(&mut self, into: &mut S::Payload) -> bool {
+        let found = std::mem::take(&mut self.run.beside);
         let Some(Some(lane)) = self.lanes.get_mut(usize::from(self.run.lane)) else { return false };
-        let (at, granules) = (self.run.next_to_hand_out(), self.run.granules_ahead());
-        let copied = lane.copy_beside(at, granules, into);
-        self.run.beside = false;
-        if let Some(word) = copied {
-            self.run.step_over_granules(word, granules);
+        // PAIR(withdraw): looked at behind the claim and its barrier.
+        let copied = lane.copy_beside(found, into);
+        if copied {
+            self.run.step_over(found.word());
         }
-        copied.is_some()
+        copied
     }
 
     /// Copies out the record at the run's beginning, if it is what a record can be and nothing is to be
@@ -476,10 +476,10 @@ impl<S: Storage> Claimant<S> {
                 return Ok(false);
             }
             let possible = available > 0 && available as u64 <= lane.storage.capacity();
-            let record = match beside {
-                Some(found) => Some(found.word),
-                None if possible => lane.record(claim.position, available as u64),
-                None => None,
+            let record = match possible {
+                true if beside.is_nothing() => lane.record(claim.position, available as u64),
+                true => Some(beside.word()),
+                false => None,
             };
             let Some(record) = record else {
                 // Stale, or impossible: if nobody has moved the claim, it is what it seems.
@@ -523,7 +523,7 @@ impl<S: Storage> Claimant<S> {
                 park::light_barrier(&self.roster.header);
                 self.turn_records = self.turn_records.saturating_add(records);
                 self.run = Run::new(index, claim.position, end);
-                self.run.beside = beside.is_some();
+                self.run.beside = beside;
                 return Ok(true);
             }
             // Somebody else has it.

@@ -216,13 +216,18 @@ impl Storage for RingMemory {
             return false;
         }
         assert!(words.len() == len.div_ceil(8), "the words of another message");
-        let target = into.room(len).cast::<u64>();
-        for (index, word) in words.iter().enumerate() {
+        let mut target = into.room(len).cast::<u64>();
+        let mut put = |word: &AtomicU64| {
             // Relaxed: the caller orders them.
             let bytes = word.load(Relaxed);
             // SAFETY: `room` gives space for `len` bytes and a granule, so for each word of them, aligned or not.
-            unsafe { target.wrapping_add(index).write_unaligned(bytes) };
-        }
+            unsafe { target.write_unaligned(bytes) };
+            target = target.wrapping_add(1);
+        };
+        // Four in a step: who waits for the message waits for this.
+        let (fours, rest) = words.as_chunks::<4>();
+        fours.iter().for_each(|four| four.iter().for_each(&mut put));
+        rest.iter().for_each(put);
         (into.len, into.behind) = (len, 0);
         into.part(word);
         true
@@ -263,10 +268,6 @@ impl LaneWriter<RingMemory> {
     /// Publishes what was written there, all of it.
     pub fn publish_written(&mut self, kind: u8, len: usize) {
         let Record { at, word } = self.record_to_come(kind, len);
-        if word.is_stamped() {
-            self.append_written(kind, len);
-            return self.publish_appended();
-        }
         let offset = self.payload_offset();
         self.header.beside.write(at, word, self.storage.reserved(at, offset, len));
         self.append_written(kind, len);

@@ -96,39 +96,29 @@ impl<S: Storage> LaneReader<S> {
     /// Granules that are published behind a claim, as far as is known, and the record there, where it was found beside the
     /// tail: only when that is read anew, for its line is the sender's to write.
     #[inline]
-    pub(super) fn look_behind(&mut self, claim: Position) -> (i64, Option<Found>) {
+    pub(super) fn look_behind(&mut self, claim: Position) -> (i64, Found) {
         let known = self.tail.since(claim);
         if known > 0 {
-            return (known, None);
+            return (known, Found::default());
         }
         // PAIR(publish): Acquire here, Release in `ring::LaneWriter::publish`.
         self.tail = Position::new(self.header.tail.load(Acquire));
         let available = self.tail.since(claim);
         if available == 0 {
-            return (0, None);
+            return (0, Found::default());
         }
         let found = self.header.beside.find(claim, available as u64);
-        self.beside &= found.is_some();
+        self.beside &= !found.is_nothing();
         (available, found)
     }
 
-    /// Copies the payload of a record of so many granules from beside the tail, if it stands there, whole; returns the
-    /// record's first word.
+    /// Copies the payload of a record that was found beside the tail, if it stands there still, whole.
     #[inline]
-    pub(super) fn copy_beside(
-        &mut self,
-        at: Position,
-        granules: u64,
-        into: &mut S::Payload,
-    ) -> Option<RecordWord> {
-        let beside = &self.header.beside;
-        let whole = beside.find(at, granules).filter(|&found| {
-            let mut copied = false;
-            let copy = |words: &[AtomicU64]| copied = S::copy_words(words, found.word, into);
-            beside.read(found, copy) && copied
-        });
-        self.beside = whole.is_some();
-        whole.map(|found| found.word)
+    pub(super) fn copy_beside(&mut self, found: Found, into: &mut S::Payload) -> bool {
+        let mut copied = false;
+        let copy = |words: &[AtomicU64]| copied = S::copy_words(words, found.word(), into);
+        self.beside = self.header.beside.read(found, copy) && copied;
+        self.beside
     }
 
     /// What comes is fetched, if it is to be where the last came from: with each look, and behind the look at the tail, it

@@ -320,13 +320,9 @@ impl<S: Storage> LaneWriter<S> {
     /// Writes a message and publishes it. There must be room ([`Self::has_room`]).
     #[inline]
     pub fn publish(&mut self, payload: &[u8]) {
-        if self.clock.is_some() {
-            self.append(payload);
-            return self.publish_appended();
-        }
-        let at = self.tail;
+        let Record { at, word } = self.record_to_come(RecordHeader::MESSAGE, payload.len());
         self.append(payload);
-        self.header.beside.write(at, RecordWord::message(payload.len()), payload);
+        self.header.beside.write(at, word, payload);
         self.publish_shown();
     }
 

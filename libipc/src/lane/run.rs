@@ -1,6 +1,7 @@
 //! A run: records of one lane that a receiver has claimed in one step, and how they are handed out of it,
 //! one after the other, or several at once.
 
+use crate::lane::beside::Found;
 use crate::lane::layout::Hold;
 use crate::lane::position::Position;
 use crate::lane::record::{RecordWord, Storage};
@@ -150,8 +151,8 @@ pub(super) struct Run {
     /// Granules that are not handed out.
     ahead: u64,
     pub(super) lane: u16,
-    /// It is one record, was found beside the tail, and has not been looked for there again.
-    pub(super) beside: bool,
+    /// Where it is one record that was found beside the tail, and has not been copied from there.
+    pub(super) beside: Found,
     /// The word of a hold on that lane, without a position.
     hold: u64,
     /// How often the records before `marked_end` have been handed out before; the others never were.
@@ -177,7 +178,7 @@ impl Run {
         let held = end.since(next) as u64;
         let hold = Hold { confirmed: true, lane, position: Position::new(0) }.to_word();
         let word = RecordWord::default();
-        let beside = false;
+        let beside = Found::default();
         Self { end, held, ahead: held, lane, beside, hold, attempts: 0, marked_end: next, word }
     }
 
@@ -251,7 +252,8 @@ impl Run {
     }
 
     /// Hands out the next record, if it is what a record can be and its sender has not taken it back: it is in hand then.
-    /// Every record that any receiver gets is handed out here or in [`Self::hand_out_unmarked`], unless it was found beside the tail.
+    /// Every record that any receiver gets is handed out here or where nothing is to be asked about it:
+    /// [`Self::hand_out_unmarked`], [`Self::hand_out_plain`], and in `claim::Claimant`.
     pub(super) fn hand_out(
         &mut self,
         storage: &impl Storage,

@@ -1,4 +1,4 @@
-//! What a receiver does that finds nothing at once: it looks again for a while, and sleeps.
+//! What a receiver does that finds nothing at once: it looks again for a while, lets others go on, and sleeps.
 
 use std::time::Instant;
 
@@ -91,7 +91,7 @@ impl Receiver {
             if self.spin(deadline).map_err(without_empty)? {
                 return Ok(());
             }
-            if self.lets_others_go_on() && self.take(false).map_err(without_empty)? {
+            if self.lets_others_go_on(deadline) && self.take(false).map_err(without_empty)? {
                 return Ok(());
             }
             self.ask_for_daemon();
@@ -113,14 +113,18 @@ impl Receiver {
     }
 
     /// Lets others go on if this receiver may be in a sender's way, on its processor: where one was last seen here, or many
-    /// receive.
-    fn lets_others_go_on(&mut self) -> bool {
-        let claimant = &self.claimant;
-        let lanes = || claimant.lanes().iter().take(SENDERS_ASKED);
-        // Relaxed: a counter for people.
-        let sent = |&lane: &u16| claimant.lane(lane).map_or(0, |it| it.header().sent.load(Relaxed));
+    /// receive. Not where others decide how long it may take: those that stand in line behind it, or a lane that overflows.
+    fn lets_others_go_on(&mut self, deadline: Option<Instant>) -> bool {
         let in_the_way = !self.alone || !self.patience.sender_elsewhere;
-        in_the_way && self.patience.courtesy.let_others_go_on(|| lanes().map(sent).sum())
+        if !in_the_way || self.lossy || self.takes_turns() || self.wanted.is_some() {
+            return false;
+        }
+        let claimant = &self.claimant;
+        // Relaxed: they may be any number, and say only whether it was worth while.
+        let sent = |&lane: &u16| claimant.lane(lane).map_or(0, |it| it.header().sent.load(Relaxed));
+        let all =
+            || claimant.lanes().iter().take(SENDERS_ASKED).map(sent).fold(0, u64::wrapping_add);
+        self.patience.courtesy.let_others_go_on(deadline, all)
     }
 
     /// Takes a message, if one comes as long as looking again and again may pay.
