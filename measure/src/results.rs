@@ -144,13 +144,18 @@ impl<'a> Comparison<'a> {
     /// The best of all rows of one standing, messages whole.
     #[must_use]
     pub fn best(&self, standing: Standing) -> Option<&Row<'a>> {
+        self.best_of(|contender| contender.standing == standing)
+    }
+
+    /// The same of these contenders.
+    pub(crate) fn best_of(&self, these: impl Fn(&Contender) -> bool) -> Option<&Row<'a>> {
         let figure = |row: &&Row<'_>| {
             let median = row.spread.map_or(0.0, |spread| spread.median);
             if self.load.kind.is_rate() { median } else { -median }
         };
         self.rows
             .iter()
-            .filter(|row| row.contender.standing == standing)
+            .filter(|row| these(row.contender))
             .filter(|row| row.spread.is_some() && row.is_sound())
             .max_by(|a, b| figure(a).total_cmp(&figure(b)))
     }

@@ -84,6 +84,9 @@ fn is_moved(miss: &crate::results::Miss) -> bool {
     miss.why == crate::results::Why::Moved
 }
 
+/// The two of ours that a summary shows.
+const OURS: [&str; 2] = ["ours", "ours-single"];
+
 /// A line for each load: ours, the best rival, the floor.
 #[must_use]
 pub fn summary(results: &Results) -> String {
@@ -94,7 +97,7 @@ pub fn summary(results: &Results) -> String {
     for load in 0..results.loads.len() {
         for comparison in results.comparisons(load) {
             let (unit, scale) = comparison.load.kind.unit();
-            let ours = comparison.best(Standing::Ours);
+            let ours = comparison.best_of(|it| OURS.contains(&it.key.as_str()));
             let cell = |key: &str| {
                 let spread = comparison.row(key).and_then(|row| row.spread);
                 spread.map_or("-".to_owned(), |spread| figure(spread.median / scale))
@@ -113,8 +116,8 @@ pub fn summary(results: &Results) -> String {
                 "| {} | {unit} | {} | {} | {} | {} | {} | {} | {} |",
                 comparison.load.name,
                 comparison.distance,
-                cell("ours"),
-                cell("ours-single"),
+                cell(OURS[0]),
+                cell(OURS[1]),
                 named(comparison.best(Standing::Rival)),
                 ratio(ours.and_then(|row| row.to_best_rival)),
                 named(comparison.best(Standing::Floor)),
