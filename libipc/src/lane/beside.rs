@@ -129,14 +129,14 @@ impl Beside {
         }
         // Relaxed: not older than the tail, which was acquired; whether it is younger it says itself.
         let found = Found(self.of.load(Relaxed));
-        // Of no bytes less than none it says as many as are too many.
+        // Where 0 stands that is 255, more than can be here.
         let bytes = found.bytes();
         let here = found.0 >> 16 == at.get() && bytes <= BYTES_MAX;
         if here && record_granules(bytes) == granules { found } else { Found::NOTHING }
     }
 
-    /// Has the words of a message copied that was found; false if they may be those of a later one, or its sender has it
-    /// forgotten. No position stands here twice, so one look behind the bytes is enough.
+    /// Has the words of a message copied that was found; false if they may be those of a later one, or its sender wants it
+    /// back. No position stands here twice, so one look behind the bytes is enough.
     #[inline]
     pub(super) fn read(&self, found: Found, copy: impl FnOnce(&[AtomicU64])) -> bool {
         copy(&self.words[..found.bytes().div_ceil(8)]);

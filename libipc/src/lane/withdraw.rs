@@ -15,8 +15,8 @@
 //!   mark P: withdrawn if that was done, else nothing
 //! ```
 //!
-//! PAIR(withdraw): either the sender sees the claim, or whoever claims later sees the mark, and nothing beside the tail: both write, pass a
-//! barrier and then read. So once no claim has come beyond P every receiver that ever gets to P asks the verdict,
+//! PAIR(withdraw): either the sender sees the claim, or whoever claims later sees the mark, and nothing beside the
+//! tail: both write, pass a barrier and then read. So once no claim has come beyond P every receiver that ever gets to P asks the verdict,
 //! and of two compare-and-swaps from (P, open) one fails: a message is withdrawn or handed out, never both, never
 //! neither. With several groups of receivers there are several claims and one verdict: what one group has taken
 //! every group gets, and what is withdrawn no group does.

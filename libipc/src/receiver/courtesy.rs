@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// Longer than any of ours runs before it has to wait, and shorter than the slice that the kernel gives to whoever never
 /// waits.
 const LONG: Duration = Duration::from_micros(300);
-/// It was worth it all the same if so many of these went by without a message less than were sent.
+/// It was worth it all the same if a message was sent for each of these.
 const MESSAGE_MAX: Duration = Duration::from_micros(2);
 /// Longer than a slice: whoever is to be back earlier lets nobody go on.
 const SLICE_MAX: Duration = Duration::from_millis(5);
