@@ -175,6 +175,7 @@ fn what_somebody_is_said_to_take_over_who_is_not_there_is_taken_over() {
 fn what_is_written_by_somebody_who_is_gone_is_put_right_when_somebody_comes() {
     let daemon = TestDaemon::start(&[]);
     let client = daemon.client_with("turns", &small().receivers(Receivers::Exclusive));
+    let _sender = send(&client, "turns", 1);
     let (cursors, slot) = {
         let dishonest = Dishonest::open(&daemon, "turns");
         (dishonest.cursors.clone(), dishonest.slot)
@@ -183,8 +184,30 @@ fn what_is_written_by_somebody_who_is_gone_is_put_right_when_somebody_comes() {
     cursors.header.turn.store(u32::from(slot) + 9, Relaxed);
     cursors.slots[3].in_line.store(1, Relaxed);
     cursors.header.sleeping[0].store(u64::MAX, Relaxed);
-    let _sender = send(&client, "turns", 1);
     let mut receiver = client.receiver("turns").expect("a place");
     assert_eq!(receive(&mut receiver), 0);
     assert_eq!(cursors.header.sleeping[0].load(Acquire), 0);
+}
+
+/// Once nobody has a mailbox open and nothing is in it, whoever comes gets regions of its own.
+#[test]
+fn what_is_written_by_somebody_who_has_left_a_mailbox_empty_reaches_nobody() {
+    let daemon = TestDaemon::start(&[]);
+    let client = daemon.client_with("turns", &small().receivers(Receivers::Exclusive));
+    let before = daemon.status(&client).descriptors;
+    let cursors = Dishonest::open(&daemon, "turns").cursors.clone();
+    wait_until("it has gone", || daemon.status(&client).descriptors == before);
+    let _sender = send(&client, "turns", 2);
+    let scribble = || {
+        cursors.slots.iter().for_each(|cell| cell.hold.store(u64::MAX, Relaxed));
+        cursors.claims.iter().for_each(|cell| cell.claim.store(u64::MAX, Relaxed));
+        cursors.header.sleeping[0].store(u64::MAX, Relaxed);
+    };
+    scribble();
+    let mut receiver = client.receiver("turns").expect("a place");
+    assert_eq!(receive(&mut receiver), 0);
+    scribble();
+    assert_eq!(receive(&mut receiver), 1);
+    assert!(matches!(receiver.try_receive(), Err(TryReceiveError::Empty)));
+    assert_eq!(cursors.header.sleeping[0].load(Acquire), u64::MAX, "nobody else writes there");
 }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use libipc::protocol::{MailboxName, Request};
-use libipc::{Client, MailboxOptions, Refusal, RequestError, Role, Sender, SlowGroup};
+use libipc::{Client, MailboxOptions, Observer, Refusal, RequestError, Role, Sender, SlowGroup};
 use tests::{
     Baseline, Child, DAEMON_UID, RawClient, TestDaemon, UIDS, descriptors_of, limit,
     limit_address_space, patience, skip_unless_root, wait_until,
@@ -103,6 +103,20 @@ fn exhaust<T>(mut take: impl FnMut(usize) -> Result<T, RequestError>) -> (Vec<T>
     panic!("there is no end to it");
 }
 
+/// A mailbox that somebody looks at; none, where that cannot be.
+fn in_use(
+    client: &Client,
+    name: &str,
+    options: &MailboxOptions,
+) -> Result<(String, Observer), RequestError> {
+    client.create(name, options)?;
+    let opened = client.observer(name);
+    if opened.is_err() {
+        client.delete(name).expect("ours");
+    }
+    Ok((name.to_owned(), opened?))
+}
+
 fn nobody_at(client: &Client) {
     wait_until("the lanes are free", || client.show("steady").expect("ours").summary.senders == 0);
 }
@@ -131,8 +145,11 @@ fn out_of_descriptors_the_daemon_says_so_and_serves_everybody_else() {
         assert!(matches!(why, Refusal::Resources { .. }), "{why}");
         assert!(why.advice().contains("descriptors"), "{}", why.advice());
         assert!(lanes.len() > 20, "{}", lanes.len());
-        let refused = refusal(client.create("another", &small()));
+        // It takes none, until somebody opens it.
+        client.create("another", &small()).expect("a mailbox");
+        let refused = refusal(client.receiver("another"));
         assert!(matches!(refused, Some(Refusal::Resources { .. })), "{refused:?}");
+        client.delete("another").expect("ours");
         assert_eq!(client.show("steady").expect("ours").summary.senders as usize, lanes.len());
         // Who connects now until there is no place is turned away, and does not wait for ever.
         let connect = || libipc::ClientOptions::new().socket(daemon.socket()).connect();
@@ -159,20 +176,17 @@ fn who_uses_its_descriptors_up_is_told_so_and_keeps_no_other_out() {
     let before = Baseline::take(&daemon, &client);
     let groups = (0..8).try_fold(small(), |it, n| it.group(&format!("g{n}"), SlowGroup::Block));
     let groups = groups.expect("eight groups");
-    let mut names = Vec::new();
+    let mut opened = Vec::new();
     // What has many descriptors first, then what has few.
     for (kind, options) in [("g", &groups), ("m", &small())] {
-        let (more, why) = exhaust(|n| {
-            let name = format!("{kind}{n}");
-            client.create(&name, options).map(|()| name)
-        });
+        let (more, why) = exhaust(|n| in_use(&client, &format!("{kind}{n}"), options));
         let uid = nix::unistd::geteuid().as_raw();
         let Refusal::QuotaExceeded { uid: who, what, used, limit, .. } = &why else {
             panic!("{why}")
         };
         assert_eq!((*who, what.as_str()), (uid, "descriptors"), "{why}");
         assert!(*used + 10 >= *limit && *limit < 2000 / 4, "{why}");
-        names.extend(more);
+        opened.extend(more);
     }
     let status = daemon.status(&client);
     assert!(status.usage.descriptors < status.limits.descriptors, "{status:?}");
@@ -186,7 +200,7 @@ fn who_uses_its_descriptors_up_is_told_so_and_keeps_no_other_out() {
     assert_eq!(other.got("receive").text, "hello");
     other.done("delete honest");
     drop(other);
-    for name in names {
+    for (name, _) in opened {
         client.delete(&name).expect("ours");
     }
     before.check(&daemon, &client);
@@ -303,22 +317,21 @@ fn out_of_address_space_the_daemon_says_so_and_serves_everybody_else() {
     let client = daemon.client();
     let before = Baseline::take(&daemon, &client);
     client.create("steady", &small()).expect("a mailbox");
+    let in_use = client.observer("steady").expect("a look");
     limit_address_space(daemon.pid(), 8 << 20);
     for _ in 0..3 {
-        let (names, why) = exhaust(|n| {
-            client
-                .create(&format!("more{n}"), &small().lanes_max(8000))
-                .map(|()| format!("more{n}"))
-        });
+        let large = small().lanes_max(8000);
+        let (opened, why) = exhaust(|n| in_use(&client, &format!("more{n}"), &large));
         assert!(matches!(why, Refusal::Resources { .. }), "{why}");
-        assert!(!names.is_empty());
+        assert!(!opened.is_empty());
         goes_on(&daemon, &client);
-        for name in names {
+        for (name, _) in opened {
             client.delete(&name).expect("ours");
         }
     }
     limit(daemon.pid(), "--as=unlimited:unlimited");
     goes_on(&daemon, &client);
+    drop(in_use);
     client.delete("steady").expect("ours");
     before.check(&daemon, &client);
 }

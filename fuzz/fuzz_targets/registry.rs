@@ -62,7 +62,8 @@ fuzz_target!(|steps: Vec<Step>| {
     let mut there = [None; SESSIONS as usize];
     for step in steps.iter().take(STEPS_MAX) {
         apply(&mut registry, &mut there, step);
-        if let Err(broken) = registry.check_invariants() {
+        registry.put_idle_away();
+        if let Err(broken) = registry.check_invariants().and_then(|()| registry.check_in_use()) {
             panic!("after {step:?}: {broken}");
         }
     }

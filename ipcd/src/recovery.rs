@@ -212,7 +212,8 @@ pub fn recover(
     });
     let regions = restore_mailboxes(&mut registry, &contents.regions, &backstage);
     for id in contents.regions.mailboxes() {
-        if !regions.contains_key(&id) {
+        // Of one that is not in use nobody is to be told.
+        if registry.mailbox(id).is_none() {
             let why = left.removed.iter().find(|(removed, _)| *removed == id);
             let why = why.map_or(Traffic::Deleted, |&(_, why)| why);
             MailboxRegions::show_gone(id, &contents.regions, &backstage, why);
@@ -245,7 +246,7 @@ pub fn recover(
     }
     if went_on {
         info!(
-            mailboxes = regions.len(),
+            mailboxes = registry.mailbox_count(),
             sessions = sessions.len(),
             "goes on with what was in the store"
         );
@@ -279,7 +280,8 @@ fn restore_mailboxes(
     let mut restored = HashMap::new();
     let ids: Vec<u64> = registry.mailbox_ids().collect();
     for id in ids {
-        let Some(mailbox) = registry.mailbox(id) else { continue };
+        let in_use = registry.mailbox(id).filter(|mailbox| mailbox.is_in_use());
+        let Some(mailbox) = in_use else { continue };
         match MailboxRegions::restore(mailbox, found, backstage) {
             Ok(regions) => drop(restored.insert(id, regions)),
             Err(error) => {

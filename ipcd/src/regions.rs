@@ -332,7 +332,7 @@ pub struct MailboxRegions {
 }
 
 impl MailboxRegions {
-    /// Creates what a mailbox needs before its first member.
+    /// Creates what a mailbox needs before its first member, or the first that it has again.
     ///
     /// # Errors
     /// [`MapError`]: out of descriptors, memory or address space.
@@ -347,6 +347,8 @@ impl MailboxRegions {
         header.receivers_max.store(limits.receivers_max.into(), Ordering::Relaxed);
         header.groups_count.store(limits.groups.into(), Ordering::Relaxed);
         header.mailbox_id.store(mailbox.id, Ordering::Relaxed);
+        header.traffic.store(mailbox.traffic as u32, Ordering::Relaxed);
+        header.fences.store(mailbox.fences.into(), Ordering::Relaxed);
         header.version.store(LAYOUT_VERSION, Ordering::Relaxed);
         header.magic.store(ROSTER_MAGIC, Ordering::Relaxed);
         let cursors = (0..limits.groups).map(|group| {
@@ -375,6 +377,7 @@ impl MailboxRegions {
         together.extend(regions.cursors.iter_mut().map(|(region, _)| region));
         together.extend(regions.doorsteps.iter_mut().map(|(region, _)| region));
         Region::keep_together(&backstage.store, together).map_err(cannot("keep a region"))?;
+        regions.show(&Show::Counts(Box::new(Counts::of(mailbox))));
         Ok(regions)
     }
 

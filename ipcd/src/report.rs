@@ -39,9 +39,9 @@ pub struct Counts {
     pub queued_of_groups: Vec<u64>,
 }
 
-/// Adds up the counters of a mailbox.
+/// Adds up the counters of a mailbox; one that is not in use has no regions, and nothing in it.
 #[must_use]
-pub fn count(mailbox: &Mailbox, regions: &MailboxRegions) -> Counts {
+pub fn count(mailbox: &Mailbox, regions: Option<&MailboxRegions>) -> Counts {
     let mut counts = Counts { sent_messages: mailbox.retired_sent, ..Counts::default() };
     for slot in mailbox.lanes().iter().filter(|slot| is_member(slot.state)) {
         let (sent, bytes) = count_lane(slot, regions);
@@ -51,7 +51,7 @@ pub fn count(mailbox: &Mailbox, regions: &MailboxRegions) -> Counts {
     for (group, table) in (0u8..).zip(mailbox.groups()) {
         let slots = (0u16..).zip(table.slots()).filter(|(_, slot)| is_member(slot.state));
         let received = slots.fold(table.retired_received, |sum, (slot, _)| {
-            sum.saturating_add(regions.received(group, slot))
+            sum.saturating_add(received(regions, group, slot))
         });
         let done = received.saturating_add(table.dropped).saturating_add(table.dead_lettered);
         let queued = counts.sent_messages.saturating_sub(done);
@@ -62,14 +62,20 @@ pub fn count(mailbox: &Mailbox, regions: &MailboxRegions) -> Counts {
 }
 
 /// Messages sent through a lane, and bytes that lie unclaimed in it.
-fn count_lane(slot: &LaneSlot, regions: &MailboxRegions) -> (u64, u64) {
+fn count_lane(slot: &LaneSlot, regions: Option<&MailboxRegions>) -> (u64, u64) {
     let index = slot.info.ticket.index;
-    let Some(lane) = regions.lane(index) else { return (0, 0) };
+    let lane = regions.and_then(|regions| Some((regions, regions.lane(index)?)));
+    let Some((regions, lane)) = lane else { return (0, 0) };
     let tail = lane.tail();
     let queued = (0u8..).zip(regions.all_cursors()).filter_map(|(group, _)| {
         queued_granules(tail, regions.claimed(group, index), slot.info.capacity_bytes)
     });
     (lane.sent(), queued.max().unwrap_or(0) * GRANULE_BYTES as u64)
+}
+
+/// Messages acknowledged through a slot.
+fn received(regions: Option<&MailboxRegions>, group: u8, slot: u16) -> u64 {
+    regions.map_or(0, |regions| regions.received(group, slot))
 }
 
 fn summary(service: &Service, mailbox: &Mailbox, counts: &Counts) -> MailboxSummary {
@@ -96,8 +102,7 @@ pub fn list(service: &Service, asker: &Asker<'_>, after: Option<&MailboxName>) -
         let Some(mailbox) = visible.next() else { break };
         lanes += mailbox.lanes().len();
         let regions = service.regions(mailbox.id);
-        mailboxes
-            .extend(regions.map(|regions| summary(service, mailbox, &count(mailbox, regions))));
+        mailboxes.push(summary(service, mailbox, &count(mailbox, regions)));
     }
     Answer::Listed { mailboxes, more: visible.peek().is_some() }
 }
@@ -107,7 +112,7 @@ pub fn list(service: &Service, asker: &Asker<'_>, after: Option<&MailboxName>) -
 pub fn show(
     service: &Service,
     mailbox: &Mailbox,
-    regions: &MailboxRegions,
+    regions: Option<&MailboxRegions>,
     skip: u32,
 ) -> MailboxDetail {
     let lanes = mailbox.lanes().iter().filter(|slot| is_member(slot.state)).map(|slot| {
@@ -135,7 +140,7 @@ pub fn show(
             group: mailbox.named_groups().get(usize::from(group)).map(|it| it.name.clone()),
             identity: slot.identity,
             alive: slot.state == SlotState::Active,
-            messages: regions.received(group, index),
+            messages: received(regions, group, index),
             queued_bytes: 0,
         })
     });

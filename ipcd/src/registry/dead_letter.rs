@@ -168,7 +168,12 @@ impl Registry {
         let mailbox = self.mailboxes.get_mut(&id).ok_or_else(no_session)?;
         mailbox.check_lane_room()?;
         let charged = (mailbox.ownership.uid, usage);
-        self.quotas.charge(charged.0, charged.1)?;
+        self.take_into_use(id)?;
+        if let Err(refusal) = self.quotas.charge(charged.0, charged.1) {
+            self.put_away_if_idle(id);
+            return Err(refusal);
+        }
+        let mailbox = self.mailboxes.get_mut(&id).ok_or_else(no_session)?;
         // There is a slot: `check_lane_room` has looked.
         mailbox.add_letter(letter, charged).ok_or_else(no_session)
     }

@@ -37,8 +37,11 @@ impl Registry {
             let owner = used.entry(mailbox.ownership.uid).or_default();
             owner.mailboxes += 1;
             owner.bytes += mailbox.owner_usage().bytes;
-            // Its roster, and what each group and each sender uid has.
-            owner.descriptors += 1 + (mailbox.groups().len() + mailbox.doorsteps().len()) as u64;
+            if mailbox.is_in_use() {
+                // Its roster, and what each group and each sender uid has.
+                let each = mailbox.groups().len() + mailbox.doorsteps().len();
+                owner.descriptors += 1 + each as u64;
+            }
             for lane in mailbox.lanes().iter().filter(|lane| lane.state != SlotState::Free) {
                 let by_us = lane.link.is_none();
                 let by_owner = by_us || mailbox.name.as_str().starts_with("reply/");
@@ -56,6 +59,17 @@ impl Registry {
         self.check_sessions()?;
         let inboxes = self.mailboxes.values().filter(|mailbox| mailbox.inbox);
         hold(self.inboxes.len() == inboxes.count(), || "one inbox a process".into())
+    }
+
+    /// Says which mailbox is not in use exactly while somebody has it open or something is left in it: true after
+    /// [`Self::put_idle_away`].
+    ///
+    /// # Errors
+    /// The first.
+    pub fn check_in_use(&self) -> Result<(), String> {
+        let wrong =
+            self.mailboxes.values().find(|mailbox| mailbox.is_in_use() == mailbox.is_idle());
+        hold(wrong.is_none(), || format!("in use or idle: {wrong:?}"))
     }
 
     fn check_quotas(&self, used: &HashMap<u32, Usage>) -> Broken {
@@ -85,6 +99,8 @@ impl Registry {
     fn check_mailbox(&self, mailbox: &Mailbox) -> Broken {
         let named = self.names.get(&mailbox.name) == Some(&mailbox.id);
         hold(named, || format!("{} has its name", mailbox.name))?;
+        let noted = mailbox.is_in_use() || mailbox.is_idle();
+        hold(noted, || format!("{} is noted as in use", mailbox.name))?;
         let (mut lanes, mut slots, mut senders) = (BTreeSet::new(), BTreeSet::new(), 0);
         for key in &mailbox.links {
             let session = self.sessions.get(&key.0).ok_or("a link has a session")?;

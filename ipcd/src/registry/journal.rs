@@ -4,7 +4,7 @@
 //! A record has what may have changed, whole: a mailbox's or a session's own words, and of their long tables the
 //! entries that were touched. So its size does not grow with what there is, and following a record twice
 //! does no harm. What follows from other records stands in none: names, inboxes, quotas' use, which lanes are
-//! free, a mailbox's links ([`Registry::complete`]).
+//! free, a mailbox's links and whether it is in use ([`Registry::complete`]).
 
 use std::collections::BTreeSet;
 
@@ -192,6 +192,7 @@ impl Registry {
         }
         for mailbox in self.mailboxes.values_unnoticed() {
             mailbox.sort_lanes();
+            mailbox.in_use = !mailbox.is_idle();
             self.names.insert(mailbox.name.clone(), mailbox.id);
             if let Some(owner) = mailbox.owner_process {
                 if let Some(session) = self.sessions.get_unnoticed(&owner.session) {

@@ -20,7 +20,7 @@ use super::doorstep::DoorstepSlot;
 use super::group::{Place, ReceiverGroup, Rotation};
 use super::link::{LinkKey, SessionId};
 use super::permission::Ownership;
-use super::quota::lane_usage;
+use super::quota::{MAILBOX, lane_usage};
 use super::tracked::{Tracked, TrackedRow};
 
 /// Uid of the home doorstep, which no sender maps.
@@ -152,6 +152,9 @@ pub struct Mailbox {
     pub last_dead_letter: u64,
     /// What is to be freed once the state has this.
     pub freeing: Vec<Freeing>,
+    /// It has regions, for which its owner is charged: `in_use`.
+    #[serde(skip)]
+    pub(super) in_use: bool,
     /// Session and number of each link.
     #[serde(skip)]
     pub links: BTreeSet<LinkKey>,
@@ -205,6 +208,7 @@ impl Mailbox {
             dead_letters_of: None,
             last_dead_letter: 0,
             freeing: Vec::new(),
+            in_use: false,
             links: BTreeSet::new(),
             named_groups: groups.to_vec(),
             groups: vec![ReceiverGroup::default(); groups.len().max(1)],
@@ -225,25 +229,22 @@ impl Mailbox {
         self.attributes.limits(self.groups.len())
     }
 
-    /// What the owner is charged for a mailbox with nothing but its home doorstep: its roster, and the cursors of each
-    /// group.
-    #[must_use]
-    pub fn empty_usage(attributes: &MailboxAttributes, groups: usize) -> Usage {
-        let limits = attributes.limits(groups);
-        let groups = u64::from(limits.groups);
-        let cursors = cursors_map(limits).len as u64 * groups;
-        let bytes = (roster_map(limits).len + doorstep_map(limits).len) as u64 + cursors;
-        Usage { mailboxes: 1, bytes, descriptors: 2 + groups, ..Usage::default() }
-    }
-
-    /// What its owner is charged.
+    /// What its owner is charged: for itself, and while it is in use for its regions.
     #[must_use]
     pub fn owner_usage(&self) -> Usage {
-        let further = (self.doorsteps.len() - 1) as u64;
-        let mut usage = Self::empty_usage(&self.attributes, self.groups.len());
-        usage.bytes += further * self.doorstep_usage().bytes;
-        usage.descriptors += further;
-        usage
+        let regions = if self.in_use { self.regions_usage() } else { Usage::default() };
+        Usage { mailboxes: MAILBOX.mailboxes, ..regions }
+    }
+
+    /// What its owner is charged for its regions: its roster, the cursors of each group, its doorsteps.
+    #[must_use]
+    pub fn regions_usage(&self) -> Usage {
+        let limits = self.limits();
+        let (groups, doorsteps) = (u64::from(limits.groups), self.doorsteps.len() as u64);
+        let cursors = cursors_map(limits).len as u64 * groups;
+        let doorsteps_bytes = doorsteps * self.doorstep_usage().bytes;
+        let bytes = roster_map(limits).len as u64 + cursors + doorsteps_bytes;
+        Usage { bytes, descriptors: 1 + groups + doorsteps, ..Usage::default() }
     }
 
     /// What its owner is charged for the doorstep of one more uid.

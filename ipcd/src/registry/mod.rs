@@ -2,7 +2,7 @@
 //! all of it can be tested by throwing operations at it.
 //!
 //! [`mailbox`] one mailbox, [`group`] its receivers, [`doorstep`] where these and the senders of each uid wake each
-//! other, [`lane`] further lanes of a sender, [`direct`] processes that are reached by name and answers to calls, [`dead_letter`] messages that nobody can deal with, [`link`] sessions
+//! other, [`in_use`] which have regions, [`lane`] further lanes of a sender, [`direct`] processes that are reached by name and answers to calls, [`dead_letter`] messages that nobody can deal with, [`link`] sessions
 //! and links, [`permission`] mode bits, [`quota`] limits; [`journal`] what has changed, as a record that another
 //! registry follows, and [`tracked`] the tables that tell. `invariants` counts anew, for tests and fuzzers.
 //!
@@ -13,6 +13,7 @@ pub mod dead_letter;
 pub mod direct;
 pub mod doorstep;
 pub mod group;
+pub mod in_use;
 #[cfg(any(test, fuzzing))]
 pub mod invariants;
 pub mod journal;
@@ -39,7 +40,7 @@ use group::Place;
 use link::{Link, LinkKey, LinkRole, SessionEntry, SessionId};
 use mailbox::{LaneWish, Mailbox, OwnerProcess};
 use permission::{Caller, Ownership};
-use quota::{LINK, Quotas, SESSION, lane_usage};
+use quota::{LINK, MAILBOX, Quotas, SESSION, lane_usage};
 use tracked::Tracked;
 
 /// What an open has given.
@@ -252,7 +253,7 @@ impl Registry {
         ownership: Ownership,
         groups: &[Group],
     ) -> Result<u64, Refusal> {
-        self.quotas.charge(ownership.uid, Mailbox::empty_usage(attributes, groups.len()))?;
+        self.quotas.charge(ownership.uid, MAILBOX)?;
         self.last_id += 1;
         let id = self.last_id;
         let first = self.first_position;
@@ -344,12 +345,15 @@ impl Registry {
         self.quotas.charge(uid, LINK)?;
         let link = entry.next_number();
         let key = (session, link);
-        let got = match role {
+        let got = self.take_into_use(mailbox_id).and_then(|()| match role {
             Role::Send => self.admit_sender(key, mailbox_id, identity),
             Role::Receive => self.admit_receiver(key, mailbox_id, identity, group),
             Role::Observe => Ok(Got::Look { group }),
-        };
-        let got = got.inspect_err(|_| self.quotas.release(uid, LINK))?;
+        });
+        let got = got.inspect_err(|_| {
+            self.quotas.release(uid, LINK);
+            self.put_away_if_idle(mailbox_id);
+        })?;
         let role = match &got {
             Got::Lane { .. } => LinkRole::Send,
             Got::Slot { group, place } => LinkRole::Receive { group: *group, slot: place.slot },
@@ -384,6 +388,7 @@ impl Registry {
             }
             Got::Look { .. } => {}
         }
+        self.put_away_if_idle(id);
     }
 
     /// The link of that number of a session, to a mailbox that is still there.

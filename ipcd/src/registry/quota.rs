@@ -21,6 +21,9 @@ pub const DEFAULT_LIMITS: Usage = Usage {
 /// What a session is charged: its socket and its pidfd.
 pub const SESSION: Usage = Usage { sessions: 1, descriptors: 2, ..NOTHING };
 
+/// What the owner of a mailbox is charged, whether anybody uses it or not.
+pub const MAILBOX: Usage = Usage { mailboxes: 1, ..NOTHING };
+
 /// What a session is charged for each of its links, until it is closed: a few hundred bytes of the daemon's memory.
 pub const LINK: Usage = Usage { links: 1, ..NOTHING };
 

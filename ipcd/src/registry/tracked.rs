@@ -82,6 +82,12 @@ impl<K: Copy + Ord, V> Tracked<K, V> {
         !self.touched.is_empty()
     }
 
+    /// The keys of what may have changed, as yet.
+    #[must_use]
+    pub fn touched(&self) -> &BTreeSet<K> {
+        &self.touched
+    }
+
     /// Every entry, to change, unnoticed.
     pub(super) fn values_unnoticed(&mut self) -> impl Iterator<Item = &mut V> {
         self.entries.values_mut()

@@ -295,8 +295,8 @@ impl Service {
     /// The mailbox for a mailbox's dead letters; made if need be.
     pub(super) fn dead_letters_for(&mut self, id: u64) -> Result<u64, Refusal> {
         let (dead, is_new) = self.registry.dead_letters_for(id)?;
-        if is_new {
-            self.make_regions(dead)?;
+        if is_new && !self.barrier {
+            self.fence(dead);
         }
         Ok(dead)
     }
@@ -309,7 +309,7 @@ impl Service {
         stamp: u64,
         message: &[u8],
     ) -> Result<(), Refusal> {
-        let regions = self.regions.get_mut(&id).ok_or_else(missing)?;
+        let regions = self.regions_in_use(id)?;
         regions.add_lane(lane).map_err(resources)?;
         let file = regions.lane(lane.ticket.index).ok_or_else(missing)?;
         let first = Position::new(lane.first_position);

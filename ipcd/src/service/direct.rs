@@ -15,7 +15,9 @@ impl Service {
     ) -> Result<Reply, Refusal> {
         let (session, caller) = (asker.session, &asker.caller);
         let (id, name) = self.registry.register(session, caller, name, attributes)?;
-        self.make_regions(id)?;
+        if !self.barrier {
+            self.fence(id);
+        }
         info!(mailbox = %name, id, by = %asker.caller.identity, "registered");
         Ok(Answer::Registered { name }.into())
     }
@@ -40,7 +42,10 @@ impl Service {
     pub(super) fn open_replies(&mut self, asker: &Asker<'_>, link: u32) -> Result<Reply, Refusal> {
         let admission = self.registry.open_replies(asker.session, &asker.caller, link)?;
         let id = admission.mailbox_id;
-        let given = self.make_regions(id).and_then(|()| self.give(asker, &admission));
+        if !self.barrier {
+            self.fence(id);
+        }
+        let given = self.give(asker, &admission);
         if given.is_err() {
             // Its link goes as well: nobody was told of it.
             let _ = self.registry.close_link(asker.session, admission.link);

@@ -1,5 +1,7 @@
 //! Mailboxes by their names: create, close and open, delete, show.
 
+use std::collections::hash_map::Entry;
+
 use libipc::lane::layout::Traffic;
 use libipc::protocol::{Answer, Group, MailboxAttributes, MailboxName, Queued, Refusal};
 use tracing::info;
@@ -18,25 +20,33 @@ impl Service {
     ) -> Result<Reply, Refusal> {
         let (session, caller) = (asker.session, &asker.caller);
         let mailbox_id = self.registry.create(session, caller, name, attributes, groups)?;
-        self.make_regions(mailbox_id)?;
+        if !self.barrier {
+            self.fence(mailbox_id);
+        }
         info!(mailbox = %name, id = mailbox_id, by = %asker.caller.identity, "created");
         Ok(Answer::Created { mailbox_id }.into())
     }
 
-    /// Makes the regions of a mailbox that is new in the registry; without them it goes again.
-    pub(super) fn make_regions(&mut self, mailbox_id: u64) -> Result<(), Refusal> {
-        let mailbox = self.registry.mailbox(mailbox_id).ok_or_else(missing)?;
-        match MailboxRegions::create(mailbox, &self.backstage) {
-            Ok(regions) => self.regions.insert(mailbox_id, regions),
-            Err(error) => {
-                self.registry.remove(mailbox_id);
-                return Err(resources(error));
+    /// The regions of a mailbox that the registry has taken into use; made, if it was not in use before.
+    pub(super) fn regions_in_use(
+        &mut self,
+        mailbox_id: u64,
+    ) -> Result<&mut MailboxRegions, Refusal> {
+        match self.regions.entry(mailbox_id) {
+            Entry::Occupied(there) => Ok(there.into_mut()),
+            Entry::Vacant(place) => {
+                let mailbox = self.registry.mailbox(mailbox_id).ok_or_else(missing)?;
+                let made = MailboxRegions::create(mailbox, &self.backstage);
+                Ok(place.insert(made.map_err(resources)?))
             }
-        };
-        if !self.barrier {
-            self.fence(mailbox_id);
         }
-        Ok(())
+    }
+
+    /// Has no regions for mailboxes that are in use no more. Whoever was a member is told still what is due.
+    pub(super) fn put_idle_away(&mut self) {
+        for id in self.registry.put_idle_away() {
+            self.departing.extend(self.regions.remove(&id).map(|regions| (id, regions)));
+        }
     }
 
     pub(super) fn set_traffic(
@@ -80,10 +90,12 @@ impl Service {
     /// Lets nothing more into a mailbox, which goes once it is empty; says how many messages it has.
     fn drain(&mut self, id: u64) -> Result<u64, Refusal> {
         let mailbox = self.registry.mailbox_mut(id).ok_or_else(missing)?;
-        let regions = self.regions.get(&id).ok_or_else(missing)?;
         mailbox.traffic = Traffic::Draining;
-        regions.set_traffic(Traffic::Draining);
-        regions.ring();
+        let regions = self.regions.get(&id);
+        if let Some(regions) = regions {
+            regions.set_traffic(Traffic::Draining);
+            regions.ring();
+        }
         let queued = report::count(mailbox, regions).queued_messages;
         self.sweep(id);
         Ok(queued)
@@ -103,7 +115,7 @@ impl Service {
         self.sweep(id);
         // It may have been there only until it was drained.
         let mailbox = self.registry.find(name)?;
-        let regions = self.regions.get(&id).ok_or_else(missing)?;
+        let regions = self.regions.get(&id);
         Ok(Answer::Shown(Box::new(report::show(self, mailbox, regions, skip))).into())
     }
 }

@@ -211,7 +211,8 @@ impl Service {
         }
         self.end_state();
         self.show_what_is_due();
-        for id in self.regions.drain().map(|(id, _)| id) {
+        self.regions.clear();
+        for id in self.registry.mailbox_ids().collect::<Vec<_>>() {
             self.registry.remove(id);
         }
     }
@@ -219,12 +220,12 @@ impl Service {
     /// Makes a mailbox's members keep their fences. Those that went without run the barrier's other
     /// half now: from here on each of them either has seen the word or has passed a full barrier.
     fn fence(&mut self, mailbox_id: u64) {
-        let Some(mailbox) = self.registry.mailbox_mut(mailbox_id) else { return };
-        let Some(regions) = self.regions.get(&mailbox_id).filter(|_| !mailbox.fences) else {
-            return;
-        };
+        let mailbox = self.registry.mailbox_mut(mailbox_id).filter(|mailbox| !mailbox.fences);
+        let Some(mailbox) = mailbox else { return };
         mailbox.fences = true;
-        regions.set_fences(self.barrier);
+        if let Some(regions) = self.regions.get(&mailbox_id) {
+            regions.set_fences(self.barrier);
+        }
     }
 
     /// Mends what ended links have left, tells each mailbox's members once, and removes the mailboxes that
@@ -276,8 +277,9 @@ impl Service {
     }
 
     fn sweep(&mut self, mailbox_id: u64) {
-        let Some(regions) = self.regions.get_mut(&mailbox_id) else { return };
-        if repair::sweep(&mut self.registry, regions, mailbox_id) {
+        if let Some(regions) = self.regions.get_mut(&mailbox_id)
+            && repair::sweep(&mut self.registry, regions, mailbox_id)
+        {
             self.tell(mailbox_id);
         }
         self.remove_if_drained(mailbox_id);
@@ -287,11 +289,11 @@ impl Service {
     fn remove_if_drained(&mut self, mailbox_id: u64) {
         let mailbox = self.registry.mailbox(mailbox_id);
         let draining = mailbox.filter(|mailbox| mailbox.traffic == Traffic::Draining);
-        let regions = self.regions.get(&mailbox_id);
-        let drained = draining
-            .zip(regions)
-            .is_some_and(|(mailbox, regions)| repair::is_drained(mailbox, regions));
-        if drained {
+        let drained = |mailbox| {
+            let regions = self.regions.get(&mailbox_id);
+            regions.is_none_or(|regions| repair::is_drained(mailbox, regions))
+        };
+        if draining.is_some_and(drained) {
             self.remove(mailbox_id, Traffic::Deleted);
         }
     }
@@ -301,13 +303,15 @@ impl Service {
         let dead = self.registry.mailbox(mailbox_id).and_then(|mailbox| mailbox.dead_letters);
         let dead = dead.map_or(0, |dead| self.remove(dead, why));
         let Some(mailbox) = self.registry.remove(mailbox_id) else { return 0 };
-        let Some(regions) = self.regions.remove(&mailbox_id) else { return 0 };
-        regions.set_traffic(why);
-        regions.ring();
-        let discarded = report::count(&mailbox, &regions).queued_messages;
+        let regions = self.regions.remove(&mailbox_id);
+        let discarded = report::count(&mailbox, regions.as_ref()).queued_messages;
         info!(mailbox = %mailbox.name, id = mailbox_id, ?why, discarded, "removed");
-        self.departing.push((mailbox_id, regions));
-        self.removed.push((mailbox_id, why));
+        if let Some(regions) = regions {
+            regions.set_traffic(why);
+            regions.ring();
+            self.departing.push((mailbox_id, regions));
+            self.removed.push((mailbox_id, why));
+        }
         discarded + dead
     }
 

@@ -56,6 +56,7 @@ impl Service {
     /// Makes what an open needs, and only when all of it is there lets the members see it.
     fn admit(&mut self, asker: &Asker<'_>, admission: &Admission) -> Result<Reply, Refusal> {
         let id = admission.mailbox_id;
+        self.regions_in_use(id)?;
         let mailbox = self.registry.mailbox(id).ok_or_else(missing)?;
         let regions = self.regions.get_mut(&id).ok_or_else(missing)?;
         let mut descriptors = vec![regions.roster_region().read_only().map_err(reopen)?];

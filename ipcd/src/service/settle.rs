@@ -121,11 +121,13 @@ impl Service {
     /// Puts what was done into the state, then shows it, then gives back what is needed no more. While the state cannot be
     /// written nothing is shown, nobody is to be answered ([`Self::is_settled`]), and this is to be called again.
     pub fn settle(&mut self) {
+        self.put_idle_away();
         if !self.commit() {
             return;
         }
         self.show_what_is_due();
         if self.has_freed() {
+            self.put_idle_away();
             if !self.commit() {
                 return;
             }

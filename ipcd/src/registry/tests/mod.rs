@@ -170,7 +170,14 @@ fn withdraw(registry: &mut Registry, step: &Step) {
     }
 }
 
+/// Does a step, and what a service does once a request is done.
 fn apply(registry: &mut Registry, step: &Step) {
+    act(registry, step);
+    registry.put_idle_away();
+    assert_eq!(registry.check_in_use(), Ok(()));
+}
+
+fn act(registry: &mut Registry, step: &Step) {
     let identity = |registry: &Registry, session: u8| {
         registry.sessions.get(&id(session)).map(|session| session.identity)
     };

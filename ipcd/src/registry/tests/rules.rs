@@ -167,11 +167,32 @@ fn a_mailbox_with_groups_wants_a_group_named_by_its_receivers() {
     open(Role::Send, None).unwrap();
     let mailbox = registry.find(&name(0)).unwrap();
     assert_eq!(mailbox.active_receivers(), 2);
-    let one = MailboxAttributes::default();
-    let usage = |groups| super::super::Mailbox::empty_usage(&one, groups);
-    let (three, none) = (usage(3), usage(0));
-    assert!(three.bytes > none.bytes, "cursors a group are charged");
-    assert_eq!((three.descriptors, none.descriptors), (5, 3));
+}
+
+#[test]
+fn an_owner_is_charged_for_regions_while_somebody_has_a_mailbox_open_or_has_left_something_in_it() {
+    let mut registry = registry();
+    let used = |registry: &Registry| registry.quotas().used(7);
+    let before = used(&registry);
+    let groups = ["a", "b", "c"]
+        .map(|name| Group { name: MailboxName::new(name).unwrap(), slow: SlowGroup::Block });
+    create(&mut registry, small(), &groups);
+    let idle = used(&registry);
+    assert_eq!(idle, Usage { mailboxes: before.mailboxes + 1, ..before });
+    let sender = open(&mut registry, 1, Role::Send).unwrap();
+    let lane = lane_of(&sender);
+    let in_use = used(&registry);
+    // A roster, three groups' cursors, the home doorstep, that of the sender's uid, and its lane.
+    assert_eq!(in_use.descriptors - idle.descriptors, 7);
+    close(&mut registry, 1, sender.link);
+    assert_eq!(registry.put_idle_away(), [] as [u64; 0], "its lane is not drained");
+    registry.free_lane(sender.mailbox_id, lane.ticket.index, 7, 1);
+    assert_eq!(registry.put_idle_away(), [sender.mailbox_id]);
+    assert_eq!(used(&registry), idle);
+    // Who only looks needs them too.
+    open(&mut registry, 2, Role::Observe).unwrap();
+    assert_eq!(used(&registry).descriptors - idle.descriptors, 5);
+    registry.check_invariants().unwrap();
 }
 
 #[test]
