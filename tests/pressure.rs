@@ -317,7 +317,7 @@ fn out_of_address_space_the_daemon_says_so_and_serves_everybody_else() {
     let client = daemon.client();
     let before = Baseline::take(&daemon, &client);
     client.create("steady", &small()).expect("a mailbox");
-    let in_use = client.observer("steady").expect("a look");
+    let observer = client.observer("steady").expect("a look");
     limit_address_space(daemon.pid(), 8 << 20);
     for _ in 0..3 {
         let large = small().lanes_max(8000);
@@ -331,7 +331,7 @@ fn out_of_address_space_the_daemon_says_so_and_serves_everybody_else() {
     }
     limit(daemon.pid(), "--as=unlimited:unlimited");
     goes_on(&daemon, &client);
-    drop(in_use);
+    drop(observer);
     client.delete("steady").expect("ours");
     before.check(&daemon, &client);
 }
