@@ -45,6 +45,11 @@ pub(crate) const CHANGES: &[(&str, Prepare)] = &[
         scene.send(1);
         open(Role::Observe)
     }),
+    ("open what nobody has open any more", |scene| {
+        let (link, _) = scene.open_to_send();
+        let _ = scene.asks.ask(&Request::CloseLink { link });
+        open(Role::Send)
+    }),
     ("open another process's inbox", |scene| {
         register(scene);
         Request::OpenDirect { to: DirectAddress::Name("them".into()) }

@@ -8,10 +8,13 @@ use libipc::{ClientOptions, MailboxOptions};
 
 use super::task::Figures;
 
-/// Mailboxes that are opened, of those that there are.
+/// Mailboxes that are opened, of those that there are, one after the other.
 const OPENED: u32 = 500;
+/// Mailboxes that are in use at once: each takes three descriptors of the daemon, and many machines allow 20,000.
+const IN_USE: u32 = 5000;
 
-/// Time to create, open and delete a mailbox each, to list all; the daemon's memory and the shared memory of each.
+/// Time to create, open and delete a mailbox each, to list all; the daemon's memory and the shared memory of each, and of
+/// each that is in use.
 pub(crate) fn mailboxes(options: &ClientOptions, daemon: u32, count: u32) -> Result<Figures> {
     let client = options.connect()?;
     let create = MailboxOptions::new().capacity_bytes(64 << 10);
@@ -34,6 +37,12 @@ pub(crate) fn mailboxes(options: &ClientOptions, daemon: u32, count: u32) -> Res
         drop(client.sender(&name)?);
     }
     let open = start.elapsed();
+    let idle = Memory::look(daemon)?;
+    let in_use = IN_USE.min(count);
+    let observers = (0..in_use).map(|number| client.observer(&format!("box-{number}")));
+    let observers: Vec<_> = observers.collect::<Result<_, _>>()?;
+    let used = Memory::look(daemon)?;
+    drop(observers);
     let start = Instant::now();
     for number in 0..count {
         client.delete(&format!("box-{number}"))?;
@@ -48,6 +57,8 @@ pub(crate) fn mailboxes(options: &ClientOptions, daemon: u32, count: u32) -> Res
         ("list all".into(), list.as_secs_f64() * 1e3),
         ("a mailbox, the daemon's own".into(), after.own_kib_since(&before, count)),
         ("a mailbox, shared memory".into(), after.shared_kib_since(&before, count)),
+        ("a mailbox in use, the daemon's own".into(), used.own_kib_since(&idle, in_use)),
+        ("a mailbox in use, shared memory".into(), used.shared_kib_since(&idle, in_use)),
     ])
 }
 
