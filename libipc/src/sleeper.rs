@@ -214,7 +214,7 @@ impl Sleeper for RoomSleeper {
     }
 
     fn lie_down(&self) {
-        park::wait_for_room(&self.lane, self.wanted);
+        park::wait_for_room(&self.lane, self.wanted, self.freed.load(Acquire));
     }
 
     fn get_up(&self) {

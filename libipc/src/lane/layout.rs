@@ -32,11 +32,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::lane::beside::Beside;
-use crate::lane::position::{Position, granules_of};
+use crate::lane::position::{POSITION_BITS, Position, granules_of};
 use crate::sync::{AtomicU32, AtomicU64, Padding};
 
 /// Version of everything in this file; a member of another version is refused by `ipcd`.
-pub const LAYOUT_VERSION: u32 = 7;
+pub const LAYOUT_VERSION: u32 = 8;
 
 /// First word of every region: "ipcd" and a letter for the kind.
 pub const ROSTER_MAGIC: u64 = u64::from_le_bytes(*b"ipcdROST");
@@ -450,12 +450,14 @@ impl Claim {
     }
 }
 
-/// The `waiting` word of a lane: asleep (1 bit, the lowest) | wanted claim position (48 bits) | completions
+/// The `waiting` word of a lane: asleep (1 bit, the lowest) | wanted claim position (48 bits) | rings (14 bits) | completions
 /// are watched (1 bit, the highest).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waiting {
     /// The sender wants to be woken by acknowledgements once the claim has come this far.
     pub wanted: Position,
+    /// What the lowest bits of the lane's `freed` word said when it lay down.
+    rings: u16,
 }
 
 impl Waiting {
@@ -463,19 +465,39 @@ impl Waiting {
     pub const AWAKE: u64 = 0;
     /// Somebody waits for messages of this lane to be acknowledged: see [`LaneHeader::watched`].
     pub const WATCHED: u64 = 1 << 63;
+    /// Where `rings` begins.
+    const RINGS_SHIFT: u32 = 1 + POSITION_BITS;
+    /// Its bits.
+    const RINGS_MASK: u16 = (1 << (63 - Self::RINGS_SHIFT)) - 1;
+
+    /// Of a sender that is about to sleep on the lane's `freed` word while that says `freed`.
+    #[inline]
+    #[must_use]
+    pub fn new(wanted: Position, freed: u32) -> Self {
+        Self { wanted, rings: freed as u16 & Self::RINGS_MASK }
+    }
+
+    /// Whether somebody has rung for this sleeper, as the `freed` word has it now: it is on its way. No may be wrong, where
+    /// there were very many since.
+    #[inline]
+    #[must_use]
+    pub fn is_rung(self, freed: u32) -> bool {
+        freed as u16 & Self::RINGS_MASK != self.rings
+    }
 
     /// Takes a word apart; `None` if the sender does not wait for room.
     #[inline]
     #[must_use]
     pub fn from_word(word: u64) -> Option<Self> {
-        (word & 1 == 1).then(|| Self { wanted: Position::new(word >> 1) })
+        let rings = (word >> Self::RINGS_SHIFT) as u16 & Self::RINGS_MASK;
+        (word & 1 == 1).then(|| Self { wanted: Position::new(word >> 1), rings })
     }
 
     /// Puts a word together.
     #[inline]
     #[must_use]
     pub fn to_word(self) -> u64 {
-        self.wanted.get() << 1 | 1
+        u64::from(self.rings) << Self::RINGS_SHIFT | self.wanted.get() << 1 | 1
     }
 }
 

@@ -293,13 +293,19 @@ pub fn sender_waits(roster: &RosterHeader, lane: &LaneHeader) -> bool {
 ///
 /// The claim counts, not the record: with several receivers the one that frees the last record before
 /// the wanted position may be late, and it finds the claim beyond it all the same.
+///
+/// A sender for which somebody has rung since it lay down is on its way: it takes some microseconds, and a system call a
+/// record until then would be for nothing.
 #[cold]
 pub fn wake_sender(lane: &LaneHeader, claim: &AtomicU64, freed: &AtomicU32, park: &impl Park) {
-    // PAIR(sleep): Relaxed, both, ordered by the light barrier in front.
-    let word = lane.waiting.load(Relaxed);
+    // PAIR(sleep): both ordered by the light barrier in front.
+    // PAIR(rings): Acquire here, Release in `set_wanted`: what is read of `freed` then is no older than what is compared with it.
+    let word = lane.waiting.load(Acquire);
     let watched = Position::new(lane.watched.load(Relaxed));
     let claim = Claim::from_word(claim.load(Acquire)).position;
-    let room = Waiting::from_word(word).is_some_and(|wait| claim.since(wait.wanted) >= 0);
+    let room = Waiting::from_word(word).is_some_and(|wait| {
+        claim.since(wait.wanted) >= 0 && !wait.is_rung(freed.load(Relaxed))
+    });
     let news = word & Waiting::WATCHED != 0 && claim.since(watched) > 0;
     if room || news {
         // All of them: the sender and its tickets, in several threads, may sleep on this word.
@@ -322,9 +328,10 @@ pub fn watch(lane: &LaneHeader, earliest: Option<Position>) {
     }
 }
 
-/// A sender says that it sleeps until the claim of its lane has come as far as `wanted`.
-pub fn wait_for_room(lane: &LaneHeader, wanted: Position) {
-    set_wanted(lane, Waiting { wanted }.to_word());
+/// A sender says that it sleeps until the claim of its lane has come as far as `wanted`. `freed` is what the word said on which
+/// it sleeps, or has said since.
+pub fn wait_for_room(lane: &LaneHeader, wanted: Position, freed: u32) {
+    set_wanted(lane, Waiting::new(wanted, freed).to_word());
 }
 
 /// A sender takes that back.
@@ -337,8 +344,9 @@ fn set_wanted(lane: &LaneHeader, wanted: u64) {
     let mut word = lane.waiting.load(Relaxed);
     loop {
         let next = word & Waiting::WATCHED | wanted;
-        // PAIR(sleep): Relaxed, ordered by the heavy barrier that comes next, if it says that we sleep.
-        match lane.waiting.compare_exchange_weak(word, next, Relaxed, Relaxed) {
+        // PAIR(sleep): ordered by the heavy barrier that comes next, if it says that we sleep.
+        // PAIR(rings): Release here, Acquire in `wake_sender`.
+        match lane.waiting.compare_exchange_weak(word, next, Release, Relaxed) {
             Ok(_) => return,
             Err(now) => word = now,
         }
@@ -357,7 +365,7 @@ pub fn sleep_for_room(
     look: impl FnOnce() -> bool,
 ) -> Woke {
     let seen = freed.load(Acquire);
-    wait_for_room(lane, wanted);
+    wait_for_room(lane, wanted, seen);
     let bound = at_most(barrier_before_sleep(Facing::Receivers(roster), park), bound);
     let woke =
         if look() { Woke::Perhaps } else { bounded_wait(&[(freed, seen)], deadline, bound, park) };

@@ -14,10 +14,15 @@ fn words_survive_being_put_together_and_taken_apart() {
         let claim = Claim { position, winner };
         assert_eq!(Claim::from_word(claim.to_word()), claim);
     }
-    let waiting = Waiting { wanted: position };
-    assert_eq!(Waiting::from_word(waiting.to_word()), Some(waiting));
+    for freed in [0, 1, u32::MAX] {
+        let waiting = Waiting::new(position, freed);
+        assert_eq!(Waiting::from_word(waiting.to_word()), Some(waiting));
+        assert_eq!(Waiting::from_word(waiting.to_word() | Waiting::WATCHED), Some(waiting));
+        assert_eq!(waiting.to_word() & Waiting::WATCHED, 0);
+        assert!(!waiting.is_rung(freed));
+        assert!((1..1 << 14).all(|rings| waiting.is_rung(freed.wrapping_add(rings))));
+    }
     assert_eq!(Waiting::from_word(Waiting::AWAKE), None);
-    assert_eq!(Waiting::from_word(waiting.to_word() | Waiting::WATCHED), Some(waiting));
     assert_eq!(Waiting::from_word(Waiting::WATCHED), None);
     for state in [VerdictState::Open, VerdictState::Taken, VerdictState::Withdrawn] {
         let verdict = Verdict { position, state };
