@@ -3,14 +3,16 @@
 
 use std::os::fd::OwnedFd;
 
-use libipc::lane::layout::{Hold, SlotCell};
+use libipc::lane::layout::{Claim, Hold, SlotCell};
 use libipc::lane::position::Position;
 use libipc::protocol::{Opened, OpenedRole};
 use libipc::regions::Cursors;
 use libipc::sync::Ordering::{Acquire, Relaxed};
 use libipc::sys::mapping::Access;
-use libipc::{Client, MailboxOptions, Receiver, Receivers, Role, TryReceiveError};
-use tests::{RawClient, TestDaemon, patience, wait_until};
+use libipc::{
+    Client, MailboxOptions, Receiver, Receivers, Role, TicketState, TryReceiveError,
+};
+use tests::{RawClient, TestDaemon, is_asleep, patience, wait_until};
 
 fn small() -> MailboxOptions {
     MailboxOptions::new().capacity_bytes(4096).receivers_max(4).lanes_max(8)
@@ -38,6 +40,14 @@ impl Dishonest {
 
     fn cell(&self, slot: u16) -> &SlotCell {
         &self.cursors.slots[usize::from(slot)]
+    }
+
+    /// Takes the first record of each lane, and acknowledges it, without a word to anybody.
+    fn take_silently(&self) {
+        for cell in self.cursors.claims.iter() {
+            let claim = Claim { position: Position::new(1), winner: None };
+            cell.claim.store(claim.to_word(), Relaxed);
+        }
     }
 
     /// Has a slot offer what begins at the first record of the first lane and ends so far behind.
@@ -210,4 +220,44 @@ fn what_is_written_by_somebody_who_has_left_a_mailbox_empty_reaches_nobody() {
     assert_eq!(receive(&mut receiver), 1);
     assert!(matches!(receiver.try_receive(), Err(TryReceiveError::Empty)));
     assert_eq!(cursors.header.sleeping[0].load(Acquire), u64::MAX, "nobody else writes there");
+}
+
+/// Whoever acknowledges may be killed before it wakes who waits for that.
+#[test]
+fn the_ticket_of_a_sender_that_is_closed_is_told_of_what_a_dead_receiver_had_acknowledged() {
+    for open in [true, false] {
+        let daemon = TestDaemon::start(&[]);
+        let client = daemon.client_with("box", &small());
+        let mut sender = client.sender("box").expect("a lane");
+        let ticket = sender.send_tracked(b"x").expect("there is room");
+        let kept = open.then_some(sender);
+        let dishonest = Dishonest::open(&daemon, "box");
+        let (tell, told) = std::sync::mpsc::channel();
+        let waiter = std::thread::spawn(move || {
+            tell.send(nix::unistd::gettid()).expect("somebody listens");
+            ticket.wait()
+        });
+        let thread = told.recv().expect("it runs").as_raw().cast_unsigned();
+        wait_until("it sleeps", || is_asleep(thread));
+        dishonest.take_silently();
+        drop(dishonest);
+        wait_until("it is told", || waiter.is_finished());
+        let state = waiter.join().expect("no panic").expect("it can be waited for");
+        assert_eq!(state, TicketState::Done);
+        drop(kept);
+    }
+}
+
+/// More than one sweep looks at, and nobody comes who would have another one begun.
+#[test]
+fn a_mailbox_with_many_drained_lanes_that_everybody_has_left_takes_nothing_in_the_end() {
+    let daemon = TestDaemon::start(&[]);
+    let client = daemon.client_with("many", &small().lanes_max(200));
+    let before = daemon.status(&client);
+    (0..200).for_each(|_| drop(send(&client, "many", 1)));
+    let dishonest = Dishonest::open(&daemon, "many");
+    dishonest.take_silently();
+    drop(dishonest);
+    wait_until("all is given back", || daemon.status(&client).usage == before.usage);
+    wait_until("nothing is left open", || daemon.status(&client).descriptors == before.descriptors);
 }

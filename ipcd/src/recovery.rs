@@ -211,12 +211,19 @@ pub fn recover(
         Left::default()
     });
     let regions = restore_mailboxes(&mut registry, &contents.regions, &backstage);
-    for id in contents.regions.mailboxes() {
-        // Of one that is not in use nobody is to be told.
-        if registry.mailbox(id).is_none() {
-            let why = left.removed.iter().find(|(removed, _)| *removed == id);
-            let why = why.map_or(Traffic::Deleted, |&(_, why)| why);
-            MailboxRegions::show_gone(id, &contents.regions, &backstage, why);
+    for roster in contents.regions.rosters() {
+        let id = roster.mailbox_id;
+        match registry.mailbox(id) {
+            Some(mailbox) if mailbox.is_in_use() && mailbox.generation() == roster.nth => {}
+            Some(mailbox) => {
+                let traffic = mailbox.traffic;
+                MailboxRegions::show_put_away(&roster, &contents.regions, &backstage, traffic);
+            }
+            None => {
+                let why = left.removed.iter().find(|(removed, _)| *removed == id);
+                let why = why.map_or(Traffic::Deleted, |&(_, why)| why);
+                MailboxRegions::show_gone(&roster, &contents.regions, &backstage, why);
+            }
         }
     }
     let progress = restore_progress(&mut contents, &store);

@@ -337,9 +337,9 @@ impl MailboxRegions {
     /// # Errors
     /// [`MapError`]: out of descriptors, memory or address space.
     pub fn create(mailbox: &Mailbox, backstage: &Rc<Backstage>) -> Result<Self, MapError> {
-        let (id, limits) = (mailbox.id, mailbox.limits());
+        let (id, limits, nth) = (mailbox.id, mailbox.limits(), mailbox.generation());
         let make = |name: String, len: usize| create(&name, len as u64);
-        let roster = make(roster_name(id), roster_map(limits).len)?;
+        let roster = make(roster_name(id, nth), roster_map(limits).len)?;
         let roster_words = Roster::map(&roster, limits, Access::ReadWrite)?;
         let header = &roster_words.header;
         // Relaxed throughout: the descriptors are handed out after this, by a system call.
@@ -352,7 +352,7 @@ impl MailboxRegions {
         header.version.store(LAYOUT_VERSION, Ordering::Relaxed);
         header.magic.store(ROSTER_MAGIC, Ordering::Relaxed);
         let cursors = (0..limits.groups).map(|group| {
-            let region = make(cursors_name(id, group), cursors_map(limits).len)?;
+            let region = make(cursors_name(id, nth, group), cursors_map(limits).len)?;
             let words = Cursors::map(&region, limits, Access::ReadWrite)?;
             words.header.version.store(LAYOUT_VERSION, Ordering::Relaxed);
             words.header.magic.store(CURSORS_MAGIC, Ordering::Relaxed);
@@ -370,7 +370,7 @@ impl MailboxRegions {
             limits,
             turns: mailbox.attributes.receivers == Receivers::Exclusive,
         };
-        let home = regions.make_doorstep(HOME_DOORSTEP, DoorstepSlot::HOME)?;
+        let home = regions.make_doorstep(HOME_DOORSTEP, DoorstepSlot::home(nth))?;
         regions.doorsteps.push(home);
         // They come and go together.
         let mut together = vec![&mut regions.roster.0];
@@ -541,10 +541,16 @@ impl MailboxRegions {
         self.later(Show::Everybody);
     }
 
-    /// Wakes the sender of a lane.
+    /// Wakes the sender of a lane, and whoever waits for messages of it to be acknowledged.
     pub fn ring_freed(&self, lane: u16) {
-        let doorstep = self.lanes.get(&lane).map(|lane| usize::from(lane.doorstep));
-        let doorstep = doorstep.and_then(|index| self.doorsteps.get(index));
+        if let Some(file) = self.lanes.get(&lane) {
+            self.ring_freed_at(file.doorstep, lane);
+        }
+    }
+
+    /// The same, also where the lane's file is gone.
+    fn ring_freed_at(&self, doorstep: u16, lane: u16) {
+        let doorstep = self.doorsteps.get(usize::from(doorstep));
         if let Some(word) = doorstep.and_then(|(_, words)| words.freed.get(usize::from(lane))) {
             ring_word(word);
         }
@@ -633,12 +639,18 @@ fn cannot(step: &'static str) -> impl FnOnce(io::Error) -> MapError {
     move |error| MapError::Kernel { step, error }
 }
 
-fn roster_name(mailbox_id: u64) -> String {
-    format!("{mailbox_id}.roster")
+/// `nth`: [`Mailbox::generation`]. No two regions that the store ever had have the same name.
+fn roster_name(mailbox_id: u64, nth: u64) -> String {
+    format!("{mailbox_id}.roster{}", suffix(nth))
 }
 
-fn cursors_name(mailbox_id: u64, group: u8) -> String {
-    format!("{mailbox_id}.cursors.{group}")
+fn cursors_name(mailbox_id: u64, nth: u64, group: u8) -> String {
+    format!("{mailbox_id}.cursors.{group}{}", suffix(nth))
+}
+
+/// The first ones have none: so a daemon of before has named them.
+fn suffix(nth: u64) -> String {
+    if nth == 1 { String::new() } else { format!(".{nth}") }
 }
 
 fn lane_name(mailbox_id: u64, lane: LaneTicket) -> String {

@@ -30,6 +30,27 @@ pub struct Found {
     regions: HashMap<String, Region>,
 }
 
+/// A roster that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedRoster {
+    /// Of which mailbox.
+    pub mailbox_id: u64,
+    /// Since it was taken into use for which time: [`Mailbox::generation`].
+    pub nth: u64,
+    name: String,
+}
+
+impl NamedRoster {
+    fn of(name: &str) -> Option<Self> {
+        let (id, rest) = name.split_once('.')?;
+        let nth = match rest.strip_prefix("roster")? {
+            "" => 1,
+            suffix => suffix.strip_prefix('.')?.parse().ok()?,
+        };
+        Some(Self { mailbox_id: id.parse().ok()?, nth, name: name.to_owned() })
+    }
+}
+
 /// Why a mailbox cannot be had back.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
@@ -55,11 +76,10 @@ impl Found {
         Some(if read_only { region.read_only_later() } else { region.read_write() })
     }
 
-    /// The mailboxes of which there is a roster.
+    /// The rosters that there are.
     #[must_use]
-    pub fn mailboxes(&self) -> Vec<u64> {
-        let ids = self.regions.keys().filter_map(|name| name.strip_suffix(".roster")?.parse().ok());
-        ids.collect()
+    pub fn rosters(&self) -> Vec<NamedRoster> {
+        self.regions.keys().filter_map(|name| NamedRoster::of(name)).collect()
     }
 
     /// The doorsteps of a mailbox, by index and in the order in which they were made.
@@ -89,11 +109,11 @@ impl MailboxRegions {
         found: &Found,
         backstage: &Rc<Backstage>,
     ) -> Result<Self, RestoreError> {
-        let (id, limits) = (mailbox.id, mailbox.limits());
-        let roster = found.get(roster_name(id))?;
+        let (id, limits, nth) = (mailbox.id, mailbox.limits(), mailbox.generation());
+        let roster = found.get(roster_name(id, nth))?;
         let roster_words = Roster::map(&roster, limits, Access::ReadWrite)?;
         let cursors = (0..limits.groups).map(|group| {
-            let region = found.get(cursors_name(id, group))?;
+            let region = found.get(cursors_name(id, nth, group))?;
             let words = Cursors::map(&region, limits, Access::ReadWrite)?;
             Ok((region, words))
         });
@@ -191,8 +211,42 @@ impl MailboxRegions {
     }
 
     /// Tells the members of a mailbox that is no more, as far as its regions are in the store.
-    pub fn show_gone(id: u64, found: &Found, backstage: &Rc<Backstage>, why: Traffic) {
-        let Ok(roster) = found.get(roster_name(id)) else { return };
+    pub fn show_gone(named: &NamedRoster, found: &Found, backstage: &Rc<Backstage>, why: Traffic) {
+        if let Some(regions) = Self::of_roster(named, found, backstage) {
+            regions.show(&Show::Traffic(why));
+            regions.show(&Show::Everybody);
+        }
+    }
+
+    /// Tells whoever still has regions mapped that a mailbox had when it was in use before that nothing in them is theirs any
+    /// more.
+    pub fn show_put_away(
+        named: &NamedRoster,
+        found: &Found,
+        backstage: &Rc<Backstage>,
+        traffic: Traffic,
+    ) {
+        let Some(regions) = Self::of_roster(named, found, backstage) else { return };
+        let roster = regions.roster();
+        for entry in roster.lanes.iter() {
+            let status = LaneStatus::from_word(entry.status.load(Ordering::Relaxed));
+            let free = LaneStatus { state: SlotState::Free, ..status };
+            entry.status.store(free.to_word(), Ordering::Release);
+        }
+        for entry in roster.receivers.iter() {
+            entry.state.store(SlotState::Free as u32, Ordering::Release);
+        }
+        regions.show(&Show::Traffic(traffic));
+        regions.show(&Show::Everybody);
+        for (index, entry) in (0u16..).zip(roster.lanes.iter()) {
+            regions.ring_freed_at(entry.doorstep.load(Ordering::Relaxed) as u16, index);
+        }
+    }
+
+    /// What is in the store of the regions that a mailbox had, as its roster tells.
+    fn of_roster(named: &NamedRoster, found: &Found, backstage: &Rc<Backstage>) -> Option<Self> {
+        let id = named.mailbox_id;
+        let roster = found.get(named.name.clone()).ok()?;
         // We wrote it ourselves.
         let header = |offset| roster.word(offset) as u32;
         let limits = Limits {
@@ -200,9 +254,12 @@ impl MailboxRegions {
             receivers_max: header(std::mem::offset_of!(RosterHeader, receivers_max)) as u16,
             groups: header(std::mem::offset_of!(RosterHeader, groups_count)) as u8,
         };
-        let Ok(words) = Roster::map(&roster, limits, Access::ReadWrite) else { return };
+        let words = Roster::map(&roster, limits, Access::ReadWrite).ok()?;
         let mut doorsteps: Vec<(Region, Doorstep)> = Vec::new();
-        for ((index, _), region) in found.doorsteps(id) {
+        let own = |&((index, told), _): &((usize, u64), Region)| {
+            if index == 0 { told == named.nth } else { told > named.nth }
+        };
+        for ((index, _), region) in found.doorsteps(id).into_iter().filter(own) {
             let Ok(words) = Doorstep::map(&region, limits, Access::ReadWrite) else { break };
             match doorsteps.get_mut(index) {
                 Some(place) => *place = (region, words),
@@ -221,7 +278,7 @@ impl MailboxRegions {
         let (roster, backstage) = ((roster, words), backstage.clone());
         // Nobody stands in line where nobody takes turns, and waking nobody does no harm.
         let (cursors, turns) = (Vec::new(), true);
-        let regions = Self {
+        Some(Self {
             mailbox_id: id,
             backstage,
             roster,
@@ -231,8 +288,72 @@ impl MailboxRegions {
             lanes,
             limits,
             turns,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::mailbox::Mailbox;
+    use crate::registry::permission::Ownership;
+    use crate::store::Store;
+    use libipc::protocol::{Identity, MailboxAttributes, MailboxName};
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_roster_is_told_by_its_name() {
+        let named = |name: &str| NamedRoster::of(name).map(|it| (it.mailbox_id, it.nth));
+        assert_eq!(named("7.roster"), Some((7, 1)));
+        assert_eq!(named("7.roster.12"), Some((7, 12)));
+        for other in ["7.rosters", "7.roster.", "7.cursors.0", "x.roster", "7", "7.roster.x"] {
+            assert_eq!(named(other), None, "{other}");
+        }
+    }
+
+    /// A daemon has died when it had noted that nobody has the mailbox open, and before it had told anybody.
+    #[test]
+    fn whoever_has_regions_of_a_mailbox_that_was_put_away_is_told() {
+        let name = MailboxName::new("left").unwrap();
+        let attributes = MailboxAttributes::default();
+        let ownership = Ownership { uid: 7, gid: 7, mode: 0o600 };
+        let mailbox = Mailbox::new(3, name, attributes, ownership, &[], 0);
+        let backstage = Backstage::new(Store::none());
+        let regions = MailboxRegions::create(&mailbox, &backstage).unwrap();
+        let sender = Identity { pid: 9, uid: 7, gid: 7 };
+        let ticket = LaneTicket { index: 2, generation: 5 };
+        let lane = LaneInfo {
+            ticket,
+            capacity_bytes: 4096,
+            first_position: 0,
+            doorstep: 0,
+            sender,
+            priority: 0,
+            predecessor: None,
+            dead_letter: None,
+            only_for: None,
         };
-        regions.show(&Show::Traffic(why));
-        regions.show(&Show::Everybody);
+        regions.show(&Show::LaneState(lane, SlotState::Active));
+        let (group, slot) = (0, 1);
+        regions.show(&Show::ReceiverState { group, slot, state: SlotState::Active });
+        let mut found = Found::default();
+        let files = [&regions.roster.0, &regions.doorsteps[0].0];
+        for file in files {
+            let kept = Rc::new(backstage.store.keep(&[file.as_fd()]).unwrap());
+            found.add(file.name().to_owned(), file.as_fd().try_clone_to_owned().unwrap(), kept);
+        }
+        let [named] = &found.rosters()[..] else { panic!("one roster") };
+        let header = &regions.roster().header;
+        let changes = header.changes.load(Ordering::Relaxed);
+        let freed = &regions.doorsteps[0].1.freed[2];
+        MailboxRegions::show_put_away(named, &found, &backstage, Traffic::Closed);
+        let status = regions.roster().lanes[2].status.load(Ordering::Relaxed);
+        let expected = LaneStatus { generation: 5, state: SlotState::Free };
+        assert_eq!(LaneStatus::from_word(status), expected);
+        let state = regions.roster().receivers[1].state.load(Ordering::Relaxed);
+        assert_eq!(SlotState::from_word(state), SlotState::Free);
+        assert_eq!(header.traffic.load(Ordering::Relaxed), Traffic::Closed as u32);
+        assert_ne!(header.changes.load(Ordering::Relaxed), changes);
+        assert_ne!(freed.load(Ordering::Relaxed), 0, "whoever sleeps there is woken");
     }
 }

@@ -142,7 +142,13 @@ impl MailboxRegions {
     pub fn show(&self, show: &Show) {
         match show {
             Show::Lane(lane) => self.show_lane(lane),
-            Show::LaneState(lane, state) => self.show_lane_state(lane, *state),
+            Show::LaneState(lane, state) => {
+                self.show_lane_state(lane, *state);
+                if *state == SlotState::Free {
+                    // Its sender has closed it, and may have a ticket still; who acknowledged last may have died of it.
+                    self.ring_freed_at(lane.doorstep, lane.ticket.index);
+                }
+            }
             Show::Receiver { group, place, identity } => {
                 self.show_receiver(*group, *place, *identity);
             }

@@ -23,7 +23,10 @@ pub struct DoorstepSlot {
 
 impl DoorstepSlot {
     /// The home doorstep, which no sender maps.
-    pub const HOME: Self = Self { uid: HOME_UID, told: 1 };
+    #[must_use]
+    pub fn home(told: u64) -> Self {
+        Self { uid: HOME_UID, told }
+    }
 }
 
 /// How a sender has come by its doorstep.

@@ -2,11 +2,13 @@
 //! which its owner is charged; what is left of another is its entry here.
 //!
 //! **Invariant:** a mailbox that somebody has open, or in which something is left, is noted as in use.
+//! **Invariant:** one that is not in use has a home doorstep, in the registry, and no other.
 
 use libipc::lane::layout::SlotState;
 use libipc::protocol::Refusal;
 
-use super::mailbox::{HOME_DOORSTEP, Mailbox};
+use super::doorstep::DoorstepSlot;
+use super::mailbox::{Attachment, HOME_DOORSTEP, Mailbox};
 use super::{Registry, no_session};
 
 impl Mailbox {
@@ -27,10 +29,27 @@ impl Mailbox {
             && !slots().any(|slot| left(slot.state))
     }
 
-    /// Forgets whose doorsteps there were. Their numbers are given to no others.
-    fn forget_doorsteps(&mut self) {
-        for slot in self.doorsteps.drain(usize::from(HOME_DOORSTEP) + 1..) {
+    /// The number of the home doorstep: with each time that the mailbox is taken into use it is another, and names those of its
+    /// regions that it has from the beginning.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.doorsteps.first().map_or(0, |home| home.told)
+    }
+
+    /// Has a home doorstep and no other, with a number that none ever had.
+    pub(super) fn renew_home(&mut self) {
+        for slot in std::mem::take(&mut self.doorsteps) {
             self.attachments.remove(&slot.told);
+        }
+        let told = self.attach(Attachment::Doorstep(HOME_DOORSTEP));
+        self.doorsteps.push(DoorstepSlot::home(told));
+    }
+
+    /// Finds anew whether it is in use. What a daemon of before has left of one that is not goes.
+    pub(super) fn complete_use(&mut self) {
+        self.in_use = !self.is_idle();
+        if !self.in_use && self.doorsteps.len() > 1 {
+            self.renew_home();
         }
     }
 }
@@ -55,7 +74,7 @@ impl Registry {
         if mailbox.in_use && mailbox.is_idle() {
             self.quotas.release(mailbox.ownership.uid, mailbox.regions_usage());
             mailbox.in_use = false;
-            mailbox.forget_doorsteps();
+            mailbox.renew_home();
         }
     }
 

@@ -101,6 +101,8 @@ impl Registry {
         hold(named, || format!("{} has its name", mailbox.name))?;
         let noted = mailbox.is_in_use() || mailbox.is_idle();
         hold(noted, || format!("{} is noted as in use", mailbox.name))?;
+        let bare = mailbox.is_in_use() || mailbox.doorsteps().len() == 1;
+        hold(bare, || format!("{} is not in use and has doorsteps", mailbox.name))?;
         let (mut lanes, mut slots, mut senders) = (BTreeSet::new(), BTreeSet::new(), 0);
         for key in &mailbox.links {
             let session = self.sessions.get(&key.0).ok_or("a link has a session")?;

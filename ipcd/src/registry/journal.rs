@@ -192,7 +192,7 @@ impl Registry {
         }
         for mailbox in self.mailboxes.values_unnoticed() {
             mailbox.sort_lanes();
-            mailbox.in_use = !mailbox.is_idle();
+            mailbox.complete_use();
             self.names.insert(mailbox.name.clone(), mailbox.id);
             if let Some(owner) = mailbox.owner_process {
                 if let Some(session) = self.sessions.get_unnoticed(&owner.session) {

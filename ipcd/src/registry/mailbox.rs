@@ -191,9 +191,7 @@ impl Mailbox {
             owner_gid: Some(ownership.gid),
             ..attributes
         };
-        let mut attachments = Tracked::default();
-        attachments.insert(1, Attachment::Doorstep(0));
-        Self {
+        let mut mailbox = Self {
             id,
             name,
             attributes,
@@ -216,11 +214,13 @@ impl Mailbox {
             lanes: TrackedRow::default(),
             free_lanes: BTreeSet::new(),
             gone_lanes: Rotation::default(),
-            doorsteps: vec![DoorstepSlot::HOME],
-            attachments,
-            attached_last: 1,
+            doorsteps: Vec::new(),
+            attachments: Tracked::default(),
+            attached_last: 0,
             first_position,
-        }
+        };
+        mailbox.renew_home();
+        mailbox
     }
 
     /// What the sizes of its regions follow from.

@@ -120,14 +120,19 @@ impl Service {
     /// Whether there is more of that to do.
     #[must_use]
     pub fn has_more_to_do(&self) -> bool {
-        !self.ending.is_empty()
+        !self.ending.is_empty() || !self.sweeping.is_empty()
     }
 
-    /// Does a step more of it, for whoever's turn it is.
+    /// Does a step more of it, for whoever's turn it is, or of what is to be swept.
     pub fn do_more(&mut self) {
-        let Some(Place { slot, steps }) = self.ending.pop_front() else { return };
-        self.end_what_is_in_hand(slot, steps);
-        self.tell(slot.0);
+        if let Some(Place { slot, steps }) = self.ending.pop_front() {
+            self.end_what_is_in_hand(slot, steps);
+            self.tell(slot.0);
+        } else if let Some(mailbox_id) = self.sweeping.pop_first() {
+            self.sweep(mailbox_id);
+        } else {
+            return;
+        }
         self.settle();
     }
 

@@ -69,7 +69,7 @@ pub struct Service {
     /// Where a successor finds what is in the registry, and whose request is in hand, if there is a store.
     state: Option<State>,
     progress: Option<Progress>,
-    /// Regions of mailboxes that are gone, whose members are yet to be told.
+    /// Regions of mailboxes that are gone, or in use no more, whose members are yet to be told.
     departing: Vec<(u64, MailboxRegions)>,
     /// Why they are gone.
     removed: Vec<(u64, Traffic)>,
@@ -77,6 +77,8 @@ pub struct Service {
     freeing: BTreeSet<u64>,
     /// Slots of receivers that are gone, of what is in whose hand more is to end: mailbox, group and slot.
     ending: VecDeque<dead_letter::Place>,
+    /// Mailboxes of which a sweep has left a part.
+    sweeping: BTreeSet<u64>,
     /// The program is to be started anew.
     restarts: bool,
     /// The state has all that was done.
@@ -122,6 +124,7 @@ impl Service {
             removed,
             freeing,
             ending: VecDeque::new(),
+            sweeping: BTreeSet::new(),
             restarts,
             settled: true,
         }
@@ -261,8 +264,10 @@ impl Service {
             if left.contains(&mailbox_id) {
                 self.tidy(mailbox_id);
             }
-            if let Some(regions) = self.regions.get_mut(&mailbox_id) {
-                repair::sweep(&mut self.registry, regions, mailbox_id);
+            if let Some(regions) = self.regions.get_mut(&mailbox_id)
+                && repair::sweep(&mut self.registry, regions, mailbox_id)
+            {
+                self.sweep_on_if_left(mailbox_id);
             }
             self.tell(mailbox_id);
             self.remove_if_drained(mailbox_id);
@@ -281,8 +286,18 @@ impl Service {
             && repair::sweep(&mut self.registry, regions, mailbox_id)
         {
             self.tell(mailbox_id);
+            self.sweep_on_if_left(mailbox_id);
         }
         self.remove_if_drained(mailbox_id);
+    }
+
+    /// Has a mailbox swept further in which a sweep has freed something, and of which nobody else is to ask anything: one sweep
+    /// looks at a part.
+    fn sweep_on_if_left(&mut self, mailbox_id: u64) {
+        let left = self.registry.mailbox(mailbox_id).filter(|mailbox| mailbox.links.is_empty());
+        if left.is_some_and(|mailbox| !mailbox.is_idle()) {
+            self.sweeping.insert(mailbox_id);
+        }
     }
 
     /// Removes a mailbox that is only there until it is drained, if it is.

@@ -524,3 +524,52 @@ impl Lull {
 
 /// A backlog of so many granules says that messages come in a stream.
 const LULL_BACKLOG_GRANULES: u64 = 8;
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Counts the wake-ups.
+    #[derive(Default)]
+    struct Counted(std::cell::Cell<u32>);
+
+    impl Park for Counted {
+        fn wait(&self, _: &[(&AtomicU32, u32)], _: Option<Instant>) -> Woke {
+            Woke::Perhaps
+        }
+
+        fn wake(&self, _: &AtomicU32, _: u32) {
+            self.0.set(self.0.get() + 1);
+        }
+
+        fn barrier(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn a_sender_is_rung_for_once_each_time_that_it_lies_down() {
+        let (lane, freed, park) = (LaneHeader::default(), AtomicU32::new(0), Counted::default());
+        let at = |granules| {
+            AtomicU64::new(Claim { position: Position::new(granules), winner: None }.to_word())
+        };
+        let wake = |claim: &AtomicU64, times| {
+            (0..times).for_each(|_| wake_sender(&lane, claim, &freed, &park));
+            park.0.take()
+        };
+        let wanted = Position::new(9);
+        assert_eq!(wake(&at(9), 2), 0, "nobody waits");
+        for time in 1..=3 {
+            wait_for_room(&lane, wanted, freed.load(Relaxed));
+            assert_eq!(wake(&at(8), 2), 0, "it wants more");
+            assert_eq!(wake(&at(9), 5), 1, "the {time}. time");
+        }
+        // Who watches a message of it may need each.
+        watch(&lane, Some(Position::new(8)));
+        assert_eq!(wake(&at(9), 5), 5);
+        stop_waiting_for_room(&lane);
+        assert_eq!(wake(&at(9), 2), 2);
+        watch(&lane, None);
+        assert_eq!(wake(&at(9), 2), 0);
+    }
+}

@@ -9,6 +9,7 @@ use libipc::protocol::{
 };
 
 use super::{depart, id, name};
+use crate::registry::doorstep::Entry;
 use crate::registry::group::Place;
 use crate::registry::mailbox::LaneWish;
 use crate::registry::permission::Caller;
@@ -463,4 +464,27 @@ fn answers_are_charged_to_who_has_called_and_not_to_who_answers() {
     depart(&mut registry, departure);
     registry.check_invariants().unwrap();
     assert_eq!(used(&registry, 8), 0);
+}
+
+/// A daemon that knew nothing of mailboxes in use has kept the doorsteps of those that were not.
+#[test]
+fn what_a_daemon_of_before_has_left_of_an_idle_mailbox_goes() {
+    let mut registry = registry();
+    let id = create(&mut registry, small(), &[]);
+    let sender = open(&mut registry, 1, Role::Send).unwrap();
+    close(&mut registry, 1, sender.link);
+    registry.free_lane(id, lane_of(&sender).ticket.index, 7, 1);
+    assert_eq!(registry.mailbox(id).unwrap().doorsteps().len(), 2);
+    registry.complete();
+    registry.check_invariants().unwrap();
+    assert_eq!(registry.check_in_use(), Ok(()));
+    assert_eq!(registry.mailbox(id).unwrap().doorsteps().len(), 1);
+    let before = registry.mailbox(id).unwrap().generation();
+    let sender = open(&mut registry, 1, Role::Send).unwrap();
+    assert!(matches!(sender.got, Got::Lane { entry: Entry::Added, .. }), "{sender:?}");
+    // With each use it has regions of other names.
+    close(&mut registry, 1, sender.link);
+    registry.free_lane(id, lane_of(&sender).ticket.index, 8, 1);
+    assert_eq!(registry.put_idle_away(), [id]);
+    assert!(registry.mailbox(id).unwrap().generation() > before);
 }
