@@ -8,6 +8,8 @@
 //!    request, which is still in the socket; from here on it is done;
 //! 3. members are shown it: the successor shows all that the registry has. Where that has freed a record on somebody's
 //!    behalf, what waited for it goes, and that is committed and shown: before, the successor frees it again;
+//!    Then regions of what is gone, or in use no more, are given back: before, the successor finds them without a mailbox, or
+//!    beside one that does not use them, tells whoever has them mapped, and gives them back;
 //! 4. the answer is sent: the successor sends it;
 //! 5. the request is taken out of the socket (`Session::turn`): the successor sends the answer a second time, which the
 //!    client passes over.

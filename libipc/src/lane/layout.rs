@@ -36,7 +36,7 @@ use crate::lane::position::{POSITION_BITS, Position, granules_of};
 use crate::sync::{AtomicU32, AtomicU64, Padding};
 
 /// Version of everything in this file; a member of another version is refused by `ipcd`.
-pub const LAYOUT_VERSION: u32 = 8;
+pub const LAYOUT_VERSION: u32 = 7;
 
 /// First word of every region: "ipcd" and a letter for the kind.
 pub const ROSTER_MAGIC: u64 = u64::from_le_bytes(*b"ipcdROST");
@@ -456,7 +456,7 @@ impl Claim {
 pub struct Waiting {
     /// The sender wants to be woken by acknowledgements once the claim has come this far.
     pub wanted: Position,
-    /// What the lowest bits of the lane's `freed` word said when it lay down.
+    /// What the lowest bits of the lane's `freed` word said when it lay down, twice and one more; 0 where that is not told.
     rings: u16,
 }
 
@@ -474,15 +474,19 @@ impl Waiting {
     #[inline]
     #[must_use]
     pub fn new(wanted: Position, freed: u32) -> Self {
-        Self { wanted, rings: freed as u16 & Self::RINGS_MASK }
+        Self { wanted, rings: Self::rings(freed) }
     }
 
     /// Whether somebody has rung for this sleeper, as the `freed` word has it now: it is on its way. No may be wrong, where
-    /// there were very many since.
+    /// there were very many rings since, or the sender does not tell.
     #[inline]
     #[must_use]
     pub fn is_rung(self, freed: u32) -> bool {
-        freed as u16 & Self::RINGS_MASK != self.rings
+        self.rings != 0 && self.rings != Self::rings(freed)
+    }
+
+    fn rings(freed: u32) -> u16 {
+        (freed << 1 | 1) as u16 & Self::RINGS_MASK
     }
 
     /// Takes a word apart; `None` if the sender does not wait for room.

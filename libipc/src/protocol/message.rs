@@ -503,9 +503,9 @@ pub struct MailboxSummary {
 pub struct MailboxDetail {
     /// As in a list.
     pub summary: MailboxSummary,
-    /// Bytes that its regions may take in all, counted against quotas.
+    /// Bytes that its regions may take in all, counted against quotas: none while it is not in use.
     pub reserved_bytes: u64,
-    /// Descriptors that `ipcd` keeps for it and for its lanes, counted against quotas.
+    /// Descriptors that `ipcd` keeps for it and for its lanes, counted against quotas: none while it is not in use.
     pub descriptors: u64,
     /// Members keep the fence on the fast side, since one of them may not call the barrier.
     pub fences: bool,

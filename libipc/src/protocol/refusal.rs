@@ -232,7 +232,7 @@ impl Refusal {
                 "ask its owner for a mode that lets you (read = receive, write = send)"
             }
             Self::QuotaExceeded { .. } => {
-                "delete or close something of that uid, or raise its limit in ipcd's configuration"
+                "close or delete something of that uid that is in use, or raise its limit in ipcd's configuration"
             }
             Self::MailboxFull { .. } => "close a member, or create the mailbox with a higher limit",
             Self::Closed { .. } => "its owner can let traffic in again (ipcctl open NAME)",
