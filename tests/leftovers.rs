@@ -9,9 +9,7 @@ use libipc::protocol::{Opened, OpenedRole};
 use libipc::regions::Cursors;
 use libipc::sync::Ordering::{Acquire, Relaxed};
 use libipc::sys::mapping::Access;
-use libipc::{
-    Client, MailboxOptions, Receiver, Receivers, Role, TicketState, TryReceiveError,
-};
+use libipc::{Client, MailboxOptions, Receiver, Receivers, Role, TicketState, TryReceiveError};
 use tests::{RawClient, TestDaemon, is_asleep, patience, wait_until};
 
 fn small() -> MailboxOptions {

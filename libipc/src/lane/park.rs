@@ -303,9 +303,8 @@ pub fn wake_sender(lane: &LaneHeader, claim: &AtomicU64, freed: &AtomicU32, park
     let word = lane.waiting.load(Acquire);
     let watched = Position::new(lane.watched.load(Relaxed));
     let claim = Claim::from_word(claim.load(Acquire)).position;
-    let room = Waiting::from_word(word).is_some_and(|wait| {
-        claim.since(wait.wanted) >= 0 && !wait.is_rung(freed.load(Relaxed))
-    });
+    let room = Waiting::from_word(word)
+        .is_some_and(|wait| claim.since(wait.wanted) >= 0 && !wait.is_rung(freed.load(Relaxed)));
     let news = word & Waiting::WATCHED != 0 && claim.since(watched) > 0;
     if room || news {
         // All of them: the sender and its tickets, in several threads, may sleep on this word.
