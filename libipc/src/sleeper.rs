@@ -222,7 +222,7 @@ impl Sleeper for RoomSleeper {
     }
 
     fn at_most(&self) -> Option<Duration> {
-        self.at_most
+        park::at_most(self.at_most, Some(park::SLEEP_FOR_ROOM))
     }
 
     fn look(&self) -> News {
