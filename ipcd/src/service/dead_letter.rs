@@ -300,8 +300,8 @@ impl Service {
     /// The mailbox for a mailbox's dead letters; made if need be.
     pub(super) fn dead_letters_for(&mut self, id: u64) -> Result<u64, Refusal> {
         let (dead, is_new) = self.registry.dead_letters_for(id)?;
-        if is_new && !self.barrier {
-            self.fence(dead);
+        if is_new {
+            self.settle_fences(dead);
         }
         Ok(dead)
     }

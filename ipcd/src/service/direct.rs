@@ -15,9 +15,7 @@ impl Service {
     ) -> Result<Reply, Refusal> {
         let (session, caller) = (asker.session, &asker.caller);
         let (id, name) = self.registry.register(session, caller, name, attributes)?;
-        if !self.barrier {
-            self.fence(id);
-        }
+        self.settle_fences(id);
         info!(mailbox = %name, id, by = %asker.caller.identity, "registered");
         Ok(Answer::Registered { name }.into())
     }
@@ -42,9 +40,7 @@ impl Service {
     pub(super) fn open_replies(&mut self, asker: &Asker<'_>, link: u32) -> Result<Reply, Refusal> {
         let admission = self.registry.open_replies(asker.session, &asker.caller, link)?;
         let id = admission.mailbox_id;
-        if !self.barrier {
-            self.fence(id);
-        }
+        self.settle_fences(id);
         let given = self.give(asker, &admission);
         if given.is_err() {
             // Its link goes as well: nobody was told of it.

@@ -20,9 +20,7 @@ impl Service {
     ) -> Result<Reply, Refusal> {
         let (session, caller) = (asker.session, &asker.caller);
         let mailbox_id = self.registry.create(session, caller, name, attributes, groups)?;
-        if !self.barrier {
-            self.fence(mailbox_id);
-        }
+        self.settle_fences(mailbox_id);
         info!(mailbox = %name, id = mailbox_id, by = %asker.caller.identity, "created");
         Ok(Answer::Created { mailbox_id }.into())
     }

@@ -231,6 +231,13 @@ impl Service {
         }
     }
 
+    /// Of a new mailbox: its members keep their fences from the beginning where this process may not call the barrier.
+    fn settle_fences(&mut self, mailbox_id: u64) {
+        if !self.barrier {
+            self.fence(mailbox_id);
+        }
+    }
+
     /// Mends what ended links have left, tells each mailbox's members once, and removes the mailboxes that
     /// went with them.
     fn mend(&mut self, departure: &Departure) {
