@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use libipc::{
     Buffering, Client, MailboxDetail, MailboxOptions, Owner, Receivers, ServerStatus, SlowGroup,
+    TryReceiveError,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -463,4 +464,50 @@ fn an_upgrade_is_for_administrators_and_for_daemons_that_somebody_keeps() {
     let mut stranger = daemon.child_as(tests::UIDS[0]);
     stranger.refused("restart", "NotAdministrator");
     assert_eq!(daemon.status(&daemon.client()).pid, pid);
+}
+
+/// It is an entry in a table then, with no regions: what it was it is all the same, and so a successor finds it.
+#[test]
+fn a_mailbox_that_nobody_uses_takes_nothing_and_is_what_it_was_when_it_is_used_again() {
+    let daemon = TestDaemon::start_kept(&["--log", "warn"]);
+    let client = daemon.client();
+    let groups = |it: MailboxOptions| {
+        let it = it.group("one", SlowGroup::Block).expect("a name");
+        it.group("other", SlowGroup::DropOldest).expect("a name")
+    };
+    client.create("idle", &groups(small())).expect("a mailbox");
+    let before = daemon.status(&client);
+    for round in 1..=3u64 {
+        let receivers = ["one", "other"].map(|it| client.receiver_in_group("idle", it));
+        let mut sender = client.sender("idle").expect("a lane");
+        sender.send(&round.to_le_bytes()).expect("there is room");
+        for receiver in receivers {
+            let mut receiver = receiver.expect("a place");
+            let delivery = receiver.receive_deadline(patience()).expect("a message");
+            assert_eq!(delivery.into_bytes(), round.to_le_bytes());
+        }
+        drop(sender);
+        let is_given_back = || {
+            let now = daemon.status(&client);
+            (now.usage, now.descriptors) == (before.usage, before.descriptors)
+        };
+        wait_until("all is given back", is_given_back);
+        assert_eq!(daemon.status(&client).resident_bytes, before.resident_bytes);
+        client.close("idle").expect("ours to close");
+        if round == 2 {
+            let dead = daemon.kill_kept();
+            await_successor(&daemon, &client, dead);
+        }
+        let shown = client.show("idle").expect("ours");
+        let counts = (shown.summary.sent_messages, shown.summary.queued_messages);
+        assert_eq!((counts, shown.summary.open), ((round, 0), false));
+        assert_eq!((shown.descriptors, shown.reserved_bytes), (0, 0));
+        let refused = client.sender("idle").expect_err("it is closed").to_string();
+        assert!(refused.contains("closed"), "{refused}");
+        let mut receiver = client.receiver_in_group("idle", "one").expect("a place");
+        assert!(matches!(receiver.try_receive(), Err(TryReceiveError::Closed)), "it sees so");
+        drop(receiver);
+        client.open("idle").expect("ours to open");
+    }
+    client.delete("idle").expect("ours");
 }
