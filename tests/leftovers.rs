@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use libipc::lane::layout::{Claim, Hold, SlotCell};
 use libipc::lane::position::Position;
 use libipc::protocol::{Opened, OpenedRole};
-use libipc::regions::{Cursors, Doorstep};
+use libipc::regions::Cursors;
 use libipc::sync::Ordering::{Acquire, Relaxed};
 use libipc::sys::mapping::Access;
 use libipc::{Client, MailboxOptions, Receiver, Receivers, Role, TicketState, TryReceiveError};
@@ -258,32 +258,4 @@ fn a_mailbox_with_many_drained_lanes_that_everybody_has_left_takes_nothing_in_th
     drop(dishonest);
     wait_until("all is given back", || daemon.status(&client).usage == before.usage);
     wait_until("nothing is left open", || daemon.status(&client).descriptors == before.descriptors);
-}
-
-/// Whoever rings moves a word on and then wakes, and may be stopped or killed between the two: nobody else rings then.
-#[test]
-fn a_sender_that_nobody_wakes_goes_on() {
-    const MESSAGES: u32 = 1000;
-    let daemon = TestDaemon::start(&[]);
-    let client = daemon.client_with("full", &small());
-    let mut sender = client.sender("full").expect("a lane");
-    let mut sibling = RawClient::greet(&daemon.socket());
-    let (opened, descriptors) = sibling.open("full", Role::Send).expect("a lane");
-    let doorstep = descriptors.last().expect("a doorstep");
-    let limits = opened.attributes.limits(1);
-    let doorstep = Doorstep::map(doorstep, limits, Access::ReadWrite).expect("a doorstep");
-    let (tell, told) = std::sync::mpsc::channel();
-    let thread = std::thread::spawn(move || {
-        tell.send(nix::unistd::gettid()).expect("somebody listens");
-        (0..MESSAGES).for_each(|n| sender.send(&n.to_le_bytes()).expect("there is room"));
-    });
-    let tid = told.recv().expect("it runs").as_raw().cast_unsigned();
-    wait_until("it sleeps", || is_asleep(tid));
-    // The first time it sleeps for 10 ms at most.
-    std::thread::sleep(std::time::Duration::from_millis(100));
-    wait_until("it sleeps again", || is_asleep(tid));
-    doorstep.freed[0].fetch_add(1, Relaxed);
-    let mut receiver = client.receiver("full").expect("a place");
-    (0..MESSAGES).for_each(|number| assert_eq!(receive(&mut receiver), number));
-    thread.join().expect("no panic");
 }

@@ -222,7 +222,7 @@ impl Sleeper for RoomSleeper {
     }
 
     fn at_most(&self) -> Option<Duration> {
-        park::at_most(self.at_most, Some(park::SLEEP_FOR_ROOM))
+        self.at_most
     }
 
     fn look(&self) -> News {

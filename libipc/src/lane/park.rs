@@ -57,10 +57,6 @@ const SLEEP_WITHOUT_BARRIER: Duration = Duration::from_millis(10);
 /// How long a sleeper may sleep at most where receivers of another uid could rob it of its wake-up.
 pub const SLEEP_AMONG_STRANGERS: Duration = Duration::from_millis(100);
 
-/// How long a sender that was rung for may have to wait at most, should whoever rang have died or been stopped before it woke it:
-/// others ring no more then.
-pub const SLEEP_FOR_ROOM: Duration = Duration::from_secs(1);
-
 /// How long one may sleep at most in this mailbox: receivers of whatever group map all the words on which its
 /// members sleep, so those of another uid may rob them.
 pub fn among_strangers(roster: &RosterHeader) -> Option<Duration> {
@@ -357,7 +353,7 @@ fn set_wanted(lane: &LaneHeader, wanted: u64) {
 }
 
 /// A sender's sleep: until its freed word changes or the deadline has passed, and no longer than `bound`
-/// and [`SLEEP_FOR_ROOM`] at a time. `look` is the last look: whether there is something to do after all.
+/// at a time. `look` is the last look: whether there is something to do after all.
 pub fn sleep_for_room(
     roster: &RosterHeader,
     lane: &Shared<LaneHeader>,
@@ -370,7 +366,6 @@ pub fn sleep_for_room(
     let seen = freed.load(Acquire);
     wait_for_room(lane, wanted, seen);
     let bound = at_most(barrier_before_sleep(Facing::Receivers(roster), park), bound);
-    let bound = at_most(bound, Some(SLEEP_FOR_ROOM));
     let woke =
         if look() { Woke::Perhaps } else { bounded_wait(&[(freed, seen)], deadline, bound, park) };
     stop_waiting_for_room(lane);
@@ -533,14 +528,13 @@ const LULL_BACKLOG_GRANULES: u64 = 8;
 mod tests {
     use super::*;
 
-    /// Counts the wake-ups, and notes until when one would have slept.
+    /// Counts the wake-ups.
     #[derive(Default)]
-    struct Counted(std::cell::Cell<u32>, std::cell::Cell<Option<Instant>>);
+    struct Counted(std::cell::Cell<u32>);
 
     impl Park for Counted {
-        fn wait(&self, _: &[(&AtomicU32, u32)], until: Option<Instant>) -> Woke {
-            self.1.set(until);
-            Woke::TimedOut
+        fn wait(&self, _: &[(&AtomicU32, u32)], _: Option<Instant>) -> Woke {
+            Woke::Perhaps
         }
 
         fn wake(&self, _: &AtomicU32, _: u32) {
@@ -576,23 +570,5 @@ mod tests {
         assert_eq!(wake(&at(9), 2), 2);
         watch(&lane, None);
         assert_eq!(wake(&at(9), 2), 0);
-    }
-
-    #[test]
-    fn a_sender_that_sleeps_looks_again_by_itself() {
-        let roster = RosterHeader::default();
-        let lane = Shared::from(std::sync::Arc::new(LaneHeader::default()));
-        let (freed, park, wanted) = (AtomicU32::new(0), Counted::default(), Position::new(9));
-        let sleep = |limits| {
-            let woke = sleep_for_room(&roster, &lane, &freed, wanted, limits, &park, || false);
-            (woke, park.1.take().expect("not for ever"))
-        };
-        let now = Instant::now();
-        let (woke, until) = sleep((None, None));
-        assert_eq!(woke, Woke::Perhaps, "no deadline has passed");
-        assert!(until >= now + SLEEP_FOR_ROOM);
-        let early = now + SLEEP_FOR_ROOM / 2;
-        assert_eq!(sleep((Some(early), None)), (Woke::TimedOut, early));
-        assert!(sleep((None, Some(Duration::ZERO))).1 < now + SLEEP_FOR_ROOM);
     }
 }
