@@ -231,10 +231,13 @@ impl MailboxRegions {
         for entry in roster.lanes.iter() {
             let status = LaneStatus::from_word(entry.status.load(Ordering::Relaxed));
             let free = LaneStatus { state: SlotState::Free, ..status };
+            // PAIR(lanes): as in `show`.
             entry.status.store(free.to_word(), Ordering::Release);
         }
-        for entry in roster.receivers.iter() {
-            entry.state.store(SlotState::Free as u32, Ordering::Release);
+        for group in 0..regions.limits.groups {
+            for slot in 0..regions.limits.receivers_max {
+                regions.show(&Show::ReceiverState { group, slot, state: SlotState::Free });
+            }
         }
         regions.show(&Show::Traffic(traffic));
         regions.show(&Show::Everybody);

@@ -142,13 +142,7 @@ impl MailboxRegions {
     pub fn show(&self, show: &Show) {
         match show {
             Show::Lane(lane) => self.show_lane(lane),
-            Show::LaneState(lane, state) => {
-                self.show_lane_state(lane, *state);
-                if *state == SlotState::Free {
-                    // Its sender has closed it, and may have a ticket still; who acknowledged last may have died of it.
-                    self.ring_freed_at(lane.doorstep, lane.ticket.index);
-                }
-            }
+            Show::LaneState(lane, state) => self.show_lane_state(lane, *state),
             Show::Receiver { group, place, identity } => {
                 self.show_receiver(*group, *place, *identity);
             }
@@ -219,6 +213,10 @@ impl MailboxRegions {
             // PAIR(lanes): Release here, Acquire in libipc's `claim::Claimant::claim_from`; whoever sees the status
             // sees the entry and the claim written before it.
             entry.status.store(status.to_word(), Ordering::Release);
+        }
+        if state == SlotState::Free {
+            // Its sender has closed it, and may have a ticket still; who acknowledged last may have died of it.
+            self.ring_freed_at(lane.doorstep, lane.ticket.index);
         }
     }
 

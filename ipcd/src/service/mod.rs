@@ -271,11 +271,7 @@ impl Service {
             if left.contains(&mailbox_id) {
                 self.tidy(mailbox_id);
             }
-            if let Some(regions) = self.regions.get_mut(&mailbox_id)
-                && repair::sweep(&mut self.registry, regions, mailbox_id)
-            {
-                self.sweep_on_if_left(mailbox_id);
-            }
+            self.sweep_some(mailbox_id);
             self.tell(mailbox_id);
             self.remove_if_drained(mailbox_id);
         }
@@ -289,22 +285,22 @@ impl Service {
     }
 
     fn sweep(&mut self, mailbox_id: u64) {
-        if let Some(regions) = self.regions.get_mut(&mailbox_id)
-            && repair::sweep(&mut self.registry, regions, mailbox_id)
-        {
+        if self.sweep_some(mailbox_id) {
             self.tell(mailbox_id);
-            self.sweep_on_if_left(mailbox_id);
         }
         self.remove_if_drained(mailbox_id);
     }
 
-    /// Has a mailbox swept further in which a sweep has freed something, and of which nobody else is to ask anything: one sweep
-    /// looks at a part.
-    fn sweep_on_if_left(&mut self, mailbox_id: u64) {
-        let left = self.registry.mailbox(mailbox_id).filter(|mailbox| mailbox.links.is_empty());
-        if left.is_some_and(|mailbox| !mailbox.is_idle()) {
+    /// Sweeps a part; says whether that has freed something. If so the rest is swept soon, unless somebody has it open, who
+    /// will have it swept.
+    fn sweep_some(&mut self, mailbox_id: u64) -> bool {
+        let Some(regions) = self.regions.get_mut(&mailbox_id) else { return false };
+        let freed = repair::sweep(&mut self.registry, regions, mailbox_id);
+        let left = self.registry.mailbox(mailbox_id);
+        if freed && left.is_some_and(|it| it.links.is_empty() && !it.is_idle()) {
             self.sweeping.insert(mailbox_id);
         }
+        freed
     }
 
     /// Removes a mailbox that is only there until it is drained, if it is.
