@@ -85,7 +85,7 @@ pub use error::{
     RequestError, SendError, SendToError, TryReceiveError, TrySendError,
 };
 #[cfg(not(loom))]
-pub use lane::memory::TrustedSenders;
+pub use lane::payload::TrustedSenders;
 #[cfg(not(loom))]
 pub use observer::{Observer, Peeked};
 #[cfg(not(loom))]

@@ -118,7 +118,9 @@ impl Sender {
         let cursors = cursors.collect::<Result<Vec<_>, _>>().map_err(map)?;
         let doorstep = Doorstep::map(doorstep, limits, Access::ReadWrite).map_err(map)?;
         let order = attributes.order;
-        let lane = lanes::SendLane::map(lane, lane_fd, limits, order, &roster, &cursors)?;
+        let lane = lanes::SendLane::map(
+            lane, lane_fd, limits, order, &roster, &cursors, &doorstep,
+        )?;
         let mut sender = Self {
             lane,
             others: Vec::new(),
@@ -272,7 +274,7 @@ impl Sender {
     /// A plain message was published.
     #[inline(always)]
     fn announce_plainly(&mut self) {
-        hints::give(&self.doorstep.hints, self.lane.writer.lane());
+        self.lane.hint.give();
         let [(cursors, _)] = &*self.groups else { return self.announce() };
         park::light_barrier_of_sender(&self.roster.header, &cursors.header);
         if park::anyone_sleeps(&cursors.header, self.sleeping_words) {
@@ -294,7 +296,7 @@ impl Sender {
     #[inline(never)]
     fn announce(&mut self) {
         if self.lane.info.priority == 0 {
-            hints::give(&self.doorstep.hints, self.lane.writer.lane());
+            self.lane.hint.give();
         } else {
             // What has a priority must not be overlooked for what has a lower one.
             hints::give_surely(&self.doorstep.hints, self.lane.writer.lane());

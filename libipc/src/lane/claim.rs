@@ -31,8 +31,6 @@ use crate::sys::mapping::Shared;
 
 /// Times that a claim is tried again when others win.
 const CLAIM_TRIES: u32 = 1000;
-/// Lanes that a receiver glances at before it looks.
-const LANES_GLANCED_AT: usize = 4;
 /// Records taken from one lane before the others get their turn.
 pub(crate) const TURN_RECORDS: u32 = 64;
 
@@ -92,7 +90,7 @@ pub struct Claimant<S> {
     pub(super) run: Run,
     /// What this slot held is offered: until somebody has taken it over, nothing new can be claimed.
     pub(super) returned: bool,
-    received: u64,
+    pub(super) received: u64,
     /// Words of bits that the slots take.
     offered_words: usize,
     /// Something impossible that the quick path came upon.
@@ -282,96 +280,6 @@ impl<S: Storage> Claimant<S> {
         }
     }
 
-    /// Takes the next message of the run in hand, or claims of the lane whose turn it is, if nothing is
-    /// offered. False says only that it did not: the thorough calls tell why.
-    #[inline(always)]
-    pub fn take_quickly(&mut self, into: &mut S::Payload) -> bool {
-        if self.run.is_over() {
-            if !self.claim_quickly() {
-                return false;
-            }
-            if !self.run.beside.is_nothing() && self.copy_beside(into) {
-                return true;
-            }
-        }
-        self.copy_unmarked(into)
-    }
-
-    /// Copies out the only record of a run from beside the tail, where it was found, if it stands there still: it is in hand
-    /// then.
-    #[inline(never)]
-    fn copy_beside(&mut self, into: &mut S::Payload) -> bool {
-        let found = std::mem::take(&mut self.run.beside);
-        let Some(Some(lane)) = self.lanes.get_mut(usize::from(self.run.lane)) else { return false };
-        // PAIR(withdraw): looked at behind the claim and its barrier.
-        let copied = lane.copy_beside(found, into);
-        if copied {
-            self.run.step_over(found.word());
-        }
-        copied
-    }
-
-    /// Copies out the record at the run's beginning, if it is what a record can be and nothing is to be
-    /// asked about it.
-    #[inline(always)]
-    fn copy_unmarked(&mut self, into: &mut S::Payload) -> bool {
-        let Some(Some(lane)) = self.lanes.get(usize::from(self.run.lane)) else { return false };
-        let at = self.run.next_to_hand_out();
-        // PAIR(withdraw): the word was read behind the claim and its barrier.
-        let word = lane.storage.word(at);
-        let Some(granules) = word.plain_granules() else { return self.copy_unmarked_slowly(into) };
-        let fits = granules <= self.run.granules_ahead();
-        if fits {
-            lane.storage.copy_message_out(at, word, granules, into);
-            self.run.step_over_granules(word, granules);
-        }
-        fits
-    }
-
-    /// The same where there is a stamp, or a call's number, or a mark.
-    #[inline(never)]
-    fn copy_unmarked_slowly(&mut self, into: &mut S::Payload) -> bool {
-        let Some(Some(lane)) = self.lanes.get(usize::from(self.run.lane)) else { return false };
-        let at = self.run.next_to_hand_out();
-        let Some(word) = self.run.hand_out_unmarked(&lane.storage) else { return false };
-        lane.storage.copy_out(at, word, into);
-        true
-    }
-
-    #[inline(never)]
-    fn claim_quickly(&mut self) -> bool {
-        let Some(&lane) = self.order.get(self.turn) else { return false };
-        let turn_is_over = self.turn_records >= TURN_RECORDS && self.order.len() > 1;
-        if turn_is_over || self.returned || self.anything_offered() {
-            return false;
-        }
-        self.claim_from(lane).unwrap_or_else(|malformed| {
-            self.unreported = Some(malformed);
-            false
-        })
-    }
-
-    /// Whether a look would find nothing: neither more in a lane than was seen, all of which is claimed, nor an offer. Says
-    /// so of few lanes only.
-    #[inline]
-    pub fn is_quiet(&self) -> bool {
-        let idle = self.run.is_over() && !self.returned && self.unreported.is_none();
-        idle && self.order.len() <= LANES_GLANCED_AT
-            && !self.anything_offered()
-            && self.order.iter().all(|&lane| self.has_nothing_new(lane))
-    }
-
-    #[inline]
-    fn has_nothing_new(&self, index: u16) -> bool {
-        let Some(Some(lane)) = self.lanes.get(usize::from(index)) else { return false };
-        // PAIR(claim): Acquire.
-        let word = self.cursors.claims[usize::from(index)].claim.load(Acquire);
-        // PAIR(publish): Acquire here, Release in `ring::LaneWriter::publish`.
-        let tail = Position::new(lane.header.tail.load(Acquire));
-        lane.expect_news(tail);
-        lane.open && tail == lane.tail && Claim::from_word(word).position == tail
-    }
-
     /// Granules that were seen published behind the message in hand, in its lane.
     pub fn backlog(&self) -> u64 {
         let lane = self.lane(self.run.lane).filter(|_| !self.run.is_over());
@@ -524,6 +432,7 @@ impl<S: Storage> Claimant<S> {
                 self.turn_records = self.turn_records.saturating_add(records);
                 self.run = Run::new(index, claim.position, end);
                 self.run.beside = beside;
+                self.run.several = records > 1 && self.reach.is_copied_whole();
                 return Ok(true);
             }
             // Somebody else has it.
@@ -531,25 +440,6 @@ impl<S: Storage> Claimant<S> {
         }
         // Others keep winning, or somebody only moves the claim about: the caller looks at its clock.
         Ok(false)
-    }
-
-    /// Does what [`Self::acknowledge`] does, and less, for a message in hand that nobody has had in hand before, unless told
-    /// not to; nothing with any other.
-    #[inline(always)]
-    pub fn acknowledge_quickly(&mut self, may: bool) -> Option<&LaneReader<S>> {
-        if !may || self.run.attempts != 0 {
-            return None;
-        }
-        debug_assert!(self.run.has_in_hand(), "what is acknowledged is in hand");
-        // Here, where nothing has been done yet if there is none.
-        let lane = self.lanes.get(usize::from(self.run.lane))?.as_deref()?;
-        self.run.acknowledge();
-        self.received = self.received.wrapping_add(1);
-        // Relaxed: a counter for people.
-        self.mine.received.store(self.received, Relaxed);
-        // PAIR(free): as in `free`.
-        overwrite(&self.mine.hold, self.run.hold_word());
-        Some(lane)
     }
 
     /// Acknowledges the message in hand: its room is the sender's again. Returns the lane; the caller

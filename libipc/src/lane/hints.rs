@@ -6,6 +6,7 @@
 
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Relaxed, Release};
+use crate::sys::mapping::Shared;
 
 /// The hints of one doorstep, as a receiver reads them.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +46,35 @@ impl<'a> Hints<'a> {
 /// turn: whoever gives hints to no purpose holds itself up.
 const VAIN_LOOKS_MAX: u32 = 64;
 
-/// A sender says that its lane may have something. Costs a load where the bit is set already.
+/// Where the hint of one lane stands: for its sender, which gives it with every message.
+#[derive(Debug)]
+pub struct Place {
+    word: Shared<AtomicU64>,
+    bit: u64,
+}
+
+impl Place {
+    /// The place of a lane.
+    ///
+    /// # Panics
+    /// If the doorstep has no such lane: our own bug.
+    #[must_use]
+    pub fn of(hints: &Shared<[AtomicU64]>, lane: u16) -> Self {
+        let word = hints.part(|hints| &hints[usize::from(lane) / 64]);
+        Self { word, bit: 1 << (lane % 64) }
+    }
+
+    /// What [`give`] does.
+    #[inline(always)]
+    pub fn give(&self) {
+        // Relaxed: a hint may be wrong.
+        if self.word.load(Relaxed) & self.bit == 0 {
+            self.word.fetch_or(self.bit, Release);
+        }
+    }
+}
+
+/// Says that a lane may have something. Costs a load where the bit is set already.
 #[inline]
 pub fn give(hints: &[AtomicU64], lane: u16) {
     let bit = 1 << (lane % 64);

@@ -10,6 +10,7 @@
 //! - [`run`] what was claimed in one step, and how it is handed out
 //! - [`reader`] one lane as a receiver sees it
 //! - [`claim`] receivers take records, acknowledge and return
+//! - `quick` the same where nothing else is to be seen to
 //! - [`order`] which lane a receiver takes from next
 //! - `takeover` what is offered is taken over, or put aside
 //! - [`repair`] what a receiver's death leaves, and how it is mended
@@ -21,10 +22,14 @@
 //! - [`withdraw`] how a message is taken back, and how far it has come
 //! - [`fate`] what became of a message that was freed without having been acknowledged
 //! - `memory` records in mapped memory
+//! - `payload` what is in hand of them
+//! - `copy` a few bytes of them, in and out
 //! - `models` every interleaving of small cases, under loom; the same on threads elsewhere
 
 pub mod beside;
 pub mod claim;
+#[cfg(not(loom))]
+mod copy;
 pub mod fate;
 pub mod fencing;
 pub mod hints;
@@ -35,7 +40,10 @@ pub mod memory;
 mod models;
 pub mod order;
 pub mod park;
+#[cfg(not(loom))]
+pub mod payload;
 pub mod position;
+mod quick;
 pub mod reader;
 pub mod record;
 pub mod repair;

@@ -193,6 +193,19 @@ pub trait Storage {
     /// The first word of the header at a position.
     fn word(&self, at: Position) -> RecordWord;
 
+    /// How many records stand in so many granules from `at` on, `records_max` at most, and how many of the granules they take.
+    /// What is no record ends them: it is found out when its turn comes.
+    fn count_records(&self, at: Position, granules: u64, records_max: u32) -> (u64, u32) {
+        let (mut left, mut records) = (granules, 0);
+        while records < records_max && left > 0 {
+            let next = self.word(at.advance(granules - left)).granules();
+            let Some(rest) = left.checked_sub(next) else { break };
+            left = rest;
+            records += 1;
+        }
+        (granules - left, records)
+    }
+
     /// Copies out the payload of the record at a position, which the reader holds and whose first word it has read.
     fn copy_out(&self, at: Position, word: RecordWord, into: &mut Self::Payload);
 
@@ -211,6 +224,18 @@ pub trait Storage {
     /// Copies the payload of a record whose words were found elsewhere, the last padded. False where payloads are only seen in
     /// their place.
     fn copy_words(words: &[AtomicU64], word: RecordWord, into: &mut Self::Payload) -> bool;
+
+    /// Copies out a run of so many granules, which the reader holds: [`Self::show_copied`] shows its messages. False where
+    /// payloads are only seen in their place, or it is too long.
+    fn copy_run(&self, _at: Position, _granules: u64, _into: &mut Self::Payload) -> bool {
+        false
+    }
+
+    /// Shows the record that begins so many granules before the end of the run that was copied last, if it is a message
+    /// without a stamp or a mark, and ends there or before: its first word, and its granules.
+    fn show_copied(_ahead: u64, _into: &mut Self::Payload) -> Option<(RecordWord, u64)> {
+        None
+    }
 
     /// Has memory allocated for `granules` from `at` on, so that writing there cannot fail.
     ///

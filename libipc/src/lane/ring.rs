@@ -272,10 +272,12 @@ impl<S: Storage> LaneWriter<S> {
         let at = self.tail;
         let appended = self.append_plainly(payload);
         if appended {
-            self.header.beside.write(at, RecordWord::message(payload.len()), payload);
+            let (header, tail, sent) = (&*self.header, self.tail, self.sent);
+            header.beside.write(at, RecordWord::message(payload.len()), payload);
             // Relaxed: a counter for people.
-            self.header.sent.store(self.sent, Relaxed);
-            self.store_tail();
+            header.sent.store(sent, Relaxed);
+            // PAIR(publish): as in `store_tail`.
+            header.tail.store(tail.get(), Release);
         }
         appended
     }

@@ -70,6 +70,11 @@ impl Reach {
         Self { records: Self::ALONE_RECORDS, granules, in_place, paced: true }
     }
 
+    /// Whether a run of several records is copied out before the first of them is handed out.
+    pub(super) fn is_copied_whole(self) -> bool {
+        self.paced && !self.in_place
+    }
+
     /// What a receiver claims that has asked for a batch.
     pub fn batch(records: usize, in_place: bool) -> Self {
         let granules = if in_place { u64::MAX } else { Self::COPIED_GRANULES_MAX };
@@ -107,16 +112,20 @@ impl Reach {
         let granules_max = self.granules.min((storage.capacity() / 4).max(Self::ALONE_GRANULES));
         let first = first_end.since(begin) as u64;
         // What is published, and how much of it the run may take.
-        let mut published = tail.since(first_end) as u64;
-        let mut left = published.min(granules_max.saturating_sub(first));
-        if self.in_place {
-            (1..RECORDS_AHEAD).for_each(|n| expect(storage, tail, begin.advance(first * n)));
+        let published = tail.since(first_end) as u64;
+        let left = published.min(granules_max.saturating_sub(first));
+        if !self.in_place {
+            let (granules, more) = storage.count_records(first_end, left, records_max - 1);
+            pace.records = 1 + more;
+            return (first_end.advance(granules), 1 + more);
         }
+        let (mut left, mut published) = (left, published);
+        (1..RECORDS_AHEAD).for_each(|n| expect(storage, tail, begin.advance(first * n)));
         let (mut end, mut records) = (first_end, 1);
         while records < records_max && left > 0 {
             // A malformed word ends the run before it: it is found out when its turn comes.
             let granules = storage.word(end).granules();
-            if self.in_place && granules <= published {
+            if granules <= published {
                 expect(storage, tail, end.advance(granules * RECORDS_AHEAD));
             }
             if granules > left {
@@ -150,6 +159,10 @@ pub(super) struct Run {
     held: u64,
     /// Granules that are not handed out.
     ahead: u64,
+    /// Granules at its end that were copied out in one piece, and are handed out from there.
+    copied: u64,
+    /// There are several records, none of which has been in anybody's hand, to be copied out in one piece.
+    pub(super) several: bool,
     pub(super) lane: u16,
     /// Where it is one record that was found beside the tail, and has not been copied from there.
     pub(super) beside: Found,
@@ -177,9 +190,7 @@ impl Run {
     pub(super) fn new(lane: u16, next: Position, end: Position) -> Self {
         let held = end.since(next) as u64;
         let hold = Hold { confirmed: true, lane, position: Position::new(0) }.to_word();
-        let word = RecordWord::default();
-        let beside = Found::default();
-        Self { end, held, ahead: held, lane, beside, hold, attempts: 0, marked_end: next, word }
+        Self { end, held, ahead: held, lane, hold, marked_end: next, ..Self::default() }
     }
 
     /// Records that others had before.
@@ -209,6 +220,17 @@ impl Run {
         self.held != self.ahead
     }
 
+    /// Whether the next record that is not handed out was copied with the others, if there is one.
+    #[inline(always)]
+    pub(super) fn is_copied(&self) -> bool {
+        self.ahead.wrapping_sub(1) < self.copied
+    }
+
+    /// What is not handed out was copied.
+    pub(super) fn note_copied(&mut self) {
+        self.copied = self.ahead;
+    }
+
     /// Whether every record has been handed out.
     pub(super) fn is_handed_out(&self) -> bool {
         self.ahead == 0
@@ -217,13 +239,20 @@ impl Run {
     /// The word of a hold on what is not acknowledged.
     #[inline]
     pub(super) fn hold_word(&self) -> u64 {
-        if self.is_over() { Hold::IDLE } else { self.hold | self.next().get() }
+        self.hold_word_of(self.held)
     }
 
-    /// What is in hand is acknowledged.
-    #[inline]
-    pub(super) fn acknowledge(&mut self) {
-        self.held = self.ahead;
+    #[inline(always)]
+    fn hold_word_of(&self, held: u64) -> u64 {
+        if held == 0 { Hold::IDLE } else { self.hold | self.end.back(held).get() }
+    }
+
+    /// What is in hand is acknowledged; returns the word of the hold on what is left.
+    #[inline(always)]
+    pub(super) fn acknowledge(&mut self) -> u64 {
+        let left = self.ahead;
+        self.held = left;
+        self.hold_word_of(left)
     }
 
     /// What is in hand before `first_left` is acknowledged; false if that is no record in hand.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::Sender;
 use crate::error::{Fault, RequestError, TrySendError};
 use crate::lane::fate::{self, Fate};
+use crate::lane::hints;
 use crate::lane::layout::{LANE_CAPACITY_BYTES_MAX, LaneStatus, Limits, PRIORITIES, SlotState};
 use crate::lane::memory::RingMemory;
 use crate::lane::position::{GRANULE_BYTES, Position};
@@ -19,7 +20,7 @@ use crate::link::NOT_HANDED_OVER;
 use crate::protocol::{
     Answer, Buffering, DirectAddress, LaneInfo, LaneTicket, Order, Refusal, Request, SlowGroup,
 };
-use crate::regions::{Cursors, LaneWords, Roster};
+use crate::regions::{Cursors, Doorstep, LaneWords, Roster};
 use crate::session::{Answered, Errand, Wait, unexpected};
 use crate::sync::AtomicU8;
 use crate::sync::Ordering::{Acquire, Relaxed};
@@ -57,6 +58,8 @@ pub(super) struct Owed {
 pub(super) struct SendLane {
     pub(super) info: LaneInfo,
     pub(super) writer: LaneWriter<RingMemory>,
+    /// Where receivers are told that it may have something.
+    pub(super) hint: hints::Place,
     /// What became of its records that were not acknowledged.
     pub(super) fates: Shared<[AtomicU8]>,
     /// What it shares with tickets, once there was one.
@@ -72,6 +75,7 @@ impl SendLane {
         order: Order,
         roster: &Roster,
         cursors: &[Cursors],
+        doorstep: &Doorstep,
     ) -> Result<Self, Fault> {
         let step = "map a lane to write it";
         if info.ticket.index >= limits.lanes_max {
@@ -88,7 +92,8 @@ impl SendLane {
         if order == Order::Arrival {
             writer.stamp_with(monotonic_nanos);
         }
-        Ok(Self { info, writer, fates: words.fates, shared: None })
+        let hint = hints::Place::of(&doorstep.hints, info.ticket.index);
+        Ok(Self { info, writer, hint, fates: words.fates, shared: None })
     }
 
     /// Looks at what receivers have done, with withdrawals kept out: what is being withdrawn keeps its room until
@@ -348,7 +353,7 @@ impl Sender {
         }
         let cursors: Vec<_> = self.groups.iter().map(|(cursors, _)| cursors.clone()).collect();
         let order = self.attributes.order;
-        Ok(SendLane::map(lane, fd, self.limits, order, &self.roster, &cursors)?)
+        Ok(SendLane::map(lane, fd, self.limits, order, &self.roster, &cursors, &self.doorstep)?)
     }
 
     /// Has the groups that drop the oldest lose what keeps this lane full; says whether any did, or has come
