@@ -118,9 +118,8 @@ impl Sender {
         let cursors = cursors.collect::<Result<Vec<_>, _>>().map_err(map)?;
         let doorstep = Doorstep::map(doorstep, limits, Access::ReadWrite).map_err(map)?;
         let order = attributes.order;
-        let lane = lanes::SendLane::map(
-            lane, lane_fd, limits, order, &roster, &cursors, &doorstep,
-        )?;
+        let lane =
+            lanes::SendLane::map(lane, lane_fd, limits, order, &roster, &cursors, &doorstep)?;
         let mut sender = Self {
             lane,
             others: Vec::new(),

@@ -16,6 +16,7 @@
 //!
 //! Killed in between, [`super::repair`] either gives it back to the old slot or finishes the step.
 
+use crate::lane::lag::Haul;
 use crate::lane::layout::{Claim, Hold, LaneStatus, Marked, SlotCell, SlotState};
 use crate::lane::order::Choice;
 use crate::lane::park::{self, slot_bit};
@@ -379,6 +380,7 @@ impl<S: Storage> Claimant<S> {
             if !wanted(claim.position) {
                 return Ok(false);
             }
+            let tail = lane.tail;
             let (available, beside) = lane.look_behind(claim.position);
             if available == 0 {
                 return Ok(false);
@@ -408,6 +410,10 @@ impl<S: Storage> Claimant<S> {
             let end = claim.position.advance(record.granules());
             let (end, records) =
                 self.reach.extend(&mut self.pace, &lane.storage, lane.tail, claim.position, end);
+            if lane.tail != tail {
+                let (granules, all) = (available as u64, end == lane.tail);
+                lane.lag.found(Haul { granules, records, all });
+            }
             if !self.single {
                 confirm_winner(&self.cursors, self.slot, index, claim);
             }

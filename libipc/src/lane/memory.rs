@@ -12,8 +12,8 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::lane::layout::lane_data_offset;
 use crate::lane::copy::{SHORT_BYTES, copy_in, copy_padded};
+use crate::lane::layout::lane_data_offset;
 use crate::lane::payload::Payload;
 use crate::lane::position::{GRANULE_BYTES, Position, RECORD_HEADER_BYTES, record_granules};
 use crate::lane::record::{Marks, RecordHeader, RecordWord, Storage};

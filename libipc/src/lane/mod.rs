@@ -9,6 +9,7 @@
 //! - [`beside`] a short message once more, beside the tail
 //! - [`run`] what was claimed in one step, and how it is handed out
 //! - [`reader`] one lane as a receiver sees it
+//! - `lag` how far a receiver stays behind a stream
 //! - [`claim`] receivers take records, acknowledge and return
 //! - `quick` the same where nothing else is to be seen to
 //! - [`order`] which lane a receiver takes from next
@@ -33,6 +34,7 @@ mod copy;
 pub mod fate;
 pub mod fencing;
 pub mod hints;
+mod lag;
 pub mod layout;
 #[cfg(not(loom))]
 pub mod memory;

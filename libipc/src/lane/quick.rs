@@ -129,6 +129,10 @@ impl<S: Storage> Claimant<S> {
     #[inline]
     fn has_nothing_new(&self, index: u16) -> bool {
         let Some(Some(lane)) = self.lanes.get(usize::from(index)) else { return false };
+        if !lane.lag.is_none() {
+            // Not to be looked at in passing.
+            return false;
+        }
         // PAIR(claim): Acquire.
         let word = self.cursors.claims[usize::from(index)].claim.load(Acquire);
         // PAIR(publish): Acquire here, Release in `ring::LaneWriter::publish`.

@@ -1,6 +1,7 @@
 //! One lane from a receiver's side: what is published, and what stands there.
 
 use crate::lane::beside::Found;
+use crate::lane::lag::Lag;
 use crate::lane::layout::LaneHeader;
 use crate::lane::order::Standing;
 use crate::lane::position::Position;
@@ -31,6 +32,8 @@ pub struct LaneReader<S> {
     pub(super) place: usize,
     /// The last message that came alone was found beside the tail.
     pub(super) beside: bool,
+    /// How long its tail is left alone.
+    pub(super) lag: Lag,
 }
 
 impl<S: Storage> LaneReader<S> {
@@ -48,6 +51,7 @@ impl<S: Storage> LaneReader<S> {
             standing,
             place: 0,
             beside: false,
+            lag: Lag::default(),
         }
     }
 
@@ -101,10 +105,12 @@ impl<S: Storage> LaneReader<S> {
         if known > 0 {
             return (known, Found::default());
         }
+        self.lag.keep();
         // PAIR(publish): Acquire here, Release in `ring::LaneWriter::publish`.
         self.tail = Position::new(self.header.tail.load(Acquire));
         let available = self.tail.since(claim);
         if available == 0 {
+            self.lag.found_nothing();
             return (0, Found::default());
         }
         let found = self.header.beside.find(claim, available as u64);
