@@ -16,7 +16,6 @@
 //!
 //! Killed in between, [`super::repair`] either gives it back to the old slot or finishes the step.
 
-use crate::lane::lag::Haul;
 use crate::lane::layout::{Claim, Hold, LaneStatus, Marked, SlotCell, SlotState};
 use crate::lane::order::Choice;
 use crate::lane::park::{self, slot_bit};
@@ -347,73 +346,57 @@ impl<S: Storage> Claimant<S> {
     ///
     /// # Errors
     /// [`Malformed`]: the lane is left alone from now on.
-    #[inline]
     pub fn claim_from(&mut self, index: u16) -> Result<bool, Malformed> {
         self.claim_if(index, |_| true)
     }
 
     /// The same, but only while the lane's next record is at a position that is `wanted`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn claim_if(
         &mut self,
         index: u16,
         wanted: impl Fn(Position) -> bool,
     ) -> Result<bool, Malformed> {
-        let open = self.lane(index).is_some_and(|lane| lane.open);
+        let place = usize::from(index);
+        let open = matches!(self.lanes.get(place), Some(Some(lane)) if lane.open);
         if !open && !self.opens(index) {
             return Ok(false);
         }
-        let Some(lane) = self.lanes[usize::from(index)].as_mut() else { return Ok(false) };
-        let cell = &self.cursors.claims[usize::from(index)].claim;
-        let mine = &self.mine;
+        let Some(Some(lane)) = self.lanes.get_mut(place) else { return Ok(false) };
+        let lane = &mut **lane;
+        let cell = &self.cursors.claims[place].claim;
+        let status = &self.roster.lanes[place].status;
+        let mine = &*self.mine;
         for _ in 0..CLAIM_TRIES {
             // PAIR(claim): Acquire here and in `ring`, AcqRel below; the last winner's hold is seen.
             let word = cell.load(Acquire);
             let claim = Claim::from_word(word);
             // The claim may be that of the slot's next lane already: then the roster says so.
             // PAIR(lanes): Acquire here, Release where `ipcd` gives the slot to a lane.
-            let status = self.roster.lanes[usize::from(index)].status.load(Acquire);
-            let status = LaneStatus::from_word(status);
+            let status = LaneStatus::from_word(status.load(Acquire));
             if status.generation != lane.generation || status.state == SlotState::Free {
                 return Ok(false);
             }
             if !wanted(claim.position) {
                 return Ok(false);
             }
-            let tail = lane.tail;
-            let (available, beside) = lane.look_behind(claim.position);
-            if available == 0 {
-                return Ok(false);
-            }
-            let possible = available > 0 && available as u64 <= lane.storage.capacity();
-            let record = match possible {
-                true if beside.is_nothing() => lane.record(claim.position, available as u64),
-                true => Some(beside.word()),
-                false => None,
-            };
-            let Some(record) = record else {
+            let Some(seen) = lane.look(claim.position) else { return Ok(false) };
+            let Some(granules) = seen.granules else {
                 // Stale, or impossible: if nobody has moved the claim, it is what it seems.
                 fence(Acquire);
                 if cell.load(Acquire) != word {
                     continue;
                 }
                 lane.spoil();
-                // A claim that nobody else moves is as it should be: then it is the tail.
-                let what = match (possible, self.single) {
-                    (true, _) => "a record",
-                    (false, true) => "the tail",
-                    (false, false) => "tail or claim",
-                };
-                let by_sender = self.blames_sender() && (possible || self.single);
-                return Err(Malformed { what, lane: index, by_sender });
+                return Err(self.what_is_impossible(index, seen.possible));
             };
-            let end = claim.position.advance(record.granules());
-            let (end, records) =
-                self.reach.extend(&mut self.pace, &lane.storage, lane.tail, claim.position, end);
-            if lane.tail != tail {
-                let (granules, all) = (available as u64, end == lane.tail);
-                lane.lag.found(Haul { granules, records, all });
+            let (pace, storage) = (&mut self.pace, &lane.storage);
+            let (granules, records) =
+                self.reach.extend(pace, storage, claim.position, granules, seen.published);
+            if seen.anew {
+                lane.lag.found(seen.published, granules, records);
             }
+            let end = claim.position.advance(granules);
             if !self.single {
                 confirm_winner(&self.cursors, self.slot, index, claim);
             }
@@ -436,9 +419,9 @@ impl<S: Storage> Claimant<S> {
                 // PAIR(withdraw): between the claim and the look at the records' marks.
                 park::light_barrier(&self.roster.header);
                 self.turn_records = self.turn_records.saturating_add(records);
-                self.run = Run::new(index, claim.position, end);
-                self.run.beside = beside;
-                self.run.several = records > 1 && self.reach.is_copied_whole();
+                let several = records > 1 && self.reach.is_copied_whole();
+                self.run = Run::claimed(index, claim.position, end, granules);
+                (self.run.beside, self.run.several) = (seen.beside, several);
                 return Ok(true);
             }
             // Somebody else has it.
@@ -446,6 +429,18 @@ impl<S: Storage> Claimant<S> {
         }
         // Others keep winning, or somebody only moves the claim about: the caller looks at its clock.
         Ok(false)
+    }
+
+    /// What is wrong with a lane whose claim nobody has moved meanwhile: with the record there, if the tail is `possible`.
+    #[cold]
+    fn what_is_impossible(&self, lane: u16, possible: bool) -> Malformed {
+        // A claim that nobody else moves is as it should be: then it is the tail.
+        let what = match (possible, self.single) {
+            (true, _) => "a record",
+            (false, true) => "the tail",
+            (false, false) => "tail or claim",
+        };
+        Malformed { what, lane, by_sender: self.blames_sender() && (possible || self.single) }
     }
 
     /// Acknowledges the message in hand: its room is the sender's again. Returns the lane; the caller

@@ -13,17 +13,6 @@ pub(super) struct Lag {
     steps: u32,
 }
 
-/// What a look at a tail brought.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Haul {
-    /// Granules that were published.
-    pub(super) granules: u64,
-    /// Records that were claimed of them at once.
-    pub(super) records: u32,
-    /// That was all.
-    pub(super) all: bool,
-}
-
 impl Lag {
     /// Ticks of a step.
     const STEP_TICKS: u64 = 64;
@@ -66,20 +55,19 @@ impl Lag {
         self.steps /= 2;
     }
 
-    /// A look brought something.
+    /// A look found so many granules published, of which so many were claimed at once, with so many records.
     #[inline]
-    pub(super) fn found(&mut self, haul: Haul) {
-        self.steps = match haul {
-            // There was more than is claimed at once.
-            Haul { all: false, .. } => self.steps.saturating_sub(1),
+    pub(super) fn found(&mut self, published: u64, claimed: u64, records: u32) {
+        self.steps = if claimed < published {
+            // There is more than is claimed at once.
+            self.steps.saturating_sub(1)
+        } else if records == 1 {
             // The sender waits for us, or we for it: whoever waits longer only comes later.
-            Haul { records: ..=1, .. } => self.steps / 2,
-            Haul { records, granules, .. }
-                if records < Self::RECORDS && granules < Self::GRANULES =>
-            {
-                (2 * self.steps + 1).min(Self::STEPS_MAX)
-            }
-            Haul { .. } => self.steps,
+            self.steps / 2
+        } else if records < Self::RECORDS && published < Self::GRANULES {
+            (2 * self.steps + 1).min(Self::STEPS_MAX)
+        } else {
+            self.steps
         };
     }
 }
@@ -91,21 +79,21 @@ mod tests {
     #[test]
     fn who_gets_a_stream_in_small_steps_stays_behind_and_who_waits_for_messages_does_not() {
         let mut lag = Lag::default();
-        let single = Haul { granules: 1, records: 1, all: true };
-        let few = Haul { granules: 4, records: 4, all: true };
-        let many = Haul { granules: 64, records: 64, all: true };
-        lag.found(single);
-        lag.found(many);
+        let single = |lag: &mut Lag| lag.found(1, 1, 1);
+        let few = |lag: &mut Lag| lag.found(4, 4, 4);
+        let many = |lag: &mut Lag| lag.found(64, 64, 64);
+        single(&mut lag);
+        many(&mut lag);
         assert!(lag.is_none(), "{lag:?}");
-        (0..10).for_each(|_| lag.found(few));
+        (0..10).for_each(|_| few(&mut lag));
         assert_eq!(lag.steps, Lag::STEPS_MAX);
-        lag.found(many);
+        many(&mut lag);
         assert_eq!(lag.steps, Lag::STEPS_MAX, "as it should be");
-        lag.found(Haul { all: false, ..many });
+        lag.found(65, 64, 64);
         assert_eq!(lag.steps, Lag::STEPS_MAX - 1, "more than enough");
-        (0..5).for_each(|_| lag.found(single));
+        (0..5).for_each(|_| single(&mut lag));
         assert!(lag.is_none(), "{lag:?}");
-        (0..10).for_each(|_| lag.found(few));
+        (0..10).for_each(|_| few(&mut lag));
         (0..6).for_each(|_| lag.found_nothing());
         assert!(lag.is_none(), "{lag:?}");
     }
@@ -113,7 +101,7 @@ mod tests {
     #[test]
     fn a_long_message_is_worth_a_look() {
         let mut lag = Lag::default();
-        lag.found(Haul { granules: 130, records: 2, all: true });
+        lag.found(130, 130, 2);
         assert!(lag.is_none(), "{lag:?}");
     }
 }

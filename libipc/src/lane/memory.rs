@@ -255,25 +255,28 @@ impl Storage for RingMemory {
         into.show_copied(ahead)
     }
 
-    #[inline]
+    #[inline(always)]
     fn copy_words(words: &[AtomicU64], word: RecordWord, into: &mut Payload) -> bool {
         let len = word.payload_len();
         if into.views() {
             return false;
         }
-        assert!(words.len() == len.div_ceil(8), "the words of another message");
-        let mut target = into.room(len).cast::<u64>();
+        assert!(len <= size_of_val(words), "the words of another message");
+        let mut target = into.room(size_of_val(words)).cast::<u64>();
         let mut put = |word: &AtomicU64| {
             // Relaxed: the caller orders them.
             let bytes = word.load(Relaxed);
-            // SAFETY: `room` gives space for `len` bytes and a granule, so for each word of them, aligned or not.
+            // SAFETY: `room` gives space for all of the words.
             unsafe { target.write_unaligned(bytes) };
             target = target.wrapping_add(1);
         };
-        // Four in a step: who waits for the message waits for this.
+        // Four in a step, and some of them for nothing: who waits for the message waits for this.
         let (fours, rest) = words.as_chunks::<4>();
-        fours.iter().for_each(|four| four.iter().for_each(&mut put));
-        rest.iter().for_each(put);
+        let whole = 4 * size_of::<u64>();
+        fours.iter().take(len.div_ceil(whole)).for_each(|four| four.iter().for_each(&mut put));
+        if len > whole * fours.len() {
+            rest.iter().for_each(put);
+        }
         into.is_copied(len);
         into.part(word);
         true

@@ -9,6 +9,7 @@ mod arrival;
 mod batch;
 mod beside;
 mod choice;
+mod copied;
 mod growth;
 mod letters;
 mod takeover;
@@ -115,8 +116,16 @@ impl Model {
 /// What a death at a checkpoint throws.
 struct Killed;
 
+/// What a receiver has in hand.
+#[derive(Default)]
+struct Hand {
+    message: u64,
+    /// A run that was copied: the header and the payload cell of each granule.
+    run: Vec<(RecordWord, u64)>,
+}
+
 impl Storage for Model {
-    type Payload = u64;
+    type Payload = Hand;
 
     fn capacity(&self) -> u64 {
         self.cells.headers.len() as u64
@@ -145,15 +154,30 @@ impl Storage for Model {
         RecordWord::new(first.load(Relaxed))
     }
 
-    fn copy_out(&self, at: Position, _word: RecordWord, into: &mut u64) {
-        *into = get_cell(&self.cells.payloads[self.index(at.advance(1))]);
+    fn copy_out(&self, at: Position, _word: RecordWord, into: &mut Hand) {
+        into.message = get_cell(&self.cells.payloads[self.index(at.advance(1))]);
     }
 
-    fn copy_words(words: &[AtomicU64], _word: RecordWord, into: &mut u64) -> bool {
+    fn copy_words(words: &[AtomicU64], _word: RecordWord, into: &mut Hand) -> bool {
         // Each word has the message in each of its bytes: with another beside it, it is none.
         let [first, second] = [&words[0], &words[1]].map(|word| word.load(Relaxed));
-        *into = if first == second { first & 0xff } else { u64::MAX };
+        into.message = if first == second { first & 0xff } else { u64::MAX };
         true
+    }
+
+    fn copy_run(&self, at: Position, granules: u64, into: &mut Hand) -> bool {
+        let places = (0..granules).map(|behind| at.advance(behind));
+        let cell = |at| get_cell(&self.cells.payloads[self.index(at)]);
+        into.run = places.map(|at| (self.word(at), cell(at))).collect();
+        true
+    }
+
+    fn show_copied(ahead: u64, into: &mut Hand) -> Option<(RecordWord, u64)> {
+        let place = into.run.len() - ahead as usize;
+        let (word, _) = into.run[place];
+        let granules = word.plain_granules().filter(|&granules| granules <= ahead)?;
+        into.message = into.run[place + 1].1;
+        Some((word, granules))
     }
 
     fn prepare(&self, _at: Position, _granules: u64) -> io::Result<()> {
@@ -325,10 +349,10 @@ impl Mailbox {
 
     /// Takes one message if there is one, without acknowledging it.
     fn take(&self, claimant: &mut Claimant<Model>) -> Option<u64> {
-        let mut payload = 0;
+        let mut hand = Hand::default();
         loop {
-            match claimant.take_from_run(&mut payload).unwrap() {
-                Next::Message => return Some(payload),
+            match claimant.take_from_run(&mut hand).unwrap() {
+                Next::Message => return Some(hand.message),
                 Next::Skipped(_) => self.has_freed(),
                 Next::Over => {
                     let taken = claimant.anything_offered() && claimant.take_over();

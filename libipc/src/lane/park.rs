@@ -175,7 +175,8 @@ pub fn anyone_sleeps(cursors: &CursorsHeader, words: usize) -> bool {
 #[inline]
 pub fn any_bit<const N: usize>(set: &[AtomicU64; N], words: usize) -> bool {
     let is_set = |word: &AtomicU64| word.load(Relaxed) != 0;
-    is_set(&set[0]) || words > 1 && set[1..words].iter().any(is_set)
+    // Two words are as many as most have: without a loop.
+    is_set(&set[0]) || words > 1 && (is_set(&set[1]) || set[2..words].iter().any(is_set))
 }
 
 /// Whether any receiver but `slot` sleeps or is about to.

@@ -205,7 +205,7 @@ impl Payload {
     /// The same for any payload that is short, if it is there already.
     #[inline(always)]
     pub(super) fn room_for_short(&mut self) -> Option<*mut u8> {
-        (self.buffer.capacity() >= ROOM_SHORT).then(|| self.room.as_ptr())
+        (self.buffer.capacity() >= ROOM_SHORT).then_some(self.room.as_ptr())
     }
 
     #[cold]

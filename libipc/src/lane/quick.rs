@@ -24,12 +24,21 @@ impl<S: Storage> Claimant<S> {
             return true;
         }
         if self.run.is_over() {
-            if !self.claim_quickly() {
-                return false;
-            }
-            if !self.run.beside.is_nothing() && self.copy_beside(into) {
-                return true;
-            }
+            return self.claim_and_take(into);
+        }
+        if self.run.several && self.copy_run(into) {
+            return true;
+        }
+        self.copy_unmarked(into)
+    }
+
+    #[inline(never)]
+    fn claim_and_take(&mut self, into: &mut S::Payload) -> bool {
+        if !self.claim_quickly() {
+            return false;
+        }
+        if !self.run.beside.is_nothing() && self.copy_beside(into) {
+            return true;
         }
         if self.run.several && self.copy_run(into) {
             return true;
@@ -64,7 +73,7 @@ impl<S: Storage> Claimant<S> {
 
     /// Copies out the only record of a run from beside the tail, where it was found, if it stands there still: it is in hand
     /// then.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn copy_beside(&mut self, into: &mut S::Payload) -> bool {
         let found = std::mem::take(&mut self.run.beside);
         let Some(Some(lane)) = self.lanes.get_mut(usize::from(self.run.lane)) else { return false };
@@ -103,14 +112,14 @@ impl<S: Storage> Claimant<S> {
         true
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn claim_quickly(&mut self) -> bool {
         let Some(&lane) = self.order.get(self.turn) else { return false };
         let turn_is_over = self.turn_records >= TURN_RECORDS && self.order.len() > 1;
         if turn_is_over || self.returned || self.anything_offered() {
             return false;
         }
-        self.claim_from(lane).unwrap_or_else(|malformed| {
+        self.claim_if(lane, |_| true).unwrap_or_else(|malformed| {
             self.unreported = Some(malformed);
             false
         })

@@ -36,6 +36,20 @@ pub struct LaneReader<S> {
     pub(super) lag: Lag,
 }
 
+/// What lies behind a claim.
+pub(super) struct Seen {
+    /// Granules that are published; means something only where that is `possible`.
+    pub(super) published: u64,
+    /// No more than the lane has.
+    pub(super) possible: bool,
+    /// Granules of the first record, if it is one.
+    pub(super) granules: Option<u64>,
+    /// That record, where it was found beside the tail.
+    pub(super) beside: Found,
+    /// The tail was read for this.
+    pub(super) anew: bool,
+}
+
 impl<S: Storage> LaneReader<S> {
     /// The reading end of a lane that began at `first`.
     pub fn new(storage: S, header: Shared<LaneHeader>, first: Position, generation: u32) -> Self {
@@ -97,29 +111,49 @@ impl<S: Storage> LaneReader<S> {
         (word.granules() <= available).then_some(word)
     }
 
-    /// Granules that are published behind a claim, as far as is known, and the record there, where it was found beside the
-    /// tail: only when that is read anew, for its line is the sender's to write.
-    #[inline]
-    pub(super) fn look_behind(&mut self, claim: Position) -> (i64, Found) {
+    /// What lies behind a claim, as far as is known, or else as the tail has it now; `None` is nothing.
+    #[inline(always)]
+    pub(super) fn look(&mut self, claim: Position) -> Option<Seen> {
         let known = self.tail.since(claim);
-        if known > 0 {
-            return (known, Found::default());
+        let anew = known <= 0;
+        let (published, beside) = match anew {
+            false => (known, Found::default()),
+            true => self.look_behind(claim),
+        };
+        if published == 0 {
+            return None;
         }
+        let possible = published > 0 && published as u64 <= self.storage.capacity();
+        let published = published as u64;
+        let record = match possible {
+            true if beside.is_nothing() => self.record(claim, published),
+            true => Some(beside.word()),
+            false => None,
+        };
+        let granules = record.map(RecordWord::granules);
+        Some(Seen { published, possible, granules, beside, anew })
+    }
+
+    /// Granules that are published behind a claim up to which everything is known, and the record there, where it was found
+    /// beside the tail: only then, for that line is the sender's to write.
+    #[inline(always)]
+    fn look_behind(&mut self, claim: Position) -> (i64, Found) {
         self.lag.keep();
+        let header = &*self.header;
         // PAIR(publish): Acquire here, Release in `ring::LaneWriter::publish`.
-        self.tail = Position::new(self.header.tail.load(Acquire));
-        let available = self.tail.since(claim);
-        if available == 0 {
+        self.tail = Position::new(header.tail.load(Acquire));
+        let published = self.tail.since(claim);
+        if published == 0 {
             self.lag.found_nothing();
             return (0, Found::default());
         }
-        let found = self.header.beside.find(claim, available as u64);
+        let found = header.beside.find(claim, published as u64);
         self.beside &= !found.is_nothing();
-        (available, found)
+        (published, found)
     }
 
     /// Copies the payload of a record that was found beside the tail, if it stands there still, whole.
-    #[inline]
+    #[inline(always)]
     pub(super) fn copy_beside(&mut self, found: Found, into: &mut S::Payload) -> bool {
         let mut copied = false;
         let copy = |words: &[AtomicU64]| copied = S::copy_words(words, found.word(), into);

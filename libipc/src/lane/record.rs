@@ -221,7 +221,7 @@ pub trait Storage {
         self.copy_out(at, word, into);
     }
 
-    /// Copies the payload of a record whose words were found elsewhere, the last padded. False where payloads are only seen in
+    /// Copies the payload of a record whose words were found elsewhere, at the beginning of these. False where payloads are only seen in
     /// their place.
     fn copy_words(words: &[AtomicU64], word: RecordWord, into: &mut Self::Payload) -> bool;
 

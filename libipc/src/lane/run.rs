@@ -82,62 +82,79 @@ impl Reach {
         Self { records, granules, in_place, paced: false }
     }
 
-    /// Goes on from the end of a first record over the records behind it: the end of the run, and how many
-    /// records it has.
+    /// Goes on from a first record at `begin`, of so many granules, over those behind it: the granules of the run, and how many
+    /// records it has. So many granules are published from `begin` on.
     #[inline(always)]
     pub(super) fn extend(
-        self,
+        &self,
         pace: &mut Pace,
         storage: &impl Storage,
-        tail: Position,
         begin: Position,
-        first_end: Position,
-    ) -> (Position, u32) {
-        if self.records == 1 || tail.since(first_end) <= 0 {
-            return (first_end, 1);
+        first: u64,
+        published: u64,
+    ) -> (u64, u32) {
+        if self.records == 1 || published == first {
+            return (first, 1);
         }
-        self.extend_further(pace, storage, tail, begin, first_end)
+        self.extend_further(pace, storage, begin, first, published)
     }
 
     #[inline(never)]
     fn extend_further(
-        self,
+        &self,
         pace: &mut Pace,
         storage: &impl Storage,
-        tail: Position,
         begin: Position,
-        first_end: Position,
-    ) -> (Position, u32) {
+        first: u64,
+        published: u64,
+    ) -> (u64, u32) {
         let records_max = if self.paced { self.records.min(pace.next()) } else { self.records };
         let granules_max = self.granules.min((storage.capacity() / 4).max(Self::ALONE_GRANULES));
-        let first = first_end.since(begin) as u64;
-        // What is published, and how much of it the run may take.
-        let published = tail.since(first_end) as u64;
-        let left = published.min(granules_max.saturating_sub(first));
-        if !self.in_place {
-            let (granules, more) = storage.count_records(first_end, left, records_max - 1);
-            pace.records = 1 + more;
-            return (first_end.advance(granules), 1 + more);
-        }
-        let (mut left, mut published) = (left, published);
-        (1..RECORDS_AHEAD).for_each(|n| expect(storage, tail, begin.advance(first * n)));
-        let (mut end, mut records) = (first_end, 1);
-        while records < records_max && left > 0 {
-            // A malformed word ends the run before it: it is found out when its turn comes.
-            let granules = storage.word(end).granules();
-            if granules <= published {
-                expect(storage, tail, end.advance(granules * RECORDS_AHEAD));
+        // How much of what is published the run may take.
+        let max = published.min(granules_max);
+        let (granules, records) = if self.in_place {
+            Self::count_expecting(storage, begin, first, published, max, records_max)
+        } else {
+            let left = max.saturating_sub(first);
+            let (granules, more) =
+                storage.count_records(begin.advance(first), left, records_max - 1);
+            (first + granules, 1 + more)
+        };
+        pace.records = records;
+        (granules, records)
+    }
+
+    /// Counts the records of a run, and has the beginnings of those behind fetched: whoever reads in place has read nothing
+    /// that is near.
+    fn count_expecting(
+        storage: &impl Storage,
+        begin: Position,
+        first: u64,
+        published: u64,
+        max: u64,
+        records_max: u32,
+    ) -> (u64, u32) {
+        // A record may begin there, if that much is published: not where its sender is still writing.
+        let expect = |behind: u64| {
+            if behind < published {
+                storage.expect_read(begin.advance(behind));
             }
-            if granules > left {
+        };
+        (1..RECORDS_AHEAD).for_each(|n| expect(first * n));
+        let (mut taken, mut records) = (first, 1);
+        while records < records_max && taken < max {
+            // A malformed word ends the run before it: it is found out when its turn comes.
+            let granules = storage.word(begin.advance(taken)).granules();
+            if granules <= published - taken {
+                expect(taken + granules * RECORDS_AHEAD);
+            }
+            if granules > max - taken {
                 break;
             }
-            end = end.advance(granules);
-            left -= granules;
-            published -= granules;
+            taken += granules;
             records += 1;
         }
-        pace.records = records;
-        (end, records)
+        (taken, records)
     }
 }
 
@@ -186,9 +203,14 @@ pub(super) enum NotHandedOut {
 }
 
 impl Run {
-    /// Records that were just claimed: nobody had them before.
+    /// Records that are this receiver's: as far as is known here nobody had them before.
     pub(super) fn new(lane: u16, next: Position, end: Position) -> Self {
-        let held = end.since(next) as u64;
+        Self::claimed(lane, next, end, end.since(next) as u64)
+    }
+
+    /// The same where it is known how long it is.
+    #[inline(always)]
+    pub(super) fn claimed(lane: u16, next: Position, end: Position, held: u64) -> Self {
         let hold = Hold { confirmed: true, lane, position: Position::new(0) }.to_word();
         Self { end, held, ahead: held, lane, hold, marked_end: next, ..Self::default() }
     }
@@ -352,13 +374,5 @@ impl Run {
     #[inline(always)]
     pub(super) fn granules_ahead(&self) -> u64 {
         self.ahead
-    }
-}
-
-/// A record may begin at `at`, if that much is published: not where its sender is still writing.
-#[inline]
-fn expect(storage: &impl Storage, tail: Position, at: Position) {
-    if tail.since(at) > 0 {
-        storage.expect_read(at);
     }
 }

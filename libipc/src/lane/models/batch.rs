@@ -1,7 +1,7 @@
 //! Receivers take several messages with one claim.
 
 use super::{
-    Claimant, Killed, MESSAGE_BYTES, Mailbox, Model, Reach, Storage, drain, explore,
+    Claimant, Hand, Killed, MESSAGE_BYTES, Mailbox, Model, Reach, Storage, drain, explore,
     lane_is_drained, mend_slot, park, record_granules, slot_is_idle,
 };
 #[cfg(loom)]
@@ -18,9 +18,9 @@ impl Mailbox {
             let first = claimant.position_in_hand().expect("a message is in hand");
             claimant.take_more(2, |behind, _, _, _| {
                 let at = first.advance(behind);
-                let mut payload = 0;
-                self.model.copy_out(at, self.model.word(at), &mut payload);
-                got.push(payload);
+                let mut hand = Hand::default();
+                self.model.copy_out(at, self.model.word(at), &mut hand);
+                got.push(hand.message);
             });
         }
         got

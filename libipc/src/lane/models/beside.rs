@@ -1,7 +1,7 @@
 //! A receiver takes a short message from beside the tail, while the sender may write the next there.
 
 use super::withdraw::{check, nth, receive_all};
-use super::{MESSAGE_BYTES, Mailbox, drain, explore, record_granules};
+use super::{Hand, MESSAGE_BYTES, Mailbox, drain, explore, record_granules};
 #[cfg(loom)]
 use loom::thread;
 #[cfg(not(loom))]
@@ -24,9 +24,9 @@ fn loom_a_message_beside_the_tail_is_that_of_its_position_and_whole() {
         let mut claimant = mailbox.claimant(0, false);
         let mut got = Vec::new();
         for _ in 0..2 {
-            let mut payload = 0;
-            if claimant.take_quickly(&mut payload) {
-                got.push(payload);
+            let mut hand = Hand::default();
+            if claimant.take_quickly(&mut hand) {
+                got.push(hand.message);
                 mailbox.acknowledge(&mut claimant);
             }
         }

@@ -7,7 +7,7 @@
 //! Release (a later number first). `docs/ordering.md` says which steps could be weaker.
 
 use super::{
-    Acquire, Arc, AtomicU32, Killed, Mailbox, Next, Relaxed, UnsafeCell, drain, explore,
+    Acquire, Arc, AtomicU32, Hand, Killed, Mailbox, Next, Relaxed, UnsafeCell, drain, explore,
     lane_is_drained, mend_slot, set_cell, thread,
 };
 use crate::lane::park::{self, Park};
@@ -140,10 +140,10 @@ fn loom_what_is_put_aside_is_neither_lost_nor_doubled() {
                 let mut claimant = other.claimant(1, false);
                 let mut got = Vec::new();
                 if claimant.anything_offered() && claimant.take_over() {
-                    let mut payload = 0;
-                    assert_eq!(claimant.take_from_run(&mut payload), Ok(Next::Message));
+                    let mut hand = Hand::default();
+                    assert_eq!(claimant.take_from_run(&mut hand), Ok(Next::Message));
                     other.acknowledge(&mut claimant);
-                    got.push(payload);
+                    got.push(hand.message);
                 }
                 got
             });
@@ -153,10 +153,10 @@ fn loom_what_is_put_aside_is_neither_lost_nor_doubled() {
                 assert_eq!(mailbox.take(&mut claimant), Some(1));
                 claimant.return_to_queue();
                 if claimant.put_aside() && claimant.claim_next().unwrap() {
-                    let mut payload = 0;
-                    assert_eq!(claimant.take_from_run(&mut payload), Ok(Next::Message));
+                    let mut hand = Hand::default();
+                    assert_eq!(claimant.take_from_run(&mut hand), Ok(Next::Message));
                     mailbox.acknowledge(&mut claimant);
-                    got.push(payload);
+                    got.push(hand.message);
                 }
             });
             if let Err(cause) = std::panic::catch_unwind(life)

@@ -8,7 +8,7 @@
 //! the watcher's barrier left out (a watcher asleep for ever).
 
 use super::{
-    Arc, Claimant, MESSAGE_BYTES, Mailbox, Mended, Model, Relaxed, drain, explore, mend_slot,
+    Arc, Claimant, Hand, MESSAGE_BYTES, Mailbox, Mended, Model, Relaxed, drain, explore, mend_slot,
     thread,
 };
 use crate::lane::claim::Next;
@@ -220,9 +220,9 @@ fn loom_the_sender_that_waits_for_a_withdrawn_messages_room_is_woken() {
 }
 
 fn take_one(mailbox: &Mailbox, claimant: &mut Claimant<Model>) {
-    let mut payload = 0;
+    let mut hand = Hand::default();
     assert!(claimant.claim_next().unwrap());
-    assert_eq!(claimant.take_from_run(&mut payload).unwrap(), Next::Message);
+    assert_eq!(claimant.take_from_run(&mut hand).unwrap(), Next::Message);
     mailbox.acknowledge(claimant);
 }
 
