@@ -85,7 +85,7 @@ pub use error::{
     RequestError, SendError, SendToError, TryReceiveError, TrySendError,
 };
 #[cfg(not(loom))]
-pub use lane::payload::TrustedSenders;
+pub use lane::memory::TrustedSenders;
 #[cfg(not(loom))]
 pub use observer::{Observer, Peeked};
 #[cfg(not(loom))]

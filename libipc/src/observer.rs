@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use crate::error::{Fault, RequestError};
 use crate::lane::layout::Claim;
-use crate::lane::memory::RingMemory;
-use crate::lane::payload::Payload;
+use crate::lane::memory::{Payload, RingMemory};
 use crate::lane::position::Position;
 use crate::lane::reader::LaneReader;
 use crate::lane::record::Storage;

@@ -13,7 +13,6 @@ mod turn;
 pub(crate) mod wait;
 mod wake;
 
-use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,16 +23,14 @@ use crate::lane::claim::{Claimant, Malformed, Next, Taken};
 use crate::lane::fencing::{self, Drowsiness};
 use crate::lane::hints;
 use crate::lane::layout::{SlotState, Traffic};
-use crate::lane::memory::RingMemory;
+use crate::lane::memory::{Payload, RingMemory, TrustedSenders};
 use crate::lane::order::LANES_WITHOUT_HINTS;
 use crate::lane::park::{self, SpinBudget};
-use crate::lane::payload::{Payload, TrustedSenders};
 use crate::lane::run::Reach;
 use crate::lifeline::Lifeline;
 use crate::link::{Link, NOT_OPENED, Neighbours, map_roster};
 use crate::protocol::{
-    Identity, LaneInfo, LaneTicket, MailboxAttributes, OnDeath, Opened, OpenedRole, Order,
-    SlowGroup,
+    Identity, LaneInfo, MailboxAttributes, OnDeath, Opened, OpenedRole, Order, SlowGroup,
 };
 use crate::regions::{Cursors, Roster};
 use crate::session::{Session, Wait};
@@ -113,7 +110,7 @@ pub struct Receiver {
     elsewhere: poll::Elsewhere,
     guard: ForkGuard,
     /// The ends with which calls are answered, one a caller's lane.
-    answers: HashMap<LaneTicket, answer::Way>,
+    answers: answer::Ways,
     link: Link,
 }
 
@@ -176,7 +173,7 @@ impl Receiver {
             uid: nix::unistd::geteuid().as_raw(),
             elsewhere: poll::Elsewhere::default(),
             guard: ForkGuard::get(),
-            answers: HashMap::new(),
+            answers: answer::Ways::default(),
             link,
         };
         receiver.note_processor();

@@ -14,9 +14,8 @@ use libipc::lane::claim::{Claimant, Next};
 use libipc::lane::layout::{
     Claim, LaneStatus, Limits, SlotState, cursors_map, doorstep_map, lane_file_bytes, roster_map,
 };
-use libipc::lane::memory::RingMemory;
+use libipc::lane::memory::{Payload, RingMemory};
 use libipc::lane::park::slot_bit;
-use libipc::lane::payload::Payload;
 use libipc::lane::position::Position;
 use libipc::lane::reader::LaneReader;
 use libipc::lane::repair::{discard_slot, lane_is_drained, leave_line, mend_slot, slot_is_idle};

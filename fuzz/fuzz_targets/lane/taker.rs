@@ -3,8 +3,7 @@
 use arbitrary::Arbitrary;
 use libipc::lane::claim::{Claimant, Malformed, Next};
 use libipc::lane::hints::Hints;
-use libipc::lane::memory::RingMemory;
-use libipc::lane::payload::Payload;
+use libipc::lane::memory::{Payload, RingMemory};
 use libipc::lane::park;
 use libipc::lane::position::{GRANULE_BYTES, Position};
 use libipc::lane::record::Storage;

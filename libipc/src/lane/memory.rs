@@ -5,16 +5,14 @@
 //! fails). Payloads are copied with raw pointers: there is never a reference to bytes that another
 //! process may write. Two places make references, and say why they may: what a sender has reserved
 //! (`RingMemory::reserved`), and what a receiver reads in place, who has to vouch for that
-//! ([`crate::lane::payload::TrustedSenders`]).
+//! ([`TrustedSenders`]).
 
 #![expect(unsafe_code, reason = "copies payloads in and out of memory that other processes write")]
 
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::lane::copy::{SHORT_BYTES, copy_in, copy_padded};
 use crate::lane::layout::lane_data_offset;
-use crate::lane::payload::Payload;
 use crate::lane::position::{GRANULE_BYTES, Position, RECORD_HEADER_BYTES, record_granules};
 use crate::lane::record::{Marks, RecordHeader, RecordWord, Storage};
 use crate::lane::ring::LaneWriter;
@@ -22,6 +20,12 @@ use crate::lane::withdraw::Record;
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{Relaxed, Release};
 use crate::sys::mapping::Mapping;
+
+mod copy;
+mod payload;
+
+use copy::{SHORT_BYTES, copy_in, copy_padded};
+pub use payload::{Payload, TrustedSenders};
 
 /// The data of one mapped lane.
 #[derive(Debug)]

@@ -22,15 +22,11 @@
 //! - [`fencing`] whether senders fence, so that sleepers need no barrier
 //! - [`withdraw`] how a message is taken back, and how far it has come
 //! - [`fate`] what became of a message that was freed without having been acknowledged
-//! - `memory` records in mapped memory
-//! - `payload` what is in hand of them
-//! - `copy` a few bytes of them, in and out
+//! - `memory` records in mapped memory, and what is in hand of them
 //! - `models` every interleaving of small cases, under loom; the same on threads elsewhere
 
 pub mod beside;
 pub mod claim;
-#[cfg(not(loom))]
-mod copy;
 pub mod fate;
 pub mod fencing;
 pub mod hints;
@@ -42,8 +38,6 @@ pub mod memory;
 mod models;
 pub mod order;
 pub mod park;
-#[cfg(not(loom))]
-pub mod payload;
 pub mod position;
 mod quick;
 pub mod reader;

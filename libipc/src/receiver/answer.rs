@@ -16,6 +16,35 @@ pub(super) struct Way {
     asked: Errand,
 }
 
+/// The ends with which calls are answered.
+#[derive(Debug, Default)]
+pub(super) struct Ways {
+    /// By the slot of the caller's lane: which of the slot's lanes it is, and the end.
+    slots: Vec<Option<(u32, Box<Way>)>>,
+}
+
+impl Ways {
+    /// The way to a caller; what led to one before it in the same slot is gone.
+    fn to(&mut self, caller: LaneTicket) -> &mut Way {
+        let slot = usize::from(caller.index);
+        if self.slots.len() <= slot {
+            self.slots.resize_with(slot + 1, || None);
+        }
+        let entry = &mut self.slots[slot];
+        if entry.as_ref().is_some_and(|(generation, _)| *generation != caller.generation) {
+            *entry = None;
+        }
+        &mut entry.get_or_insert_with(|| (caller.generation, Box::default())).1
+    }
+
+    /// There is nobody to be answered in a slot.
+    pub(super) fn forget(&mut self, slot: u16) {
+        if let Some(entry) = self.slots.get_mut(usize::from(slot)) {
+            *entry = None;
+        }
+    }
+}
+
 impl Delivery<'_> {
     /// Whether the sender waits for an answer.
     #[must_use]
@@ -47,14 +76,14 @@ impl Delivery<'_> {
 impl Receiver {
     fn answer(&mut self, number: u64, answer: &[u8]) -> Result<(), ReplyError> {
         let lane = self.lane_in_hand().ok_or(ReplyError::CallerGone)?;
-        let Way { sender, asked } = self.answers.entry(lane).or_default();
+        let Way { sender, asked } = self.answers.to(lane);
         let sender = match sender {
             Some(sender) => sender,
             None => sender.insert(open_reply(&self.link, asked, lane)?),
         };
         let result = sender.try_publish_numbered(RecordHeader::REPLY, number, answer);
         if matches!(result, Err(TrySendError::Deleted | TrySendError::OwnerGone)) {
-            self.answers.remove(&lane);
+            self.answers.forget(lane.index);
         }
         result.map_err(|error| match error {
             TrySendError::Full => ReplyError::CallerBusy,

@@ -21,7 +21,7 @@ impl Receiver {
                     if self.claimant.detach(lane) {
                         self.neighbours.forget(lane);
                         self.senders.detach(lane);
-                        self.answers.retain(|caller, _| caller.index != lane);
+                        self.answers.forget(lane);
                     }
                 }
             }

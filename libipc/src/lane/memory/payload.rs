@@ -4,8 +4,8 @@
 
 use std::ptr::NonNull;
 
-use crate::lane::copy::SHORT_BYTES;
-use crate::lane::memory::RingMemory;
+use super::RingMemory;
+use super::copy::SHORT_BYTES;
 use crate::lane::position::{GRANULE_BYTES, Position, RECORD_HEADER_BYTES};
 use crate::lane::record::RecordWord;
 
