@@ -24,7 +24,7 @@ use crate::sys::mapping::Mapping;
 mod copy;
 mod payload;
 
-use copy::{SHORT_BYTES, copy_in, copy_padded};
+use copy::{SHORT_BYTES, VECTOR_BYTES, copy_in, copy_padded};
 pub use payload::{Payload, TrustedSenders};
 
 /// The data of one mapped lane.
@@ -301,6 +301,17 @@ impl Storage for RingMemory {
         prefetch::<true>(self.granule(at).as_ptr());
     }
 
+    #[inline(always)]
+    fn expect_writes(&self, at: Position, granules: u64) {
+        // Each line once: where it begins.
+        let end = at.get() + granules;
+        let mut line = at.get().next_multiple_of(GRANULES_A_LINE);
+        while line < end && granules <= (VECTOR_BYTES / GRANULE_BYTES) as u64 {
+            prefetch_line::<true>(self.granule(Position::new(line)).as_ptr());
+            line += GRANULES_A_LINE;
+        }
+    }
+
     fn prepare(&self, at: Position, granules: u64) -> std::io::Result<()> {
         let index = (at.get() & (self.capacity - 1)) as usize;
         let offset = self.offset + index * GRANULE_BYTES;
@@ -363,11 +374,21 @@ impl Marks for RecordMarks {
     }
 }
 
+/// Granules of a cache line.
+const GRANULES_A_LINE: u64 = 64 / GRANULE_BYTES as u64;
+
 /// Has the beginning of a record fetched, header and first bytes, to be read or written.
 #[inline]
 fn prefetch<const WRITE: bool>(record: *const u8) {
+    prefetch_line::<WRITE>(record);
+    prefetch_line::<WRITE>(record.wrapping_add(GRANULE_BYTES));
+}
+
+/// Has a line fetched, to be read or written.
+#[inline]
+fn prefetch_line<const WRITE: bool>(pointer: *const u8) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    for pointer in [record, record.wrapping_add(GRANULE_BYTES)] {
+    {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         if WRITE {
             // Not `_MM_HINT_ET0`: compiled for any x86-64 that fetches the line to be read, and then the store has
@@ -383,5 +404,5 @@ fn prefetch<const WRITE: bool>(record: *const u8) {
         }
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    let _ = record;
+    let _ = pointer;
 }

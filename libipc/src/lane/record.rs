@@ -251,6 +251,10 @@ pub trait Storage {
     #[inline]
     fn expect_word(_word: &AtomicU64) {}
 
+    /// So many granules from `at` on will be written soon, where they are not so many that this is quicker without.
+    #[inline(always)]
+    fn expect_writes(&self, _at: Position, _granules: u64) {}
+
     /// A record will be written at a position soon.
     #[inline]
     fn expect_write(&self, _at: Position) {}

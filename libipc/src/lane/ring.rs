@@ -17,6 +17,10 @@ use crate::sys::mapping::Shared;
 /// another page, where no processor looks by itself.
 pub(super) const RECORDS_AHEAD: u64 = 4;
 
+/// So far ahead of its tail a sender of short messages has the lines fetched that it is about to write: they are where they
+/// were read last, with the receiver.
+const GRANULES_AHEAD: u64 = 64;
+
 /// Why there is no room for a record.
 #[derive(Debug)]
 pub enum NoRoom {
@@ -292,6 +296,9 @@ impl<S: Storage> LaneWriter<S> {
         let Some(writable) = self.writable.checked_sub(granules) else { return false };
         self.storage.write_message(self.tail, granules, payload);
         self.tail = self.tail.advance(granules);
+        if writable >= GRANULES_AHEAD {
+            self.storage.expect_writes(self.tail.advance(GRANULES_AHEAD), granules);
+        }
         self.writable = writable;
         self.sent = self.sent.wrapping_add(1);
         true

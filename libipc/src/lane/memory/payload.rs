@@ -5,7 +5,7 @@
 use std::ptr::NonNull;
 
 use super::RingMemory;
-use super::copy::SHORT_BYTES;
+use super::copy::{SHORT_BYTES, copy_longer};
 use crate::lane::position::{GRANULE_BYTES, Position, RECORD_HEADER_BYTES};
 use crate::lane::record::RecordWord;
 
@@ -156,7 +156,7 @@ impl Payload {
         }
         let target = self.room(len);
         // SAFETY: the bytes lie in the lane (`bytes_of`); `room` gives space for them, and is not in the ring.
-        unsafe { std::ptr::copy_nonoverlapping(source, target, len) };
+        unsafe { copy_longer(source, target, len) };
         self.is_copied(len);
     }
 
@@ -233,7 +233,7 @@ impl Payload {
         let begin = (RUN_GRANULES - granules) as usize * GRANULE_BYTES;
         let target = self.run_room.as_ptr().wrapping_add(begin);
         // SAFETY: the contract; behind `target` so many granules are left of the run's.
-        unsafe { std::ptr::copy_nonoverlapping(source, target, granules as usize * GRANULE_BYTES) };
+        unsafe { copy_longer(source, target, granules as usize * GRANULE_BYTES) };
         true
     }
 
