@@ -20,6 +20,8 @@ pub(super) const RECORDS_AHEAD: u64 = 4;
 /// So far ahead of its tail a sender of short messages has the lines fetched that it is about to write: they are where they
 /// were read last, with the receiver.
 const GRANULES_AHEAD: u64 = 64;
+/// Granules of a message that is short.
+const SHORT_GRANULES: u64 = 8;
 
 /// Why there is no room for a record.
 #[derive(Debug)]
@@ -296,10 +298,8 @@ impl<S: Storage> LaneWriter<S> {
         let Some(writable) = self.writable.checked_sub(granules) else { return false };
         self.storage.write_message(self.tail, granules, payload);
         self.tail = self.tail.advance(granules);
-        if writable >= GRANULES_AHEAD {
-            self.storage.expect_writes(self.tail.advance(GRANULES_AHEAD), granules);
-        }
         self.writable = writable;
+        self.fetch_ahead(granules);
         self.sent = self.sent.wrapping_add(1);
         true
     }
@@ -345,6 +345,7 @@ impl<S: Storage> LaneWriter<S> {
     fn write(&mut self, header: RecordHeader, payload: &[u8]) {
         self.storage.write(self.tail, header, payload);
         self.step_over(header.word());
+        self.fetch_ahead(header.granules());
     }
 
     /// A record was written: the next lies behind it.
@@ -356,6 +357,14 @@ impl<S: Storage> LaneWriter<S> {
         self.sent = self.sent.wrapping_add(1);
     }
 
+    /// After a record of so many granules: as many will be written further on. Not where receivers may still read.
+    #[inline(always)]
+    fn fetch_ahead(&self, granules: u64) {
+        if self.writable >= GRANULES_AHEAD {
+            self.storage.expect_writes(self.tail.advance(GRANULES_AHEAD), granules);
+        }
+    }
+
     /// Makes a message, to be published later, of what was written in place. There must be room
     /// ([`Self::has_room`]).
     #[inline]
@@ -363,6 +372,10 @@ impl<S: Storage> LaneWriter<S> {
         let header = RecordHeader { kind, ..self.header_of(len) };
         self.storage.write_header(self.tail, header);
         self.step_over(header.word());
+        // Of a longer one perhaps not every line was written: `expect_more`.
+        if header.granules() <= SHORT_GRANULES {
+            self.fetch_ahead(header.granules());
+        }
     }
 
     #[inline]
