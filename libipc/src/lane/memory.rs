@@ -13,7 +13,9 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use crate::lane::layout::lane_data_offset;
-use crate::lane::position::{GRANULE_BYTES, Position, RECORD_HEADER_BYTES, record_granules};
+use crate::lane::position::{
+    GRANULE_BYTES, GRANULES_A_LINE, Position, RECORD_HEADER_BYTES, record_granules,
+};
 use crate::lane::record::{Marks, RecordHeader, RecordWord, Storage};
 use crate::lane::ring::LaneWriter;
 use crate::lane::withdraw::Record;
@@ -302,13 +304,17 @@ impl Storage for RingMemory {
     }
 
     #[inline(always)]
-    fn expect_writes(&self, at: Position, granules: u64) {
+    fn expect_writes(&self, at: Position, granules: u64, behind: u64) {
+        if granules > (VECTOR_BYTES / GRANULE_BYTES) as u64 {
+            return;
+        }
+        let begin = self.granule(at).as_ptr().wrapping_add(behind as usize * GRANULE_BYTES);
+        let end = begin.addr() + granules as usize * GRANULE_BYTES;
         // Each line once: where it begins.
-        let end = at.get() + granules;
-        let mut line = at.get().next_multiple_of(GRANULES_A_LINE);
-        while line < end && granules <= (VECTOR_BYTES / GRANULE_BYTES) as u64 {
-            prefetch_line::<true>(self.granule(Position::new(line)).as_ptr());
-            line += GRANULES_A_LINE;
+        let mut line = begin.wrapping_add(begin.align_offset(LINE_BYTES));
+        while line.addr() < end {
+            prefetch_line::<true>(line);
+            line = line.wrapping_add(LINE_BYTES);
         }
     }
 
@@ -374,8 +380,8 @@ impl Marks for RecordMarks {
     }
 }
 
-/// Granules of a cache line.
-const GRANULES_A_LINE: u64 = 64 / GRANULE_BYTES as u64;
+/// Bytes of a cache line.
+const LINE_BYTES: usize = GRANULES_A_LINE as usize * GRANULE_BYTES;
 
 /// Has the beginning of a record fetched, header and first bytes, to be read or written.
 #[inline]

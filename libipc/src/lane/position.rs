@@ -6,6 +6,9 @@
 /// Bytes in a granule: the unit in which records are laid out and positions count.
 pub const GRANULE_BYTES: usize = 16;
 
+/// Granules in a cache line; the data of a lane begins with one.
+pub const GRANULES_A_LINE: u64 = 4;
+
 /// Bits in a position.
 pub const POSITION_BITS: u32 = 48;
 

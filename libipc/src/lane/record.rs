@@ -251,9 +251,9 @@ pub trait Storage {
     #[inline]
     fn expect_word(_word: &AtomicU64) {}
 
-    /// So many granules from `at` on will be written soon, where they are not so many that this is quicker without.
+    /// So many granules will be written soon, which begin so many behind `at`; where they are many that is quicker without.
     #[inline(always)]
-    fn expect_writes(&self, _at: Position, _granules: u64) {}
+    fn expect_writes(&self, _at: Position, _granules: u64, _behind: u64) {}
 
     /// A record will be written at a position soon.
     #[inline]

@@ -5,7 +5,9 @@
 //! dies, the record was published or it never existed.
 
 use crate::lane::layout::{Claim, GroupEntry, LaneHeader};
-use crate::lane::position::{GRANULE_BYTES, Position, RECORD_HEADER_BYTES, record_granules};
+use crate::lane::position::{
+    GRANULE_BYTES, GRANULES_A_LINE, Position, RECORD_HEADER_BYTES, record_granules,
+};
 use crate::lane::record::{RecordHeader, RecordWord, Storage};
 use crate::lane::repair::owned_holds;
 use crate::lane::withdraw::{self, Progress, Record};
@@ -296,10 +298,11 @@ impl<S: Storage> LaneWriter<S> {
         }
         let granules = record_granules(payload.len());
         let Some(writable) = self.writable.checked_sub(granules) else { return false };
-        self.storage.write_message(self.tail, granules, payload);
-        self.tail = self.tail.advance(granules);
+        let at = self.tail;
+        self.storage.write_message(at, granules, payload);
+        self.tail = at.advance(granules);
         self.writable = writable;
-        self.fetch_ahead(granules);
+        self.fetch_ahead(at, granules);
         self.sent = self.sent.wrapping_add(1);
         true
     }
@@ -343,9 +346,10 @@ impl<S: Storage> LaneWriter<S> {
 
     #[inline]
     fn write(&mut self, header: RecordHeader, payload: &[u8]) {
-        self.storage.write(self.tail, header, payload);
+        let at = self.tail;
+        self.storage.write(at, header, payload);
         self.step_over(header.word());
-        self.fetch_ahead(header.granules());
+        self.fetch_ahead(at, header.granules());
     }
 
     /// A record was written: the next lies behind it.
@@ -357,11 +361,13 @@ impl<S: Storage> LaneWriter<S> {
         self.sent = self.sent.wrapping_add(1);
     }
 
-    /// After a record of so many granules: as many will be written further on. Not where receivers may still read.
+    /// Behind a record at `at`, of so many granules: as many will be written further on. Not where receivers may still read.
     #[inline(always)]
-    fn fetch_ahead(&self, granules: u64) {
-        if self.writable >= GRANULES_AHEAD {
-            self.storage.expect_writes(self.tail.advance(GRANULES_AHEAD), granules);
+    fn fetch_ahead(&self, at: Position, granules: u64) {
+        // Only where it reaches into another line.
+        let other_line = (at.get() ^ at.get().wrapping_add(granules)) >= GRANULES_A_LINE;
+        if other_line && self.writable >= GRANULES_AHEAD {
+            self.storage.expect_writes(at, granules, granules + GRANULES_AHEAD);
         }
     }
 
@@ -370,11 +376,12 @@ impl<S: Storage> LaneWriter<S> {
     #[inline]
     pub fn append_written(&mut self, kind: u8, len: usize) {
         let header = RecordHeader { kind, ..self.header_of(len) };
-        self.storage.write_header(self.tail, header);
+        let at = self.tail;
+        self.storage.write_header(at, header);
         self.step_over(header.word());
         // Of a longer one perhaps not every line was written: `expect_more`.
         if header.granules() <= SHORT_GRANULES {
-            self.fetch_ahead(header.granules());
+            self.fetch_ahead(at, header.granules());
         }
     }
 

@@ -91,8 +91,9 @@ pub(super) const VECTOR_BYTES: usize = 2048;
 /// Whether the processor copies long pieces as quickly as it can by an instruction of its own.
 #[inline]
 fn has_fast_strings() -> bool {
+    // Whoever counts instructions would count each byte.
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    return std::arch::is_x86_feature_detected!("ermsb");
+    return !cfg!(feature = "counted") && std::arch::is_x86_feature_detected!("ermsb");
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     return false;
 }
