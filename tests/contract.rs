@@ -506,7 +506,7 @@ fn ends_that_are_dropped_are_closed_and_their_places_are_free() {
     let client = daemon.client_with("orders", &small().lanes_max(1).receivers_max(1));
     // The uid's first lane brings a doorstep, which stays as long as the mailbox.
     drop(client.sender("orders").unwrap());
-    let before = daemon.status(&client);
+    let before = daemon.status_alone(&client);
     for _ in 0..3 {
         let (mut sender, mut receiver) =
             (client.sender("orders").unwrap(), client.receiver("orders").unwrap());

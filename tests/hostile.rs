@@ -81,8 +81,8 @@ fn nonsense_ends_that_session_alone(flags: &[&str], gifts: &[usize]) {
     let client = daemon.client_with("orders", &small());
     let (mut sender, mut receiver) =
         (client.sender("orders").unwrap(), client.receiver("orders").unwrap());
-    wait_until("only we are there", || daemon.status(&client).sessions == 1);
-    let before = (descriptors_of(daemon.pid()), daemon.status(&client).usage);
+    let alone = daemon.status_alone(&client);
+    let before = (descriptors_of(daemon.pid()), alone.usage);
     let gift = std::fs::File::open("/dev/null").expect("a descriptor to give away");
     for (what, bytes) in nonsense() {
         for &gifts in gifts {

@@ -202,7 +202,7 @@ fn what_is_written_by_somebody_who_is_gone_is_put_right_when_somebody_comes() {
 fn what_is_written_by_somebody_who_has_left_a_mailbox_empty_reaches_nobody() {
     let daemon = TestDaemon::start(&[]);
     let client = daemon.client_with("turns", &small().receivers(Receivers::Exclusive));
-    let before = daemon.status(&client).descriptors;
+    let before = daemon.status_alone(&client).descriptors;
     let cursors = Dishonest::open(&daemon, "turns").cursors.clone();
     wait_until("it has gone", || daemon.status(&client).descriptors == before);
     let _sender = send(&client, "turns", 2);
@@ -251,7 +251,7 @@ fn the_ticket_of_a_sender_that_is_closed_is_told_of_what_a_dead_receiver_had_ack
 fn a_mailbox_with_many_drained_lanes_that_everybody_has_left_takes_nothing_in_the_end() {
     let daemon = TestDaemon::start(&[]);
     let client = daemon.client_with("many", &small().lanes_max(200));
-    let before = daemon.status(&client);
+    let before = daemon.status_alone(&client);
     (0..200).for_each(|_| drop(send(&client, "many", 1)));
     let dishonest = Dishonest::open(&daemon, "many");
     dishonest.take_silently();

@@ -476,7 +476,7 @@ fn a_mailbox_that_nobody_uses_takes_nothing_and_is_what_it_was_when_it_is_used_a
         it.group("other", SlowGroup::DropOldest).expect("a name")
     };
     client.create("idle", &groups(small())).expect("a mailbox");
-    let before = daemon.status(&client);
+    let before = daemon.status_alone(&client);
     for round in 1..=3u64 {
         let receivers = ["one", "other"].map(|it| client.receiver_in_group("idle", it));
         let mut sender = client.sender("idle").expect("a lane");

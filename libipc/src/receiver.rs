@@ -211,7 +211,8 @@ impl Receiver {
     }
 
     /// Receives a message if one is there. Never waits, but for a daemon that has to tell of a new sender and does not
-    /// answer: 100 ms at most, then for that sender's messages it is asked again later.
+    /// answer: 100 ms at most, then for that sender's messages it is asked again later; and behind a stream with which this
+    /// receiver keeps up for a microsecond, so as not to slow it down.
     ///
     /// # Errors
     /// [`TryReceiveError`].

@@ -274,6 +274,16 @@ impl TestDaemon {
         client.status().expect("a status")
     }
 
+    /// What the daemon says of itself once this client's session is the only one: whoever asked whether it is ready has gone.
+    ///
+    /// # Panics
+    /// If it does not answer, or others stay.
+    #[must_use]
+    pub fn status_alone(&self, client: &Client) -> ServerStatus {
+        crate::wait_until("only we are there", || self.status(client).sessions == 1);
+        self.status(client)
+    }
+
     /// Asks the daemon to stop, and waits until it has.
     ///
     /// # Panics

@@ -70,7 +70,7 @@ impl Receiver {
 
     fn take_or_wait(&mut self, deadline: Option<Instant>) -> Result<(), ReceiveError> {
         let mut slept = self.was_woken();
-        // Where a look would find nothing none is taken: a sender on the other half of this core needs it more.
+        // Where a look would find nothing none is taken: who is about to send needs the lines, and we are to look soon.
         let taken = if self.is_quiet() { Ok(false) } else { self.take(false) };
         let result = match taken {
             Ok(true) => Ok(()),
