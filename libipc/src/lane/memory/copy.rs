@@ -1,9 +1,14 @@
-//! Copies of a few bytes, in and out of memory that other processes write, without a call.
+//! Copies in and out of memory that other processes write: of a few bytes without a call, of many by the processor itself.
 
 #![expect(unsafe_code, reason = "copies between raw pointers")]
 
 /// Payloads up to this many bytes are copied in place, without a call.
 pub(super) const SHORT_BYTES: usize = 128;
+/// Copies of up to so many bytes go through vector registers. The lines of longer ones the processor's own copying takes
+/// over without reading them first; the C library does so too, but not for what it takes for larger than a cache, and that
+/// is then three times as slow from one core to the other.
+pub(super) const VECTOR_BYTES: usize = 2048;
+
 /// Copies the first and the last `size_of::<T>()` bytes of `len`: all of them, and some of them twice.
 ///
 /// # Safety
@@ -82,11 +87,6 @@ pub(super) unsafe fn copy_longer(source: *const u8, target: *mut u8, len: usize)
         _ => unsafe { std::ptr::copy_nonoverlapping(source, target, len) },
     }
 }
-
-/// Copies of up to so many bytes go through vector registers. The lines of longer ones the processor's own copying takes
-/// over without reading them first; the C library does so too, but not for what it takes for larger than a cache, and that
-/// is then three times as slow from one core to the other.
-pub(super) const VECTOR_BYTES: usize = 2048;
 
 /// Whether the processor copies long pieces as quickly as it can by an instruction of its own.
 #[inline]

@@ -258,3 +258,87 @@ impl Payload {
 fn beginning<T>(buffer: &mut Vec<T>) -> NonNull<u8> {
     NonNull::new(buffer.as_mut_ptr().cast()).unwrap_or(NonNull::dangling())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::copy::copy_padded;
+    use super::*;
+    use crate::lane::position::record_granules;
+    use crate::lane::record::RecordHeader;
+
+    #[test]
+    fn a_payload_is_copied_with_what_pads_it_and_taken_without() {
+        for len in 0..300usize {
+            // Without a stamp and with one.
+            for header in [8, 16] {
+                let end = (header + len).next_multiple_of(16) - header;
+                let padded: Vec<u8> = (0..end).map(|i| i as u8).collect();
+                let mut payload = Payload::default();
+                let room = payload.room(len);
+                // SAFETY: the one has `end` bytes, the other room for a granule more than `len`.
+                unsafe { copy_padded(padded.as_ptr(), room, end, len) };
+                payload.is_copied(len);
+                assert_eq!(payload.bytes(), &padded[..len]);
+                assert_eq!(payload.take(), &padded[..len]);
+                assert_eq!(payload.bytes(), b"");
+            }
+        }
+    }
+
+    /// Records one behind the other, each with its number in each byte.
+    fn run(lens: &[usize]) -> Vec<u64> {
+        let mut words = Vec::new();
+        for (number, &len) in lens.iter().enumerate() {
+            let begin = words.len();
+            words.push(RecordWord::message(len).get());
+            words.resize(
+                begin + 2 * record_granules(len) as usize,
+                number as u64 * (u64::MAX / 255),
+            );
+        }
+        words
+    }
+
+    fn copy(payload: &mut Payload, words: &[u64]) -> bool {
+        // SAFETY: they are there, and none of the payload's.
+        unsafe { payload.copy_run(words.as_ptr().cast(), words.len() as u64 / 2) }
+    }
+
+    #[test]
+    fn the_messages_of_a_run_are_shown_one_after_the_other_and_may_be_taken() {
+        let lens = [8, 0, 64, 9, 1000, 24];
+        let words = run(&lens);
+        let (mut payload, mut ahead) = (Payload::default(), words.len() as u64 / 2);
+        assert!(copy(&mut payload, &words), "it is not long");
+        for (number, len) in lens.into_iter().enumerate() {
+            let (word, granules) = payload.show_copied(ahead).expect("a message");
+            assert_eq!((word, granules), (RecordWord::message(len), record_granules(len)));
+            assert_eq!(payload.bytes(), vec![number as u8; len]);
+            if number % 2 == 1 {
+                assert_eq!(payload.take(), vec![number as u8; len], "a copy of the copy");
+            }
+            ahead -= granules;
+        }
+        assert_eq!(payload.show_copied(ahead), None, "that was the last");
+    }
+
+    #[test]
+    fn what_is_no_plain_message_of_a_run_is_not_shown() {
+        let mut payload = Payload::default();
+        assert_eq!(payload.show_copied(1), None, "nothing was copied");
+        assert!(!copy(&mut payload, &run(&[8; RUN_GRANULES as usize + 1])), "too long");
+        assert!(copy(&mut payload, &run(&[8; RUN_GRANULES as usize])), "as long as may be");
+        assert!(payload.show_copied(RUN_GRANULES).is_some(), "the first");
+        for ahead in [0, RUN_GRANULES + 1, u64::MAX] {
+            assert_eq!(payload.show_copied(ahead), None, "{ahead}");
+        }
+        let marked = RecordWord::message(8).with_flags(RecordHeader::WITHDRAWING).get();
+        let stamped = RecordHeader { len: 8, stamp: 1, ..RecordHeader::default() }.word().get();
+        // The last reaches beyond the run.
+        for word in [marked, stamped, u64::MAX, RecordWord::message(25).get()] {
+            assert!(copy(&mut payload, &[word, 0, 0, 0]), "two granules");
+            assert_eq!(payload.show_copied(2), None, "{word:x}");
+            assert_eq!(payload.bytes(), b"");
+        }
+    }
+}
