@@ -291,10 +291,8 @@ mod tests {
         for (number, &len) in lens.iter().enumerate() {
             let begin = words.len();
             words.push(RecordWord::message(len).get());
-            words.resize(
-                begin + 2 * record_granules(len) as usize,
-                number as u64 * (u64::MAX / 255),
-            );
+            let bytes = u64::from_ne_bytes([number as u8; 8]);
+            words.resize(begin + 2 * record_granules(len) as usize, bytes);
         }
         words
     }
