@@ -40,7 +40,7 @@ pub use accounts::{Accounts, Balance};
 pub use baseline::Baseline;
 pub use child::{Child, Got};
 pub use daemon::{Absence, TestDaemon, descriptors_of};
-pub use raw_client::{Numbered, RawClient, claim_first, hello, publish};
+pub use raw_client::{Numbered, RawClient, claim_first, hello, lane_to_write, publish};
 pub use stepped::{AtCall, Path as SteppedPath, Stepped, is_asleep};
 
 /// Two uids that own nothing and need no entry anywhere.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use libipc::lane::layout::Hold;
 use libipc::lane::position::{Position, record_granules};
+use libipc::lane::record::{Marks, RecordHeader, RecordWord};
 use libipc::protocol::{
     Answer, LaneTicket, MESSAGE_BYTES_MAX, OpenedRole, Refresh, Request, encode,
 };
@@ -19,8 +20,8 @@ use libipc::{
     SlowGroup, TicketState, TryReceiveError,
 };
 use tests::{
-    Dice, RawClient, TestDaemon, claim_first, descriptors_of, patience, seed, skip_unless_root,
-    wait_until,
+    Dice, RawClient, TestDaemon, claim_first, descriptors_of, lane_to_write, patience, seed,
+    skip_unless_root, wait_until,
 };
 
 fn small() -> MailboxOptions {
@@ -248,6 +249,60 @@ fn a_scribbled_lane_is_corrupt_by_name_once_and_the_other_lanes_go_on() {
     wait_until("all is given back", || daemon.status(&client).sessions == 1);
     let status = daemon.status(&client);
     assert_eq!((status.usage.lanes, status.usage.bytes, status.resident_bytes), (0, 0, 0));
+}
+
+/// A sender changes a record that its receiver has claimed, and copied with the one before it: a batch that begins there is what
+/// stands in the lane, so that nonsense is met, and nobody else waits for ever.
+#[test]
+fn a_record_that_is_changed_behind_a_copied_one_ends_its_lane_and_no_other() {
+    let withdrawn =
+        RecordHeader { len: 3, flags: RecordHeader::WITHDRAWN, ..RecordHeader::default() };
+    for word in [RecordWord::message(u32::MAX as usize - 7), withdrawn.word()] {
+        let daemon = TestDaemon::start(&[]);
+        let client = daemon.client_with("orders", &small());
+        let mut receiver = client.receiver("orders").unwrap();
+        let mut raw = RawClient::greet(&daemon.socket());
+        let (opened, descriptors) = raw.open("orders", Role::Send).expect("a lane");
+        let (mut writer, marks) = lane_to_write(&opened, &descriptors);
+        let mut honest = client.sender("orders").unwrap();
+        // A receiver that is quick claims several.
+        for _ in 0..3 {
+            writer.find_room(1).unwrap();
+            writer.publish(b"first");
+            received(&mut receiver, b"first");
+        }
+        let second = writer.tail().advance(record_granules(3));
+        for message in [b"one", b"two"] {
+            writer.find_room(record_granules(3)).unwrap();
+            writer.append(message);
+        }
+        writer.publish_appended();
+        received(&mut receiver, b"one");
+        marks.mark(second, word);
+        honest.send(b"honest").unwrap();
+        let mut got: Vec<Vec<u8>> = Vec::new();
+        for _ in 0..2 {
+            match receiver.receive_batch_deadline(8, patience()) {
+                Ok(batch) => {
+                    assert!(!batch.is_empty(), "at least one");
+                    got.extend(batch.iter().map(|it| it.bytes().to_vec()));
+                    batch.acknowledge();
+                }
+                Err(ReceiveError::Corrupt(found)) => assert_eq!(found.lane, 0, "{found}"),
+                Err(error) => panic!("{error}"),
+            }
+            if !got.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(got, [b"honest"], "{word:?}");
+    }
+}
+
+fn received(receiver: &mut libipc::Receiver, message: &[u8]) {
+    let delivery = receiver.receive_deadline(patience()).unwrap();
+    assert_eq!(delivery.bytes(), message);
+    delivery.acknowledge();
 }
 
 /// What stands beside the tail is a copy that the sender makes: one that lies there sends what it says, or nothing.

@@ -207,6 +207,7 @@ impl Receiver {
     /// ```
     pub fn read_in_place(&mut self, trust: TrustedSenders) {
         self.payload.trust(trust);
+        self.claimant.forget_copy();
         self.settle_reach();
     }
 

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use libipc::lane::layout::{Claim, Hold, LAYOUT_VERSION};
-use libipc::lane::memory::RingMemory;
+use libipc::lane::memory::{RecordMarks, RingMemory};
 use libipc::lane::position::{Position, record_granules};
 use libipc::lane::ring::LaneWriter;
 use libipc::protocol::{
@@ -184,6 +184,22 @@ pub fn claim_first(opened: &Opened, descriptors: &[OwnedFd], len: usize) -> (Lan
 /// # Panics
 /// If that was no sender, or there is no room.
 pub fn publish(opened: &Opened, descriptors: &[OwnedFd], messages: &[&[u8]]) {
+    let (mut writer, _) = lane_to_write(opened, descriptors);
+    for message in messages {
+        writer.find_room(record_granules(message.len())).expect("there is room");
+        writer.publish(message);
+    }
+}
+
+/// The lane of such a sender, and the words in front of its records.
+///
+/// # Panics
+/// If that was no sender.
+#[must_use]
+pub fn lane_to_write(
+    opened: &Opened,
+    descriptors: &[OwnedFd],
+) -> (LaneWriter<RingMemory>, RecordMarks) {
     let OpenedRole::Send { lane } = opened.role else { panic!("{opened:?}") };
     let limits = opened.attributes.limits(opened.groups.len().max(1));
     let groups = usize::from(limits.groups);
@@ -194,13 +210,10 @@ pub fn publish(opened: &Opened, descriptors: &[OwnedFd], messages: &[&[u8]]) {
     let mapped = LaneWords::map(&descriptors[1 + groups], capacity_bytes, Access::ReadWrite);
     let (words, mapping) = mapped.expect("a lane");
     let memory = RingMemory::new(&mapping, capacity_bytes);
+    let marks = memory.marks();
     let first = Position::new(lane.first_position);
     let index = lane.ticket.index;
-    let mut writer = LaneWriter::new(memory, words.header, roster, cursors, index, first);
-    for message in messages {
-        writer.find_room(record_granules(message.len())).expect("there is room");
-        writer.publish(message);
-    }
+    (LaneWriter::new(memory, words.header, roster, cursors, index, first), marks)
 }
 
 /// The first request of a session.

@@ -385,6 +385,7 @@ impl<S: Storage> Claimant<S> {
                 // Stale, or impossible: if nobody has moved the claim, it is what it seems.
                 fence(Acquire);
                 if cell.load(Acquire) != word {
+                    lane.lag.end();
                     continue;
                 }
                 lane.spoil();
@@ -426,6 +427,7 @@ impl<S: Storage> Claimant<S> {
             }
             // Somebody else has it.
             overwrite(&mine.hold, Hold::IDLE);
+            lane.lag.end();
         }
         // Others keep winning, or somebody only moves the claim about: the caller looks at its clock.
         Ok(false)

@@ -57,6 +57,11 @@ impl<S: Storage> Claimant<S> {
         shown.is_some()
     }
 
+    /// What is left of a run is handed out from its lane, though it was copied.
+    pub fn forget_copy(&mut self) {
+        self.run.forget_copy();
+    }
+
     /// Copies out a run of several messages, and hands out the first.
     #[inline(never)]
     fn copy_run(&mut self, into: &mut S::Payload) -> bool {

@@ -139,17 +139,29 @@ impl<S: Storage> LaneReader<S> {
     #[inline(always)]
     fn look_behind(&mut self, claim: Position) -> (i64, Found) {
         self.lag.keep();
-        let header = &*self.header;
         // PAIR(publish): Acquire here, Release in `ring::LaneWriter::publish`.
-        self.tail = Position::new(header.tail.load(Acquire));
-        let published = self.tail.since(claim);
-        if published == 0 {
+        self.tail = Position::new(self.header.tail.load(Acquire));
+        if self.tail == claim {
             self.lag.found_nothing();
             return (0, Found::default());
         }
-        let found = header.beside.find(claim, published as u64);
+        if self.lag.is_to_be_tried() {
+            self.try_lag();
+        }
+        let published = self.tail.since(claim);
+        let found = self.header.beside.find(claim, published as u64);
         self.beside &= !found.is_nothing();
         (published, found)
+    }
+
+    /// Looks whether anything comes in a while.
+    #[cold]
+    fn try_lag(&mut self) {
+        Lag::wait_for_more();
+        // PAIR(publish): as above.
+        let later = Position::new(self.header.tail.load(Acquire));
+        self.lag.tried(later != self.tail);
+        self.tail = later;
     }
 
     /// Copies the payload of a record that was found beside the tail, if it stands there still, whole.

@@ -366,7 +366,7 @@ impl<S: Storage> LaneWriter<S> {
     fn fetch_ahead(&self, at: Position, granules: u64) {
         // Only where it reaches into another line.
         let other_line = (at.get() ^ at.get().wrapping_add(granules)) >= GRANULES_A_LINE;
-        if other_line && self.writable >= GRANULES_AHEAD {
+        if other_line && self.writable >= granules + GRANULES_AHEAD {
             self.storage.expect_writes(at, granules, granules + GRANULES_AHEAD);
         }
     }
@@ -485,7 +485,7 @@ impl<S: Storage> LaneWriter<S> {
 impl GroupLimit {
     /// The least of the claim and the holds: claim first, then the list of slots, then their holds.
     fn refresh(&mut self, entry: &GroupEntry, lane: u16, tail: Position) -> Result<(), NoRoom> {
-        // PAIR(claim): Acquire here, AcqRel (or Release) in `claim::Claimant::claim_from`; whoever moved the
+        // PAIR(claim): Acquire here, AcqRel (or Release) in `claim::Claimant::claim_if`; whoever moved the
         // claim had stored its hold before, so the hold, or what came after it, is seen below.
         let word = self.cursors.claims[usize::from(lane)].claim.load(Acquire);
         let claim = Claim::from_word(word);

@@ -178,7 +178,7 @@ pub(super) struct Run {
     ahead: u64,
     /// Granules at its end that were copied out in one piece, and are handed out from there.
     copied: u64,
-    /// There are several records, none of which has been in anybody's hand, to be copied out in one piece.
+    /// There are several records that nobody else ever had in hand: what is left is to be copied out in one piece.
     pub(super) several: bool,
     pub(super) lane: u16,
     /// Where it is one record that was found beside the tail, and has not been copied from there.
@@ -246,6 +246,11 @@ impl Run {
     #[inline(always)]
     pub(super) fn is_copied(&self) -> bool {
         self.ahead.wrapping_sub(1) < self.copied
+    }
+
+    /// From now on it counts as not copied, and is not copied any more.
+    pub(super) fn forget_copy(&mut self) {
+        (self.copied, self.several) = (0, false);
     }
 
     /// What is not handed out was copied.

@@ -158,7 +158,7 @@ impl<S: Storage> Claimant<S> {
             // takes it over as long as we are its taker.
             self.cursors.header.offered[word].fetch_or(bit, Release);
             self.checkpoint(hold.lane);
-            // PAIR(hold): as in `claim_from`; the records are never without a hold.
+            // PAIR(hold): as in `claim_if`; the records are never without a hold.
             overwrite(&spare.hold, Hold { confirmed: true, ..hold }.to_word());
             self.checkpoint(hold.lane);
             // PAIR(takeover): whoever saw neither hold sees this word changed.
@@ -282,7 +282,7 @@ impl<S: Storage> Claimant<S> {
         } else {
             mine.end.store(end.get(), Release);
             let ours = Hold { confirmed: true, ..hold };
-            // PAIR(hold): as in `claim_from`; the record is never without a hold.
+            // PAIR(hold): as in `claim_if`; the record is never without a hold.
             overwrite(&mine.hold, ours.to_word());
             self.checkpoint(hold.lane);
             // PAIR(takeover): whoever saw neither hold sees this word changed.

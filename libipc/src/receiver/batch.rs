@@ -36,6 +36,9 @@ impl BatchIndex {
     }
 }
 
+/// Batches that a hostile sender may make empty, one after the other, each at the right moment, before the caller gets one.
+const EMPTY_BATCHES_MAX: u32 = 100;
+
 impl Receiver {
     /// Receives up to `max` messages of one sender if any are there, with one claim. Never waits. See
     /// [`Self::receive_batch`].
@@ -43,10 +46,7 @@ impl Receiver {
     /// # Errors
     /// [`TryReceiveError`].
     pub fn try_receive_batch(&mut self, max: usize) -> Result<Batch<'_>, TryReceiveError> {
-        self.begin_batch(max);
-        let taken = if self.take_quickly() { Ok(()) } else { self.try_slowly(None) };
-        self.end_batch(max, taken.is_ok());
-        taken.map(|()| Batch { receiver: self })
+        self.take_batch(max, |it| it.try_slowly(None))
     }
 
     /// Receives up to `max` messages of one sender (at least one, even for a `max` of 0), with one claim; waits
@@ -80,15 +80,32 @@ impl Receiver {
         max: usize,
         deadline: Option<Instant>,
     ) -> Result<Batch<'_>, ReceiveError> {
-        self.begin_batch(max);
-        let taken = if self.take_quickly() { Ok(()) } else { self.take_slowly(deadline) };
-        self.end_batch(max, taken.is_ok());
-        taken.map(|()| Batch { receiver: self })
+        self.take_batch(max, |it| it.take_slowly(deadline))
+    }
+
+    fn take_batch<E>(
+        &mut self,
+        max: usize,
+        slowly: impl Fn(&mut Self) -> Result<(), E>,
+    ) -> Result<Batch<'_>, E> {
+        for _ in 0..EMPTY_BATCHES_MAX {
+            self.begin_batch(max);
+            let taken = if self.take_quickly() { Ok(()) } else { slowly(self) };
+            self.end_batch(max, taken.is_ok());
+            taken?;
+            // Empty: what the first message was its sender has just changed. The next look is at what it is now.
+            if !self.batch.entries.is_empty() {
+                break;
+            }
+        }
+        Ok(Batch { receiver: self })
     }
 
     fn begin_batch(&mut self, max: usize) {
         self.claimant.set_reach(Reach::batch(max, self.payload.is_in_place()));
         self.payload.begin_batch();
+        // What comes with the first message is looked at in its lane: so is that one.
+        self.claimant.forget_copy();
         self.batching = true;
     }
 
