@@ -40,8 +40,8 @@ impl BatchIndex {
 const EMPTY_BATCHES_MAX: u32 = 100;
 
 impl Receiver {
-    /// Receives up to `max` messages of one sender if any are there, with one claim. Never waits. See
-    /// [`Self::receive_batch`].
+    /// Receives up to `max` messages of one sender if any are there, with one claim. Waits no more than [`Self::try_receive`].
+    /// See [`Self::receive_batch`].
     ///
     /// # Errors
     /// [`TryReceiveError`].

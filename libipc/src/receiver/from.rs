@@ -123,7 +123,8 @@ impl Senders {
 }
 
 impl Receiver {
-    /// Receives a message of one sender, named by its process id, if one is there. Never waits.
+    /// Receives a message of one sender, named by its process id, if one is there. Waits no more than
+    /// [`Self::try_receive`].
     ///
     /// Only that process's lanes are looked at: it costs the same whatever others have sent. A sender that is not
     /// known here may still come; one that has gone and has left nothing is an error.
