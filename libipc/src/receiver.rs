@@ -213,7 +213,7 @@ impl Receiver {
 
     /// Receives a message if one is there. Never waits, but for a daemon that has to tell of a new sender and does not
     /// answer: 100 ms at most, then for that sender's messages it is asked again later; and behind a stream with which this
-    /// receiver keeps up for a microsecond, so as not to slow it down.
+    /// receiver keeps up for a few microseconds, so as not to slow it down.
     ///
     /// # Errors
     /// [`TryReceiveError`].

@@ -135,8 +135,8 @@ impl Beside {
         if here && record_granules(bytes) == granules { found } else { Found::NOTHING }
     }
 
-    /// Has the words of a message copied that was found, and what stands behind it; false if they may be those of a later one, or its sender wants it
-    /// back. No position stands here twice, so one look behind the bytes is enough.
+    /// Has the words of a message copied that was found, and what stands behind it; false if they may be those of a later
+    /// one, or its sender wants it back. No position stands here twice, so one look behind the bytes is enough.
     #[inline(always)]
     pub(super) fn read(&self, found: Found, copy: impl FnOnce(&[AtomicU64])) -> bool {
         copy(&self.words);

@@ -67,22 +67,23 @@ impl Place {
     /// What [`give`] does.
     #[inline(always)]
     pub fn give(&self) {
-        // Relaxed: a hint may be wrong.
-        if self.word.load(Relaxed) & self.bit == 0 {
-            self.word.fetch_or(self.bit, Release);
-        }
+        give_bit(&self.word, self.bit);
+    }
+}
+
+#[inline(always)]
+fn give_bit(word: &AtomicU64, bit: u64) {
+    // Relaxed: a hint may be wrong.
+    if word.load(Relaxed) & bit == 0 {
+        word.fetch_or(bit, Release);
     }
 }
 
 /// Says that a lane may have something. Costs a load where the bit is set already.
 #[inline]
 pub fn give(hints: &[AtomicU64], lane: u16) {
-    let bit = 1 << (lane % 64);
-    if let Some(word) = hints.get(usize::from(lane) / 64)
-        // Relaxed: a hint may be wrong.
-        && word.load(Relaxed) & bit == 0
-    {
-        word.fetch_or(bit, Release);
+    if let Some(word) = hints.get(usize::from(lane) / 64) {
+        give_bit(word, 1 << (lane % 64));
     }
 }
 

@@ -108,7 +108,6 @@ impl Lag {
         }
     }
 
-    #[inline(never)]
     fn found_several(&mut self, published: u64, records: u32) {
         let little = records < Self::RECORDS && published < Self::GRANULES;
         if self.is_none() {

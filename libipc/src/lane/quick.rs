@@ -26,10 +26,7 @@ impl<S: Storage> Claimant<S> {
         if self.run.is_over() {
             return self.claim_and_take(into);
         }
-        if self.run.several && self.copy_run(into) {
-            return true;
-        }
-        self.copy_unmarked(into)
+        self.take_claimed(into)
     }
 
     #[inline(never)]
@@ -40,10 +37,13 @@ impl<S: Storage> Claimant<S> {
         if !self.run.beside.is_nothing() && self.copy_beside(into) {
             return true;
         }
-        if self.run.several && self.copy_run(into) {
-            return true;
-        }
-        self.copy_unmarked(into)
+        self.take_claimed(into)
+    }
+
+    /// Takes the next message of a run in its lane, or of all that is left of it a copy, and from there.
+    #[inline(always)]
+    fn take_claimed(&mut self, into: &mut S::Payload) -> bool {
+        self.run.several && self.copy_run(into) || self.copy_unmarked(into)
     }
 
     /// Hands out the next message of a run that was copied, if nothing is to be asked about it.

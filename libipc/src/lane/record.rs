@@ -221,8 +221,8 @@ pub trait Storage {
         self.copy_out(at, word, into);
     }
 
-    /// Copies the payload of a record whose words were found elsewhere, at the beginning of these. False where payloads are only seen in
-    /// their place.
+    /// Copies the payload of a record whose words were found elsewhere, at the beginning of these. False where payloads are
+    /// only seen in their place.
     fn copy_words(words: &[AtomicU64], word: RecordWord, into: &mut Self::Payload) -> bool;
 
     /// Copies out a run of so many granules, which the reader holds: [`Self::show_copied`] shows its messages. False where

@@ -284,8 +284,7 @@ impl<S: Storage> LaneWriter<S> {
             header.beside.write(at, RecordWord::message(payload.len()), payload);
             // Relaxed: a counter for people.
             header.sent.store(sent, Relaxed);
-            // PAIR(publish): as in `store_tail`.
-            header.tail.store(tail.get(), Release);
+            store_tail(header, tail);
         }
         appended
     }
@@ -431,14 +430,7 @@ impl<S: Storage> LaneWriter<S> {
                 *counted = self.sent;
             }
         }
-        self.store_tail();
-    }
-
-    #[inline]
-    fn store_tail(&self) {
-        // PAIR(publish): Release here, Acquire in `reader::LaneReader::look_behind`; makes the record's
-        // bytes visible to whoever sees the tail.
-        self.header.tail.store(self.tail.get(), Release);
+        store_tail(&self.header, self.tail);
     }
 
     fn free_granules(&self) -> i64 {
@@ -480,6 +472,13 @@ impl<S: Storage> LaneWriter<S> {
         self.limit = limit;
         Ok(())
     }
+}
+
+#[inline(always)]
+fn store_tail(header: &LaneHeader, tail: Position) {
+    // PAIR(publish): Release here, Acquire in `reader::LaneReader::look_behind`; makes the record's
+    // bytes visible to whoever sees the tail.
+    header.tail.store(tail.get(), Release);
 }
 
 impl GroupLimit {

@@ -80,46 +80,34 @@ pub(super) unsafe fn copy_longer(source: *const u8, target: *mut u8, len: usize)
         // SAFETY: 64 <= len <= 128.
         65..=SHORT_BYTES => unsafe { both_ends::<[u128; 4]>(source, target, len) },
         // SAFETY: the contract.
-        _ if len > VECTOR_BYTES && has_fast_strings() => unsafe {
-            copy_string(source, target, len)
-        },
-        // SAFETY: the contract.
-        _ => unsafe { std::ptr::copy_nonoverlapping(source, target, len) },
+        _ => unsafe { copy_long(source, target, len) },
     }
 }
 
-/// Whether the processor copies long pieces as quickly as it can by an instruction of its own.
-#[inline]
-fn has_fast_strings() -> bool {
-    // Whoever counts instructions would count each byte.
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    return !cfg!(feature = "counted") && std::arch::is_x86_feature_detected!("ermsb");
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    return false;
-}
-
-/// Copies `len` bytes by the processor's instruction for that.
+/// Copies `len` bytes, if they are many by the processor's own instruction, where that is quick.
 ///
 /// # Safety
 /// `source` is readable and `target` writable for `len` bytes, and they do not overlap.
 #[inline]
-unsafe fn copy_string(source: *const u8, target: *mut u8, len: usize) {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    // SAFETY: it reads and writes `len` bytes (contract) upwards: the direction flag is clear, as it is in all Rust code.
-    unsafe {
-        std::arch::asm!(
-            "rep movsb",
-            inout("rcx") len => _,
-            inout("rdi") target => _,
-            inout("rsi") source => _,
-            options(nostack, preserves_flags)
-        );
+unsafe fn copy_long(source: *const u8, target: *mut u8, len: usize) {
+    // Whoever counts instructions would count each byte.
+    #[cfg(all(target_arch = "x86_64", not(any(miri, feature = "counted"))))]
+    if len > VECTOR_BYTES && std::arch::is_x86_feature_detected!("ermsb") {
+        // SAFETY: it reads and writes `len` bytes (contract) upwards: the direction flag is clear, as it is in all Rust
+        // code.
+        unsafe {
+            std::arch::asm!(
+                "rep movsb",
+                inout("rcx") len => _,
+                inout("rdi") target => _,
+                inout("rsi") source => _,
+                options(nostack, preserves_flags)
+            );
+        }
+        return;
     }
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     // SAFETY: the contract.
-    unsafe {
-        std::ptr::copy_nonoverlapping(source, target, len);
-    }
+    unsafe { std::ptr::copy_nonoverlapping(source, target, len) };
 }
 
 #[cfg(test)]

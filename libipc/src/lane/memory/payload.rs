@@ -43,7 +43,7 @@ const ROOM_SHORT: usize = SHORT_BYTES + GRANULE_BYTES;
 ///
 /// **Invariant:** `at` has `len` bytes, and `behind` more: of `buffer`, of `run`, or of the lane that holds the record in hand,
 /// whose mapping `claim::Claimant` keeps until that is given up. The bytes are asked for only while it is held.
-/// **Invariant:** `room` is the beginning of `buffer`, and `run_room` that of `run`, which has `RUN_GRANULES` or none.
+/// **Invariant:** `run` has `RUN_GRANULES` or none.
 ///
 /// Pointer and length stand apart: they are asked for as a pair soon after the length was written, and a load of both
 /// at once would have to wait for that to reach the cache.
@@ -55,8 +55,6 @@ pub struct Payload {
     behind: usize,
     /// Bytes of the message.
     len: usize,
-    room: NonNull<u8>,
-    run_room: NonNull<u8>,
     /// Always empty, as a vector: its capacity is what counts.
     buffer: Vec<u8>,
     /// A run that was copied in one piece ends where this ends.
@@ -69,10 +67,9 @@ pub struct Payload {
 
 impl Default for Payload {
     fn default() -> Self {
-        let (mut buffer, mut run) = (Vec::new(), Vec::new());
-        let (room, run_room) = (beginning(&mut buffer), beginning(&mut run));
-        let (views, trusted) = (false, false);
-        Self { at: room, behind: 0, len: 0, room, run_room, buffer, run, views, trusted }
+        let mut buffer = Vec::new();
+        let at = beginning(&mut buffer);
+        Self { at, behind: 0, len: 0, buffer, run: Vec::new(), views: false, trusted: false }
     }
 }
 
@@ -103,13 +100,12 @@ impl Payload {
     /// The bytes of the message, in a vector of the caller's.
     #[must_use]
     pub fn take(&mut self) -> Vec<u8> {
-        if self.at != self.room {
+        if self.at != beginning(&mut self.buffer) {
             return self.bytes().to_vec();
         }
         let mut bytes = std::mem::take(&mut self.buffer);
         // SAFETY: what is shown is the buffer (looked at above), `len` bytes of which have been written (invariant).
         unsafe { bytes.set_len(self.len) };
-        self.room = beginning(&mut self.buffer);
         self.forget();
         bytes
     }
@@ -174,7 +170,7 @@ impl Payload {
     /// So many bytes were written to [`Self::room`].
     #[inline(always)]
     pub(super) fn is_copied(&mut self, len: usize) {
-        (self.at, self.len, self.behind) = (self.room, len, 0);
+        (self.at, self.len, self.behind) = (beginning(&mut self.buffer), len, 0);
     }
 
     #[inline]
@@ -199,13 +195,13 @@ impl Payload {
         if self.buffer.capacity() < len + GRANULE_BYTES {
             self.grow(len);
         }
-        self.room.as_ptr()
+        self.buffer.as_mut_ptr()
     }
 
     /// The same for any payload that is short, if it is there already.
     #[inline(always)]
     pub(super) fn room_for_short(&mut self) -> Option<*mut u8> {
-        (self.buffer.capacity() >= ROOM_SHORT).then_some(self.room.as_ptr())
+        (self.buffer.capacity() >= ROOM_SHORT).then_some(self.buffer.as_mut_ptr())
     }
 
     #[cold]
@@ -213,7 +209,6 @@ impl Payload {
         // Nothing of it counts: not a byte is to be moved.
         let room = (len + GRANULE_BYTES).max(ROOM_SHORT);
         self.buffer = Vec::with_capacity(room.next_power_of_two());
-        self.room = beginning(&mut self.buffer);
         self.forget();
     }
 
@@ -227,11 +222,10 @@ impl Payload {
         }
         if self.run.is_empty() {
             self.run = vec![[0; 2]; RUN_GRANULES as usize];
-            self.run_room = beginning(&mut self.run);
         }
         self.forget();
         let begin = (RUN_GRANULES - granules) as usize * GRANULE_BYTES;
-        let target = self.run_room.as_ptr().wrapping_add(begin);
+        let target = self.run.as_mut_ptr().cast::<u8>().wrapping_add(begin);
         // Not by `copy_longer`: of pieces as short as these the C library's copies come sooner from a far core.
         // SAFETY: the contract; behind `target` so many granules are left of the run's.
         unsafe { std::ptr::copy_nonoverlapping(source, target, granules as usize * GRANULE_BYTES) };
@@ -249,8 +243,8 @@ impl Payload {
             return None;
         }
         let offset = index * GRANULE_BYTES + RECORD_HEADER_BYTES;
-        // SAFETY: the run has `RUN_GRANULES`, for it has this one; its beginning is not null.
-        self.at = unsafe { self.run_room.add(offset) };
+        // SAFETY: the run has `RUN_GRANULES`, for it has this one.
+        self.at = unsafe { beginning(&mut self.run).add(offset) };
         (self.len, self.behind) = (word.payload_len(), 0);
         Some((word, granules))
     }

@@ -1,27 +1,32 @@
 //! A receiver copies a run of several messages in one piece, and hands them out from the copy.
 
 use super::withdraw::{check, nth, receive_all};
-use super::{Claimant, Hand, Mailbox, Model, Reach, explore};
+use super::{Claimant, Hand, Mailbox, Model, Reach, Writer, drain, explore};
 #[cfg(loom)]
 use loom::thread;
 #[cfg(not(loom))]
 use std::thread;
 
 impl Mailbox {
-    fn quick_claimant(&self) -> Claimant<Model> {
-        let mut claimant = self.claimant(0, true);
-        claimant.set_reach(Reach::alone(false));
-        claimant
+    /// A mailbox with two messages in it.
+    fn of_two(granules: usize) -> (Self, Writer) {
+        let mailbox = Self::new(1, granules);
+        let mut writer = mailbox.writer();
+        mailbox.send(&mut writer, 1);
+        mailbox.send(&mut writer, 2);
+        (mailbox, writer)
     }
 
-    /// Receives up to so many messages quickly.
-    fn receive_quickly(&self, claimant: &mut Claimant<Model>, max: usize) -> Vec<u64> {
+    /// Receives up to two messages quickly, as the only receiver, which is returned.
+    fn receive_run(&self) -> (Claimant<Model>, Vec<u64>) {
+        let mut claimant = self.claimant(0, true);
+        claimant.set_reach(Reach::alone(false));
         let (mut hand, mut got) = (Hand::default(), Vec::new());
-        while got.len() < max && claimant.take_quickly(&mut hand) {
+        while got.len() < 2 && claimant.take_quickly(&mut hand) {
             got.push(hand.message);
-            self.acknowledge(claimant);
+            self.acknowledge(&mut claimant);
         }
-        got
+        (claimant, got)
     }
 }
 
@@ -30,14 +35,10 @@ impl Mailbox {
 #[test]
 fn loom_what_was_copied_stays_as_it_was_while_its_room_is_written_anew() {
     explore(3, || {
-        let mailbox = Mailbox::new(1, 4);
-        let mut writer = mailbox.writer();
-        mailbox.send(&mut writer, 1);
-        mailbox.send(&mut writer, 2);
+        let (mailbox, mut writer) = Mailbox::of_two(4);
         let other = mailbox.clone();
         let thread = thread::spawn(move || {
-            let mut claimant = other.quick_claimant();
-            let mut got = other.receive_quickly(&mut claimant, 2);
+            let (mut claimant, mut got) = other.receive_run();
             while got.len() < 4 {
                 got.push(other.receive(&mut claimant));
             }
@@ -53,15 +54,11 @@ fn loom_what_was_copied_stays_as_it_was_while_its_room_is_written_anew() {
 #[test]
 fn loom_a_message_is_withdrawn_or_received_out_of_a_copied_run() {
     explore(3, || {
-        let mailbox = Mailbox::new(1, 8);
-        let mut writer = mailbox.writer();
-        mailbox.send(&mut writer, 1);
-        mailbox.send(&mut writer, 2);
+        let (mailbox, _writer) = Mailbox::of_two(8);
         let other = mailbox.clone();
         let thread = thread::spawn(move || {
-            let mut claimant = other.quick_claimant();
-            let mut got = other.receive_quickly(&mut claimant, 2);
-            got.extend(super::drain(&other, &mut claimant));
+            let (mut claimant, mut got) = other.receive_run();
+            got.extend(drain(&other, &mut claimant));
             got
         });
         let withdrawn = mailbox.withdraw(nth(&mailbox, 1));
